@@ -1,0 +1,304 @@
+"""Classifier: what a run leaves. Network, class names, preprocessing and calibration in one folder that needs no torch.
+
+    classifier/
+      model.safetensors   the Probe's tensors, nothing else
+      engine.xml, .bin    the same as one OpenVINO graph: pixels in, logits out
+      card.json           classes, Preprocess, temperature, provenance, SHA-256 of each file
+      README.md           the model card, for people
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from foveate.data.dataset import Dataset, walk
+from foveate.data.image import SUFFIXES, read_file
+from foveate.data.loader import cores, decode, decode_ahead
+from foveate.data.preprocess import Preprocess
+from foveate.engine import Engine, choose_engine
+from foveate.errors import ArtefactError, DataError, ImageError
+from foveate.features import in_batches
+from foveate.heads import Head
+from foveate.metrics import softmax
+from foveate.storage import replacing, sha256, write_json
+from foveate.weights import WEIGHTS, find_weights, weights_file
+
+FORMAT = 1
+GRAPH = "engine.xml"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one picture.
+
+    Args:
+        file: its name.
+        label, probability: the most probable class; "" and 0 when the picture cannot be read.
+        top: the most probable classes and their probabilities, best first.
+        error: why the picture cannot be read, or "".
+    """
+
+    file: str
+    label: str = ""
+    probability: float = 0.0
+    top: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        top = [{"label": label, "probability": round(p, 6)} for label, p in self.top]
+        return {"file": self.file, "label": self.label, "probability": round(self.probability, 6), "top": top}
+
+
+class Classifier:
+    """A trained classifier, read from its folder.
+
+    >>> clf = Classifier.load("runs/mine")       # doctest: +SKIP
+    >>> clf.predict("x.jpg").label               # doctest: +SKIP
+    'shirt'
+    """
+
+    def __init__(self, folder: Path, card: dict[str, Any]):
+        self.folder = folder
+        self.card = card
+        self.classes: tuple[str, ...] = tuple(card["classes"])
+        self.preprocess = Preprocess.from_dict(card["preprocess"])
+        self.threads = cores()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Classifier":
+        """Read a classifier, or the one in a run's folder.
+
+        Raises:
+            ArtefactError: nothing is there; the card is damaged; a file's bytes are not those that were saved.
+        """
+        folder = Path(path)
+        if (folder / "classifier").is_dir():
+            folder = folder / "classifier"
+        if not (folder / "card.json").is_file():
+            raise ArtefactError(f"'{path}' is no run and no classifier (no card.json there); make one: foveate train PHOTOS")
+        return cls(folder, read_card(folder))
+
+    @property
+    def run(self) -> Path:
+        """The folder of the run that left this classifier."""
+        return self.folder.parent
+
+    def predict(
+        self, source: str | os.PathLike[str] | bytes | Image.Image | Sequence[Any], top: int = 3
+    ) -> Any:
+        """Classify one picture, or many.
+
+        Args:
+            source: a path, a file's bytes or a PIL image; a folder; or a list of any of these.
+            top: how many classes to name.
+
+        Returns:
+            A Prediction for one picture, a list of them for a folder or a list.
+
+        Raises:
+            ImageError: the one picture asked for cannot be read. Of many, each has its own `error`.
+        """
+        if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and Path(source).is_dir()):
+            return list(self.predict_each(source if isinstance(source, (list, tuple)) else [source], top))
+        prediction = next(self.predict_each([source], top))
+        if prediction.error:
+            raise ImageError(prediction.error)
+        return prediction
+
+    def predict_each(self, sources: Iterable[Any], top: int = 3) -> Iterator[Prediction]:
+        """As `predict` for a list, giving each Prediction as it is made."""
+        items = [item for source in sources for item in expand(source)]
+        names = [name for name, _ in items]
+
+        def pixels(row: int) -> NDArray[np.uint8]:
+            source = items[row][1]
+            if isinstance(source, Image.Image):
+                return self.preprocess.pixels(source.convert("RGB"))
+            data = source if isinstance(source, bytes) else read_file(source)
+            return decode(data, names[row], self.preprocess)
+
+        for row, outcome in self.probabilities(len(items), pixels):
+            if isinstance(outcome, ImageError):
+                yield Prediction(names[row], error=str(outcome))
+            else:
+                best = np.argsort(-outcome, kind="stable")[:top]
+                ranked = tuple((self.classes[i], float(outcome[i])) for i in best)
+                yield Prediction(names[row], *ranked[0], ranked)
+
+    def probabilities(self, n: int, pixels: Any) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
+        """Each row's probabilities, (classes,), in order; `pixels(row)` gives what `decode` gives."""
+        if n == 0:
+            return
+        decoded = decode_ahead(range(n), pixels, self.preprocess, self.threads)
+        failed: dict[int, ImageError] = {}
+        rows: list[int] = []
+
+        def readable() -> Iterator[NDArray[np.uint8]]:
+            for row, outcome in decoded:
+                if isinstance(outcome, ImageError):
+                    failed[row] = outcome
+                else:
+                    rows.append(row)
+                    yield outcome
+
+        engine = self.engine()
+        due = 0
+        batches = (np.stack(batch) for batch in in_batches(readable(), engine.batch))
+        for logits in engine.run(batches):
+            for probabilities in softmax(logits):
+                row = rows.pop(0)
+                for earlier in range(due, row):
+                    yield earlier, failed.pop(earlier)
+                yield row, probabilities
+                due = row + 1
+        for row in range(due, n):
+            yield row, failed.pop(row)
+
+    def dataset_probabilities(self, dataset: Dataset) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
+        """Each picture's probabilities, in the dataset's order."""
+        return self.probabilities(
+            len(dataset), lambda row: decode(dataset.read(row), dataset.files[row], self.preprocess)
+        )
+
+    def engine(self) -> Engine:
+        """The saved graph in OpenVINO, or the saved tensors in torch."""
+        if (self.folder / GRAPH).is_file() and choose_engine() == "openvino":
+            from foveate.engine.openvino import OpenVinoEngine
+
+            return OpenVinoEngine(self.folder / GRAPH, self.threads)
+        from foveate.engine.torch import TorchEngine
+
+        return TorchEngine(self.network(), self.preprocess, self.threads)
+
+    def network(self) -> Any:
+        """The Probe as a torch module, with its weights."""
+        from safetensors.torch import load_file as load_tensors
+
+        from foveate.transfer import Probe
+        from foveate.weights import build
+
+        tensors = load_tensors(self.folder / "model.safetensors")
+        classes, width = tensors["linear.weight"].shape
+        probe = Probe(build(self.card["model"]), width, classes, self.card["mirror"])
+        probe.load_state_dict(tensors)
+        return probe.eval()
+
+
+def save_classifier(
+    folder: Path,
+    model: str,
+    head: Head,
+    classes: tuple[str, ...],
+    preprocess: Preprocess,
+    mirror: bool,
+    engine: str,
+    about: dict[str, Any],
+) -> Classifier:
+    """Write a classifier's folder, whole or not at all.
+
+    Args:
+        folder: to be written; an older one there is replaced.
+        model: name of the backbone.
+        head: solved on its features.
+        about: provenance and metrics, for the card.
+        engine: with "openvino" the graph is saved beside the tensors.
+    """
+    prefix = find_weights(model).head + "."
+    backbone = load_file(weights_file(model))
+    tensors = {f"backbone.{name}": t for name, t in backbone.items() if not name.startswith(prefix)}
+    tensors |= {"linear.weight": head.weight, "linear.bias": head.bias}
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        save_file(tensors, temporary / "model.safetensors")
+        if engine == "openvino":
+            from foveate.engine.conversion import graph_path
+            from foveate.engine.openvino import attach_head, save_graph
+
+            graph = attach_head(graph_path(model, preprocess), head.weight, head.bias, mirror)
+            save_graph(graph, temporary / GRAPH)
+        card = {
+            "format": FORMAT,
+            "model": model,
+            "classes": list(classes),
+            "preprocess": preprocess.to_dict(),
+            "mirror": mirror,
+            "temperature": head.temperature,
+            **about,
+            "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
+        }
+        (temporary / "README.md").write_text(model_card(card), encoding="utf-8")
+        write_json(temporary / "card.json", card)
+    return Classifier.load(folder)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """card.json, checked: its form, and the SHA-256 of each file it names."""
+    path = folder / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card["format"] != FORMAT:
+            raise ArtefactError(f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update Foveate")
+        fits = (
+            card["model"] in WEIGHTS
+            and len(card["classes"]) >= 2
+            and all(isinstance(c, str) for c in card["classes"])
+            and isinstance(card["mirror"], bool)
+            and "model.safetensors" in card["files"]
+            and all(Path(name).name == name for name in card["files"])
+        )
+        if not fits:
+            raise ValueError("a field has an impossible value")
+        files = dict(card["files"])
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtefactError(f"'{path}' is damaged: {error!r}; train again, or restore it from a backup") from error
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise ArtefactError(f"'{folder / name}' is missing; train again, or restore it from a backup")
+        if sha256(folder / name) != digest:
+            raise ArtefactError(f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup")
+    return card  # type: ignore[no-any-return]
+
+
+def expand(source: Any) -> list[tuple[str, Any]]:
+    """A source given by the user -> (name, path or bytes or image) of each picture in it."""
+    if isinstance(source, Image.Image):
+        return [(getattr(source, "filename", "") or "(image)", source)]
+    if isinstance(source, bytes):
+        return [("(bytes)", source)]
+    path = Path(source)
+    if path.is_dir():
+        pictures, _ = walk(path)
+        if not pictures:
+            raise DataError(f"the folder '{path}' has no pictures (looked for {' '.join(sorted(SUFFIXES))})")
+        return [(str(p), p) for p in sorted(pictures)]
+    return [(str(path), path)]
+
+
+def model_card(card: dict[str, Any]) -> str:
+    """The card as Markdown, for people."""
+
+    def safe(text: str) -> str:
+        return "".join(c if c.isalnum() or c in " -_.,+" else f"&#{ord(c)};" for c in text)
+
+    lines = [f"# A classifier of {len(card['classes'])} classes", ""]
+    lines += [f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate.", ""]
+    for split, m in card["metrics"].items():
+        low, high = m["accuracy_ci95"]
+        lines.append(
+            f"- {split.replace('_', ' ')}: accuracy {m['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}) "
+            f"on {m['n']} pictures, ECE {m['ece']:.3f}"
+        )
+    lines += ["", "Classes: " + ", ".join(safe(c) for c in card["classes"]) + ".", ""]
+    lines += ["```python", "import foveate", 'clf = foveate.Classifier.load("classifier")', 'clf.predict("x.jpg")', "```"]
+    lines += ["", "It knows only these classes: a picture of anything else gets one of them too.", ""]
+    return "\n".join(lines)

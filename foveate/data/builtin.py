@@ -1,0 +1,152 @@
+"""Data sets known by name. Their pictures are arrays; each becomes the bytes of a PNM file, the simplest picture there is,
+so that everything behind treats them as it treats files."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.dataset import Dataset, index
+from foveate.data.fetch import Remote, fetch
+from foveate.errors import DataError
+from foveate.storage import cache_root
+
+Pixels = NDArray[np.uint8]  # (N, H, W) grey or (N, H, W, 3) RGB
+Part = tuple[Pixels, NDArray[np.int64]]  # pictures and labels of a split
+
+FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
+
+FASHION_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+IDX_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+IDX_HASHES = {
+    FASHION_URL: (
+        ("3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26_421_880),
+        ("a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
+        ("346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
+        ("67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
+    ),
+    MNIST_URL: (
+        ("440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422),
+        ("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881),
+        ("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877),
+        ("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
+    ),
+}
+CIFAR_10 = Remote(
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    170_052_171,
+)
+
+
+def load_builtin(name: str) -> Dataset:
+    """One of BUILTIN as a Dataset; fetched into the cache if it is neither embedded nor installed."""
+    classes, parts = BUILTIN[name]()
+    pixels = np.concatenate([pictures for pictures, _ in parts.values()])
+    rows, position = [], {}
+    for split, (_, labels) in parts.items():
+        for i, label in enumerate(labels):
+            file = f"{split}/{classes[label]}/{i:05d}.pnm"
+            position[file] = len(position)
+            rows.append((file, classes[label], split, ""))
+    return index(name, "built-in set", rows, lambda file: pnm(pixels[position[file]]))
+
+
+def pnm(pixels: Pixels) -> bytes:
+    """(H, W) or (H, W, 3), uint8 -> a PGM or PPM file."""
+    height, width = pixels.shape[:2]
+    return f"P{5 if pixels.ndim == 2 else 6} {width} {height} 255\n".encode() + pixels.tobytes()
+
+
+def digits() -> tuple[tuple[str, ...], dict[str, Part]]:
+    """1,797 hand-written digits of 8x8 pixels, from scikit-learn (UCI ML, Alpaydin and Kaynak 1998)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # published in 17 steps of grey
+    return tuple("0123456789"), {"train": (pixels, bunch.target.astype(np.int64))}
+
+
+def fashion_mnist() -> tuple[tuple[str, ...], dict[str, Part]]:
+    """70,000 articles of clothing, 28x28, grey (Xiao et al., arXiv:1708.07747)."""
+    if (DEBIAN_FASHION / IDX_FILES[0]).is_file():
+        return FASHION, idx_parts([DEBIAN_FASHION / name for name in IDX_FILES])
+    return FASHION, idx_parts(fetch_idx("fashion-mnist", FASHION_URL))
+
+
+def mnist() -> tuple[tuple[str, ...], dict[str, Part]]:
+    """70,000 hand-written digits, 28x28, grey (LeCun et al. 1998)."""
+    return tuple("0123456789"), idx_parts(fetch_idx("mnist", MNIST_URL))
+
+
+def cifar10() -> tuple[tuple[str, ...], dict[str, Part]]:
+    """60,000 photos of ten classes, 32x32 (Krizhevsky 2009)."""
+    archive = fetch(CIFAR_10, cache_root() / "datasets" / "cifar10" / "cifar-10-binary.tar.gz")
+    batches = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
+    parts = {}
+    with tarfile.open(archive) as tar:
+        for split, names in batches.items():
+            raw = b"".join(member_bytes(tar, f"cifar-10-batches-bin/{name}") for name in names)
+            records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + 3 * 32 * 32)  # label, red, green, blue
+            pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            parts[split] = (np.ascontiguousarray(pixels), records[:, 0].astype(np.int64))
+    return CIFAR, parts
+
+
+def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
+    """A regular file of an archive, read in memory: nothing is written, so no path can escape."""
+    try:
+        file = tar.extractfile(name)
+    except KeyError as error:
+        raise DataError(f"the archive lacks '{name}'") from error
+    if file is None:
+        raise DataError(f"'{name}' in the archive is not a regular file")
+    return file.read()
+
+
+def fetch_idx(name: str, url: str) -> list[Path]:
+    folder = cache_root() / "datasets" / name
+    remotes = [Remote(url + file, *known) for file, known in zip(IDX_FILES, IDX_HASHES[url], strict=True)]
+    return [fetch(remote, folder / file) for remote, file in zip(remotes, IDX_FILES, strict=True)]
+
+
+def idx_parts(paths: list[Path]) -> dict[str, Part]:
+    arrays = [read_idx(path) for path in paths]
+    return {
+        "train": (arrays[0], arrays[1].astype(np.int64)),
+        "test": (arrays[2], arrays[3].astype(np.int64)),
+    }
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """LeCun's IDX format: two zero bytes, the type (8: uint8), the number of dimensions, each as big-endian int32."""
+    try:
+        raw = gzip.decompress(path.read_bytes())
+        stream = io.BytesIO(raw)
+        zero, kind, dims = int.from_bytes(stream.read(2)), stream.read(1)[0], stream.read(1)[0]
+        shape = [int.from_bytes(stream.read(4)) for _ in range(dims)]
+        if zero != 0 or kind != 8:
+            raise ValueError("not an IDX file of bytes")
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
+    except (OSError, EOFError, IndexError, ValueError) as error:
+        raise DataError(f"'{path}' is damaged: {error}; delete it to fetch it again") from error
+
+
+BUILTIN: dict[str, Callable[[], tuple[tuple[str, ...], dict[str, Part]]]] = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "mnist": mnist,
+    "cifar10": cifar10,
+}

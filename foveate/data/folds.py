@@ -1,0 +1,47 @@
+"""Stratified folds that keep groups together."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def stratified_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
+) -> NDArray[np.int64]:
+    """Deal pictures into folds so that each fold has its share of every class and no group is torn.
+
+    Groups are dealt in random order, the large ones first, each to the fold that has least of what the group brings.
+    With groups of one this is plain stratification: class counts of two folds differ by at most one.
+
+    Args:
+        labels: (N,), integers from 0.
+        groups: (N,), any integers; equal numbers stay together.
+        folds: how many.
+        seed: of the random order.
+
+    Returns:
+        (N,), the fold of each picture, in [0, folds).
+    """
+    rng = np.random.default_rng(seed)
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    n_classes = int(labels.max()) + 1
+    filled = np.zeros((folds, n_classes), dtype=np.int64)  # pictures of each class in each fold so far
+    chosen = np.full(len(labels), -1, dtype=np.int64)
+
+    large = rng.permutation(np.flatnonzero(size > 1))
+    for g in large[np.argsort(-size[large], kind="stable")]:
+        members = np.flatnonzero(group == g)
+        brings = np.bincount(labels[members], minlength=n_classes)
+        fold = int(np.argmin(filled @ brings + filled.sum(axis=1) / (len(labels) + 1)))
+        chosen[members] = fold
+        filled[fold] += brings
+
+    for c in range(n_classes):
+        singles = rng.permutation(np.flatnonzero((labels == c) & (chosen < 0)))
+        # fold f can take its next pictures of class c at heights filled[f, c], filled[f, c] + 1, ...: lowest first,
+        # and among equals the fold with fewest pictures in all
+        height = (filled[:, c] + np.arange(len(singles))[:, None]).ravel()
+        tie = np.tile(filled.sum(axis=1), len(singles))
+        deal = np.lexsort((tie, height))[: len(singles)] % folds
+        chosen[singles] = deal
+        filled[:, c] += np.bincount(deal, minlength=folds)
+    return chosen

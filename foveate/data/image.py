@@ -1,0 +1,138 @@
+"""Bytes to RGB pixels: the only decoder in the project, so that training, prediction and export see the same picture.
+
+What it does: applies the EXIF orientation; puts transparency on white; brings 16 bits to 8; turns grey, palette, CMYK
+and 1-bit pictures into RGB; takes the first frame of animations. What it does not: apply ICC profiles, since the
+published weights were trained without. A format is told by its content, never by its name.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import PIL
+from PIL import Image
+
+from foveate.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .heic .heif .avif".split()
+)
+MAX_PIXELS = 89_478_485  # Pillow's own limit against bombs: a quarter of a gigabyte of RGB
+DECODER = f"Pillow {PIL.__version__}, rules 1"  # part of every cached feature's key: raise it when the pixels change
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_side: int | None = None) -> Image.Image:
+    """Decode a picture.
+
+    Args:
+        source: the file's bytes, or its path.
+        name: what to call it in messages; the path by default.
+        short_side: how many pixels the caller needs on the shorter side. A JPEG more than twice as large is decoded
+            at 1/2, 1/4 or 1/8 of its size, never below twice this: faster, and the resize behind it evens it out.
+
+    Returns:
+        A picture in mode RGB, upright. `np.asarray` of it is (H, W, 3), uint8.
+
+    Raises:
+        ImageError: the file cannot be read, is empty, truncated or damaged, is of another format, has more than
+            MAX_PIXELS pixels, or holds numbers without a defined white (floating point, 32-bit integers).
+    """
+    if not isinstance(source, bytes):
+        name = name or os.fspath(source)
+        source = read_file(Path(source))
+    name = name or "(bytes)"
+    if not source:
+        raise ImageError(f"image {name!r} is empty (0 bytes); remove it")
+    try:
+        image = Image.open(io.BytesIO(source), formats=FORMATS)
+        refuse_bomb(name, image.size)
+        if short_side is not None:
+            image.draft(image.mode, draft_size(image.size, short_side))
+        image.load()
+        upright = UPRIGHT.get(orientation(image))
+    except ImageError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(f"image {name!r} is {guess(source)}; {remedy(source)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"image {name!r} is too large: {error}") from error
+    except Exception as error:  # Pillow's formats raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
+        fault = "truncated (its data ends early)" if "truncated" in str(error) else f"damaged ({error})"
+        raise ImageError(f"image {name!r} is {fault}; remove it or pass --on-bad skip") from error
+    image = to_rgb(image, name)
+    return image if upright is None else image.transpose(upright)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file, or an ImageError that says why not."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ImageError(f"'{path}' is not a regular file; remove it")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"image '{path}' cannot be read: {error.strerror or error}") from error
+
+
+def refuse_bomb(name: str, size: tuple[int, int]) -> None:
+    """Before any pixel is allocated."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"image {name!r} has {width}x{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+
+
+def draft_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """The least size at which a JPEG may be decoded: twice the short side needed, in the picture's own proportions."""
+    scale = 2 * short_side / min(size)
+    return (round(size[0] * scale), round(size[1] * scale)) if scale < 1 else size
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) when there is none or the EXIF block is damaged."""
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block does not make the pixels wrong; Pillow raises anything here
+        return 1
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Any mode that the formats above can bring, to RGB."""
+    if image.mode.startswith("I;16"):
+        return image.point(lambda value: value / 256, "L").convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise ImageError(f"image {name!r} holds {kind} numbers, whose white is not defined; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def guess(data: bytes) -> str:
+    """What an undecodable file seems to be, in words."""
+    head = data[:64].lstrip()
+    if data[4:8] == b"ftyp":
+        return "HEIC or AVIF"
+    if head[:4] in (b"%PDF", b"PK\x03\x04") or head[:2] in (b"\x1f\x8b", b"%!"):
+        return "a document or an archive, not a picture"
+    if head[:1] == b"<":
+        return "SVG, HTML or XML text, not a picture of pixels"
+    return "not a picture in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM), or its first bytes are damaged"
+
+
+def remedy(data: bytes) -> str:
+    if data[4:8] == b"ftyp":
+        return "convert it to JPEG or PNG (on a Mac: `sips -s format jpeg`, elsewhere `heif-convert`)"
+    return "remove it or pass --on-bad skip"

@@ -1,0 +1,128 @@
+"""A pretrained backbone as an OpenVINO graph: uint8 pixels (N, H, W, C) -> its pooled stages (N, width).
+
+Run as `python -m foveate.engine.conversion NETWORK SIZE`; it writes into the cache. It needs torch, and is the only
+thing on the way from pictures to a probe that does.
+"""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.preprocess import Preprocess
+from foveate.engine import RULES
+from foveate.storage import cache_root, fingerprint, replacing, sha256
+from foveate.weights import find_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STAMP = "SHA256"
+
+
+def graph_path(network: str, preprocess: Preprocess) -> Path:
+    """Where the graph is kept: one for each network, its weights, the pictures' size, and what reads and writes it."""
+    made = {
+        "network": network,
+        "weights": find_weights(network).sha256,
+        "size": preprocess.crop,
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "openvino": version("openvino"),
+        "rules": RULES,
+    }
+    return cache_root() / "networks" / f"{network}-{preprocess.crop}-{fingerprint(made)[:16]}" / "graph.xml"
+
+
+def graph_hash(path: Path) -> str:
+    return f"{sha256(path)} {sha256(path.with_suffix('.bin'))}"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the graph is there and its bytes are those that were written."""
+    try:
+        return (path.parent / STAMP).read_text().strip() == graph_hash(path)
+    except OSError:
+        return False
+
+
+def convert(network: str, preprocess: Preprocess) -> Path:
+    """Build the network, load its weights, fold its batch-norms, export, convert, save."""
+    import torch
+
+    from foveate.engine.openvino import ov, save_graph
+    from foveate.transfer import pool_stages
+    from foveate.weights import build
+
+    class PooledStages(torch.nn.Module):
+        def __init__(self, backbone: "nn.Module"):
+            super().__init__()
+            self.backbone = backbone
+            self.register_buffer("mean", 255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
+            self.register_buffer("std", 255 * torch.tensor(preprocess.std).view(-1, 1, 1))
+
+        def forward(self, pixels: "Tensor") -> "Tensor":
+            x = pixels.permute(0, 3, 1, 2).float()  # (N, C, H, W)
+            return pool_stages(self.backbone.stages((x - self.mean) / self.std))
+
+    module = PooledStages(build(network, weights="imagenet")).eval()
+    pixels = torch.zeros(2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8)
+    with torch.no_grad():
+        fold_batchnorm(module, pixels)
+        # exported for a batch of two; nothing in a pooled network depends on the batch, so any batch may be read
+        model = ov.convert_model(torch.export.export(module, (pixels,)))
+    model.reshape([-1, *pixels.shape[1:]])
+
+    path = graph_path(network, preprocess)
+    with replacing(path.parent) as folder:
+        folder.mkdir()
+        save_graph(model, folder / path.name)
+        (folder / STAMP).write_text(graph_hash(folder / path.name) + "\n")
+    return path
+
+
+def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
+    """Multiply each batch-norm that reads a convolution's output into that convolution, in place.
+
+    Which reads which is seen by running the module once. Frozen statistics make the two one linear map; the exporter
+    then has a third fewer nodes to trace.
+    """
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    made: dict[int, nn.Conv2d] = {}
+    kept: list[Tensor] = []  # alive, so that no two outputs share an id
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after_conv(conv: "nn.Module", _: object, output: "Tensor") -> None:
+        assert isinstance(conv, nn.Conv2d)
+        made[id(output)] = conv
+        kept.append(output)
+
+    def before_norm(norm: "nn.Module", inputs: tuple["Tensor", ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        if id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])], norm))
+
+    hooks = [m.register_forward_hook(after_conv) for m in module.modules() if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_pre_hook(before_norm) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    module(example)
+    for hook in hooks:
+        hook.remove()
+
+    folded: dict[nn.Module, nn.Module] = {}
+    for conv, norm in pairs:
+        assert norm.running_mean is not None and norm.running_var is not None
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        folded[norm] = nn.Identity()
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if child in folded:
+                setattr(parent, name, folded[child])
+
+
+if __name__ == "__main__":
+    name, size = sys.argv[1], int(sys.argv[2])
+    convert(name, find_weights(name).preprocess.at(size))

@@ -1,0 +1,157 @@
+"""OpenVINO: the only module that imports it, and only after its telemetry has been taken away.
+
+Importing OpenVINO loads `openvino_telemetry`, which writes into the home folder and calls an analytics host. With None
+in its place in `sys.modules` the import fails inside OpenVINO, which then goes without.
+"""
+
+import functools
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.preprocess import Preprocess
+from foveate.engine import Engine
+from foveate.engine.conversion import graph_path, is_whole
+from foveate.errors import ArtefactError, FoveateError
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402  # after its telemetry was taken away
+
+STREAM_BATCH = 1  # pictures a stream works on at once; more win 5 % alone and lose it again beside the decoder
+
+
+@functools.cache
+def core() -> Any:
+    return ov.Core()
+
+
+@functools.cache
+def precision() -> str:
+    """bf16 where the CPU computes in it, else f32."""
+    return "bf16" if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def identity() -> str:
+    return f"openvino {ov.__version__} {precision()}"
+
+
+class OpenVinoEngine:
+    """A compiled graph and its queue of requests.
+
+    Args:
+        graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8, one output (N, outputs).
+        threads: cores to use.
+        precision_hint: "bf16" or "f32"; what the CPU does best by default.
+    """
+
+    batch = STREAM_BATCH
+
+    def __init__(self, graph: Any, threads: int, precision_hint: str | None = None):
+        model = read_graph(graph) if isinstance(graph, Path) else graph
+        shape = model.input(0).get_partial_shape()
+        model.reshape([self.batch, *list(shape)[1:]])
+        options = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision_hint or precision(),
+        }
+        compiled = core().compile_model(model, "CPU", options)
+        self.requests = [compiled.create_infer_request() for _ in range(threads + 2)]
+
+    def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        free = deque(self.requests)
+        busy: deque[tuple[Any, NDArray[np.uint8], int]] = deque()
+
+        def finish() -> NDArray[np.float32]:
+            request, _, n = busy.popleft()
+            request.wait()
+            free.append(request)
+            return np.array(request.get_output_tensor().data[:n], dtype=np.float32)
+
+        for pixels in batches:
+            if not free:
+                yield finish()
+            n = len(pixels)
+            if n < self.batch:
+                pixels = np.concatenate([pixels, np.repeat(pixels[-1:], self.batch - n, axis=0)])
+            request = free.popleft()
+            request.start_async({0: np.ascontiguousarray(pixels)}, share_inputs=True)
+            busy.append((request, pixels, n))
+        while busy:
+            yield finish()
+
+
+class OpenVinoBackbone:
+    """A pretrained backbone: its graph comes from the cache, or is converted in a process of its own, since that needs
+    torch, which takes seconds and half a gigabyte that this process never has to spend."""
+
+    def __init__(self, network: str, preprocess: Preprocess, threads: int):
+        self.identity = identity()
+        self.threads = threads
+        self.path = graph_path(network, preprocess)
+        self.command = [sys.executable, "-m", "foveate.engine.conversion", network, str(preprocess.crop)]
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        if self.process is None and not is_whole(self.path):
+            self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def engine(self) -> Engine:
+        self.start()
+        if self.process is not None:
+            _, said = self.process.communicate()
+            if self.process.returncode != 0:
+                raise FoveateError(f"the network could not be converted for OpenVINO:\n{said[-2000:]}")
+        return OpenVinoEngine(self.path, self.threads)
+
+    def cancel(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def read_graph(path: Path) -> Any:
+    """Read an .xml and its .bin; ArtefactError if they are no graph."""
+    try:
+        return core().read_model(path)
+    except RuntimeError as error:
+        raise ArtefactError(f"'{path.name}' is not an OpenVINO graph: {str(error).splitlines()[-1]}") from error
+
+
+def save_graph(model: Any, path: Path) -> None:
+    """Write an .xml and its .bin, weights as they are (not halved to f16)."""
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
+def attach_head(backbone: Path, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool) -> Any:
+    """The backbone's graph with a linear head: pixels -> logits, the Probe as one graph.
+
+    Args:
+        backbone: .xml of the pooled stages.
+        weight, bias: (classes, width) and (classes,).
+        mirror: also show the backbone the mirror image, in the same batch, and average the two.
+    """
+    ops = ov.opset13
+    model = read_graph(backbone)
+    pixels, pooled = model.input(0), model.output(0).get_node().input_value(0)
+    if mirror:
+        readers = list(pixels.get_target_inputs())
+        columns = ops.constant(np.int64(2))
+        width = ops.gather(ops.shape_of(pixels), columns, ops.constant(np.int64(0)))
+        backwards = ops.range(ops.subtract(width, np.int64(1)), np.int64(-1), np.int64(-1), "i64")
+        both = ops.concat([pixels, ops.gather(pixels, backwards, columns)], axis=0)
+        for reader in readers:
+            reader.replace_source_output(both.output(0))
+        halves = ops.split(pooled, 0, 2)
+        pooled = ops.multiply(ops.add(halves.output(0), halves.output(1)), np.float32(0.5)).output(0)
+    logits = ops.add(ops.matmul(pooled, ops.constant(weight), False, True), ops.constant(bias[None, :]))
+    result = ops.result(logits)
+    result.output(0).set_names({"logits"})
+    return ov.Model([result], [pixels.get_node()], "probe")

@@ -1,0 +1,45 @@
+"""Everything that can go wrong by the user's hand, as one tree.
+
+    FoveateError           exit code 1
+    ├── UsageError         2   an option, a name or a combination that does not exist
+    ├── MissingExtraError  3   a part that is not installed; the message has the install line
+    ├── DataError          4   pictures, folders and tables: missing, unreadable, not enough
+    │   └── ImageError     4   one picture
+    └── ArtefactError      5   a run, a model or a weights file: missing, damaged or unsafe
+
+A message says what was expected, what came, where, and what to do. Mistakes of the programmer are `assert`s.
+"""
+
+
+class FoveateError(Exception):
+    """Root of the tree: catch this to catch them all."""
+
+    exit_code = 1
+
+
+class UsageError(FoveateError, ValueError):
+    """An option, a name or a combination that does not exist."""
+
+    exit_code = 2
+
+
+class MissingExtraError(FoveateError, ImportError):
+    """A part that is not installed."""
+
+    exit_code = 3
+
+
+class DataError(FoveateError, ValueError):
+    """Pictures, folders and tables that cannot be used as they are."""
+
+    exit_code = 4
+
+
+class ImageError(DataError):
+    """One picture that cannot be decoded."""
+
+
+class ArtefactError(FoveateError):
+    """A run, a model or a weights file that is missing, damaged or unsafe."""
+
+    exit_code = 5

@@ -1,0 +1,62 @@
+"""How good a classifier is on pictures with labels."""
+
+import os
+from typing import Any, Literal
+
+import numpy as np
+
+from foveate.classifier import Classifier
+from foveate.data.dataset import Dataset, apply_policy, listed, load_dataset
+from foveate.errors import DataError, ImageError
+from foveate.metrics import summarise
+from foveate.progress import Progress, Silent
+
+
+def evaluate(
+    classifier: Classifier,
+    data: str | os.PathLike[str] | Dataset,
+    on_bad: Literal["skip", "error"] = "skip",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure a classifier on a labelled folder, table or built-in set: on its test split if it has one, else on all.
+
+    Classes go by name: the folder's order and numbering play no part.
+
+    Returns:
+        What `metrics.summarise` returns, and: split, data, bad (unreadable pictures and why) and notes.
+
+    Raises:
+        DataError: the data cannot be used; it has a class the classifier does not know, or none that it knows.
+    """
+    progress = progress or Silent()
+    dataset = data if isinstance(data, Dataset) else load_dataset(data)
+    split = "test" if "test" in dataset.splits else "all"
+    if split == "test":
+        dataset = dataset.select(np.array([i for i, s in enumerate(dataset.splits) if s == "test"]))
+    labels = known_labels(dataset, classifier.classes)
+
+    progress.begin("pictures", len(dataset))
+    rows, probabilities, bad = [], [], {}
+    for row, outcome in classifier.dataset_probabilities(dataset):
+        progress.advance()
+        if isinstance(outcome, ImageError):
+            bad[dataset.files[row]] = str(outcome)
+        else:
+            rows.append(row)
+            probabilities.append(outcome)
+    apply_policy(len(dataset), bad, on_bad)
+    summary = summarise(np.stack(probabilities), labels[rows], classifier.classes)
+    return summary | {"split": split, "data": dataset.name, "bad": bad, "notes": list(dataset.notes)}
+
+
+def known_labels(dataset: Dataset, classes: tuple[str, ...]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """The dataset's labels in the classifier's numbering, by name."""
+    number = {name: i for i, name in enumerate(classes)}
+    present = [dataset.classes[i] for i in np.unique(dataset.labels)]
+    strange = [name for name in present if name not in number]
+    if strange:
+        raise DataError(
+            f"'{dataset.name}' has classes that the classifier does not know: {listed(strange)}; "
+            f"it knows {listed(classes, 20)}: rename or remove those folders"
+        )
+    return np.array([number[dataset.classes[label]] for label in dataset.labels], dtype=np.int64)

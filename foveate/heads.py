@@ -1,0 +1,261 @@
+"""Linear heads solved on frozen features: multinomial logistic regression with its penalty chosen by cross-validation.
+
+A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no epochs, the same answer
+every time. All folds and the final fit are one problem with several columns, so that each pass over the features serves
+them all; the path of penalties goes from strong to weak, each start where the last one ended.
+
+    minimise over W, b   mean over pictures of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
+
+with x standardised and divided by sqrt(width), which makes a penalty mean the same for any backbone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+PENALTIES = tuple(float(f"{10**-k:.1e}") for k in np.arange(1.5, 7.01, 0.5))  # 3.2e-2 .. 1e-7
+WORSE_IN_A_ROW = 2  # penalties weaker than the best are tried until the log-loss has risen this often
+TOLERANCE = 5e-4  # stop when a step lowers the objective by less than this part of it
+MEMORY = 8  # pairs that L-BFGS remembers
+CURVATURE = 0.1  # p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
+
+
+@dataclass(frozen=True)
+class Head:
+    """A solved linear head.
+
+    Args:
+        weight, bias: (classes, width) and (classes,); read raw features, standardisation and temperature folded in.
+        penalty: the chosen one.
+        temperature: what the logits were divided by, from out-of-fold logits.
+        out_of_fold: (N, classes), calibrated logits of each picture from a head that did not see its fold.
+        path: (penalty, out-of-fold log-loss) for each penalty tried.
+    """
+
+    weight: Array
+    bias: Array
+    penalty: float
+    temperature: float
+    out_of_fold: Array
+    path: tuple[tuple[float, float], ...]
+
+
+def fit_head(
+    features: Array,
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    classes: int,
+    advance: Callable[[], None] = lambda: None,
+) -> Head:
+    """Solve a head and estimate, out of fold, how good it is.
+
+    Args:
+        features: (N, width), raw.
+        labels: (N,), integers in [0, classes); each class has pictures in at least two folds.
+        folds: (N,), from 0; each picture is judged by a head that was solved without its fold.
+        classes: number of classes.
+        advance: called after each penalty.
+
+    Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per penalty.
+    """
+    mean = features.mean(axis=0)
+    scale = standard_scale(features)
+    rotated, directions, spectrum = rotate((features - mean) * scale)
+
+    n_folds = int(folds.max()) + 1
+    weights = np.ones((len(labels), n_folds + 1), dtype=np.float32)  # the last column is the final fit
+    weights[np.arange(len(labels)), folds] = 0
+    weights /= weights.sum(axis=0)
+
+    best: tuple[float, float, Array, Array] | None = None  # log-loss, penalty, out-of-fold logits, solution
+    path: list[tuple[float, float]] = []
+    solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
+    for penalty in PENALTIES:
+        solution = minimise(rotated, labels, weights, penalty, solution, spectrum)
+        logits = out_of_fold_logits(rotated, solution, folds)
+        loss = log_loss(logits, labels)
+        path.append((penalty, loss))
+        advance()
+        if best is None or loss < best[0]:
+            best = (loss, penalty, logits, solution[-1])
+        elif all(worse > best[0] for _, worse in path[-WORSE_IN_A_ROW:]):
+            break
+
+    assert best is not None
+    _, penalty, logits, final = best
+    temperature = fit_temperature(logits, labels)
+    weight = (directions @ final[:-1] * scale[:, None]).T / temperature  # (classes, width)
+    bias = final[-1] / temperature - weight @ mean
+    return Head(
+        weight=np.ascontiguousarray(weight, dtype=np.float32),
+        bias=bias.astype(np.float32),
+        penalty=penalty,
+        temperature=temperature,
+        out_of_fold=logits / np.float32(temperature),
+        path=tuple(path),
+    )
+
+
+def standard_scale(features: Array) -> Array:
+    """What to multiply centred features by: 1 / (deviation * sqrt(width)), and 0 for a feature that never changes."""
+    deviation = features.std(axis=0)
+    moves = deviation > 1e-6 * max(float(np.abs(features).max()), 1e-30)
+    scale = np.where(moves, 1 / np.where(moves, deviation, 1), 0) / np.sqrt(features.shape[1])
+    return scale.astype(np.float32)
+
+
+def rotate(x: Array) -> tuple[Array, Array, Array]:
+    """Turn features into their principal axes, where the covariance is diagonal and so cheap to divide by.
+
+    A rotation changes neither the objective nor the penalty. Axes with less than a millionth of the largest variance
+    are left out; they are rounding errors.
+
+    Returns:
+        (N, axes), (width, axes) and the variance of each axis: x @ directions is the first.
+    """
+    n, width = x.shape
+    if n >= width:
+        spectrum, directions = np.linalg.eigh(x.T @ x / np.float32(n))
+        keep = spectrum > 1e-6 * spectrum[-1]
+        spectrum, directions = spectrum[keep], np.ascontiguousarray(directions[:, keep])
+        return np.ascontiguousarray(x @ directions), directions, spectrum
+    spectrum, rows = np.linalg.eigh(x @ x.T / np.float32(n))  # fewer pictures than features: the same from the other side
+    keep = spectrum > 1e-6 * spectrum[-1]
+    spectrum, rows = spectrum[keep], rows[:, keep]
+    lengths = np.sqrt(spectrum * np.float32(n))
+    return np.ascontiguousarray(rows * lengths), np.ascontiguousarray(x.T @ (rows / lengths)), spectrum
+
+
+def minimise(
+    x: Array,
+    labels: NDArray[np.int64],
+    weights: Array,
+    penalty: float,
+    start: Array,
+    spectrum: Array,
+    tolerance: float = TOLERANCE,
+    most: int = 100,
+) -> Array:
+    """L-BFGS on several weighted problems at once, each with its own step, all sharing each pass over the features.
+
+    Args:
+        x: (N, D), rotated features.
+        labels: (N,).
+        weights: (N, F), a picture's weight in each problem; each column sums to 1.
+        penalty: on the squares of all weights but the bias.
+        start: (F, D + 1, classes), the bias last.
+        spectrum: (D,), the variance of each feature; it preconditions the steps.
+
+    Returns:
+        (F, D + 1, classes).
+    """
+    # Variables are scaled so that the Hessian is near the identity: v = scale * u.
+    scale = np.append(1 / np.sqrt(CURVATURE * spectrum + penalty), 1 / np.sqrt(CURVATURE)).astype(np.float32)[:, None]
+    decay = np.full((len(spectrum) + 1, 1), penalty, dtype=np.float32)
+    decay[-1] = 0
+
+    def evaluate(u: Array) -> tuple[Array, Array]:
+        v = scale * u
+        loss, slope = cross_entropy(x, labels, weights, v)
+        return loss + (decay * v**2).sum(axis=(1, 2)) / 2, scale * (slope + decay * v)
+
+    u = start / scale
+    loss, slope = evaluate(u)
+    pairs: list[tuple[Array, Array, Array]] = []  # step, change of the slope, 1 / their product
+    for _ in range(most):
+        direction = -two_loops(slope, pairs)
+        descent = dot(slope, direction)
+        step = np.ones(len(u), dtype=np.float32)
+        for _ in range(12):  # halve each problem's step until it descends enough (Armijo)
+            candidate = u + step[:, None, None] * direction
+            new_loss, new_slope = evaluate(candidate)
+            short = new_loss > loss + 1e-4 * step * descent + 1e-6 * np.abs(loss)
+            if not short.any():
+                break
+            step = np.where(short, step / 2, step).astype(np.float32)
+        moved, bent = candidate - u, new_slope - slope
+        product = dot(moved, bent)
+        pairs.append((moved, bent, np.where(product > 1e-12, 1 / np.maximum(product, 1e-12), 0).astype(np.float32)))
+        pairs = pairs[-MEMORY:]
+        gain = (loss - new_loss) / np.maximum(np.abs(new_loss), 1e-9)
+        u, loss, slope = candidate, new_loss, new_slope
+        if gain.max() < tolerance:
+            break
+    return scale * u
+
+
+def two_loops(slope: Array, pairs: list[tuple[Array, Array, Array]]) -> Array:
+    """L-BFGS's product of the inverse Hessian with a slope (Nocedal and Wright, algorithm 7.4), for each problem."""
+    q = slope.copy()
+    factors = []
+    for moved, bent, inverse in reversed(pairs):
+        factors.append(inverse * dot(moved, q))
+        q -= factors[-1][:, None, None] * bent
+    if pairs:
+        moved, bent, _ = pairs[-1]
+        q *= (dot(moved, bent) / np.maximum(dot(bent, bent), 1e-30))[:, None, None]
+    for (moved, bent, inverse), factor in zip(pairs, reversed(factors), strict=True):
+        q += (factor - inverse * dot(bent, q))[:, None, None] * moved
+    return q
+
+
+def cross_entropy(x: Array, labels: NDArray[np.int64], weights: Array, v: Array) -> tuple[Array, Array]:
+    """Weighted mean cross-entropy of each problem, (F,), and its slope, (F, D + 1, classes)."""
+    problems, width, classes = v.shape
+    flat = v.transpose(1, 0, 2).reshape(width, problems * classes)
+    logits = (x @ flat[:-1] + flat[-1]).reshape(len(x), problems, classes)
+    logits -= logits.max(axis=2, keepdims=True)
+    rows = np.arange(len(x))
+    right = logits[rows, :, labels]  # (N, F)
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=2)
+    loss = (weights * (np.log(total) - right)).sum(axis=0)
+    logits *= (weights / total)[:, :, None]  # weighted probabilities
+    logits[rows, :, labels] -= weights
+    flat_slope = logits.reshape(len(x), problems * classes)
+    slope = np.empty((width, problems * classes), dtype=np.float32)
+    slope[:-1] = x.T @ flat_slope
+    slope[-1] = flat_slope.sum(axis=0)
+    return loss, np.ascontiguousarray(slope.reshape(width, problems, classes).transpose(1, 0, 2))
+
+
+def dot(a: Array, b: Array) -> Array:
+    """(F, ...) and (F, ...) -> (F,)"""
+    return np.einsum("fi,fi->f", a.reshape(len(a), -1), b.reshape(len(b), -1))
+
+
+def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> Array:
+    """(N, classes): each picture judged by the problem that left its fold out."""
+    logits = np.empty((len(x), solution.shape[2]), dtype=np.float32)
+    for fold in range(len(solution) - 1):
+        rows = folds == fold
+        logits[rows] = x[rows] @ solution[fold, :-1] + solution[fold, -1]
+    return logits
+
+
+def log_loss(logits: Array, labels: NDArray[np.int64]) -> float:
+    """Mean cross-entropy of logits, nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    right = shifted[np.arange(len(labels)), labels]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - right).mean())
+
+
+def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
+    """The temperature that makes logits / temperature most probable (Guo et al., arXiv:1706.04599).
+
+    The log-loss is convex in 1 / temperature, so a golden-section search on its logarithm finds the minimum, here
+    within [0.05, 20].
+    """
+    golden = (np.sqrt(5) - 1) / 2
+    low, high = np.log(0.05), np.log(20)
+    for _ in range(40):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if log_loss(logits / np.float32(np.exp(left)), labels) < log_loss(logits / np.float32(np.exp(right)), labels):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))

@@ -1,0 +1,211 @@
+"""How good a classifier is: pure functions on probabilities and labels. None divides by zero."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Where the true rate lies, seen from `right` successes in `n` trials.
+
+    Wilson's score interval: unlike "rate +- 2 standard errors" it stays inside [0, 1] and is honest for few trials and
+    for rates near 0 or 1.
+
+        (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+
+    Args:
+        right: successes, 0 to n.
+        n: trials; with 0 trials nothing is known: (0, 1).
+        z: quantile of the normal distribution; 1.96 gives 95 %.
+
+    Returns:
+        (low, high), fractions.
+
+    Raises:
+        ValueError: right is not in [0, n].
+
+    Source: Wilson, JASA 22 (1927). Checked against an independent implementation in tests/test_metrics.py.
+
+    >>> [round(x, 3) for x in wilson_interval(9, 10)]
+    [0.596, 0.982]
+    """
+    if not 0 <= right <= n:
+        raise ValueError(f"expected 0 <= right <= n, got right={right}, n={n}")
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = right / n, z * z
+    centre = p + z2 / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
+    """Counts of (true, predicted).
+
+    Args:
+        labels, predicted: (N,), integers in [0, classes).
+        classes: number of classes.
+
+    Returns:
+        (classes, classes); row: the true class, column: the predicted one.
+
+    Raises:
+        ValueError: lengths differ; a number is out of range.
+
+    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    if len(labels) != len(predicted):
+        raise ValueError(f"expected as many predictions as labels, got {len(predicted)} and {len(labels)}")
+    for name, values in (("label", labels), ("prediction", predicted)):
+        if len(values) and not (values.min() >= 0 and values.max() < classes):
+            raise ValueError(f"a {name} is out of [0, {classes}): {values.min()} to {values.max()}")
+    flat = labels.astype(np.int64) * classes + predicted
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Each class's precision, recall and F1 from a confusion matrix; 0 where a class was never predicted or never there.
+
+    Returns:
+        Three arrays (classes,), fractions; 1 is best.
+
+    >>> [x.round(2).tolist() for x in precision_recall_f1(np.array([[1, 1], [0, 1]]))]
+    [[1.0, 0.5], [0.5, 1.0], [0.67, 0.67]]
+    """
+    right = np.diag(confusion).astype(np.float64)
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    precision = right / np.maximum(predicted, 1)
+    recall = right / np.maximum(true, 1)
+    f1 = 2 * right / np.maximum(predicted + true, 1)
+    return precision, recall, f1
+
+
+def log_loss(probabilities: Floats, labels: Ints) -> float:
+    """Mean surprise, -log p(true class), in nats; 0 is perfect, log(classes) is guessing. p is kept above 1e-12.
+
+    Raises:
+        ValueError: as for expected_calibration_error.
+
+    >>> round(log_loss(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([0, 0])), 4)
+    0.3993
+    """
+    check_probabilities(probabilities, labels)
+    if len(labels) == 0:
+        return 0.0
+    right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(right, 1e-12)).mean())
+
+
+def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy, weighted by how often each confidence occurs.
+
+    A classifier that says "80 %" should be right 80 times in 100. This measures by how much it is not. It is never 0
+    on few pictures: a perfectly calibrated classifier that is right 88 times in 100 shows 0.034 on 372 pictures.
+
+        ECE = sum over bins b of (n_b / N) * | accuracy(b) - confidence(b) |
+
+    Args:
+        probabilities: (N, classes), each row sums to 1. Softmax first: these are not logits.
+        labels: (N,), integers in [0, classes).
+        bins: number of equal-width bins on [0, 1].
+
+    Returns:
+        A fraction in [0, 1]; 0 is perfect.
+
+    Raises:
+        ValueError: lengths differ; a label is out of range; a row does not sum to 1; bins < 1.
+
+    Source: Guo et al., arXiv:1706.04599. Checked against an independent implementation in tests/test_metrics.py.
+
+    >>> round(expected_calibration_error(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), bins=2), 4)
+    0.25
+    """
+    check_probabilities(probabilities, labels)
+    if bins < 1:
+        raise ValueError(f"expected at least one bin, got {bins}")
+    if len(labels) == 0:
+        return 0.0
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(which, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def check_probabilities(probabilities: Floats, labels: Ints) -> None:
+    """ValueError unless rows are distributions and labels fit."""
+    if len(probabilities) != len(labels):
+        raise ValueError(f"expected a label for each row, got {len(labels)} labels and {len(probabilities)} rows")
+    if len(labels) == 0:
+        return
+    if not (labels.min() >= 0 and labels.max() < probabilities.shape[1]):
+        raise ValueError(f"a label is out of [0, {probabilities.shape[1]}): {labels.min()} to {labels.max()}")
+    sums = probabilities.sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        worst = int(np.argmax(np.abs(sums - 1)))
+        raise ValueError(f"row {worst} sums to {sums[worst]:.4g}, not 1: expected probabilities, not logits")
+
+
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """(N, classes) -> the same shape, rows that sum to 1.
+
+    >>> softmax(np.array([[0.0, 0.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]) -> dict[str, Any]:
+    """All of it, ready for JSON: what `metrics.json` holds for one evaluated split.
+
+    Args:
+        probabilities: (N, classes), each row sums to 1.
+        labels: (N,), integers in [0, classes).
+        classes: names.
+
+    Returns:
+        n, accuracy, accuracy_ci95, balanced_accuracy, macro_f1, log_loss, ece, per_class (precision, recall, f1,
+        support by name) and confusion (rows: true). Means over classes count only classes that have pictures.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    precision, recall, f1 = precision_recall_f1(confusion)
+    support = confusion.sum(axis=1)
+    there = support > 0
+    n, right = len(labels), int(np.trace(confusion))
+    return {
+        "n": n,
+        "accuracy": right / max(n, 1),
+        "accuracy_ci95": list(wilson_interval(right, n)),
+        "balanced_accuracy": float(recall[there].mean()) if there.any() else 0.0,
+        "macro_f1": float(f1[there].mean()) if there.any() else 0.0,
+        "log_loss": log_loss(probabilities, labels),
+        "ece": expected_calibration_error(probabilities, labels),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+            for name, p, r, f, s in zip(classes, precision, recall, f1, support, strict=True)
+        },
+        "confusion": confusion.tolist(),
+    }
+
+
+def worst_confusions(confusion: list[list[int]], classes: tuple[str, ...], most: int = 5) -> list[dict[str, Any]]:
+    """The pairs of classes that are mistaken most often, as {"true", "predicted", "n", "of"}.
+
+    >>> worst_confusions([[3, 2], [0, 4]], ("cat", "dog"))
+    [{'true': 'cat', 'predicted': 'dog', 'n': 2, 'of': 5}]
+    """
+    wrong = [
+        {"true": classes[t], "predicted": classes[p], "n": n, "of": sum(row)}
+        for t, row in enumerate(confusion)
+        for p, n in enumerate(row)
+        if t != p and n > 0
+    ]
+    return sorted(wrong, key=lambda pair: -pair["n"])[:most]

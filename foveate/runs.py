@@ -1,0 +1,142 @@
+"""Runs: the folder that one training leaves. Never overwritten, never mixed with another."""
+
+import json
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from foveate.data.loader import cores
+from foveate.errors import ArtefactError, UsageError
+from foveate.storage import disk_errors, write_json
+
+PACKAGES = ("foveate", "torch", "openvino", "numpy", "pillow", "safetensors")
+
+
+class Run:
+    """A run's folder.
+
+        config.json    what was asked, resolved        metrics.json     how good it is; written last
+        env.json       machine and versions            predictions.jsonl  every judged picture, best guess and truth
+        data.json      classes, splits by file         classifier/      what to keep
+        history.jsonl  one line per step of the search log.txt          what was said
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def open(cls, out: Path | None, name: str, config: dict[str, Any], resume: bool) -> "Run":
+        """Make a new folder, or go on in one that was interrupted.
+
+        Args:
+            out: the folder; by default runs/NAME, or runs/NAME-2 ... if that is taken.
+            config: what was asked; a resumed run must ask the same.
+            resume: go on in `out`.
+
+        Raises:
+            UsageError: the folder exists and resume is off; resume with other settings.
+            ArtefactError: resume where there is no run.
+        """
+        folder = out or (last(name) if resume else unused(name))
+        if resume:
+            asked_before = read_json(folder / "config.json")
+            differing = sorted(key for key in {*config, *asked_before} if config.get(key) != asked_before.get(key))
+            if differing:
+                was = ", ".join(f"{key} {asked_before.get(key)!r}, now {config.get(key)!r}" for key in differing)
+                raise UsageError(f"'{folder}' was begun with other settings ({was}); repeat them, or choose another --out")
+            return cls(folder)
+        with disk_errors(folder):
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir()
+            except FileExistsError as error:
+                raise UsageError(f"'{folder}' exists; choose another --out, or pass --resume to go on with it") from error
+            except NotADirectoryError as error:
+                raise UsageError(f"'{folder}' lies below a file; choose another --out") from error
+        run = cls(folder)
+        run.write("config.json", config)
+        run.write("env.json", environment())
+        return run
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "metrics.json").is_file() and (self.folder / "classifier" / "card.json").is_file()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.folder / "metrics.json")
+
+    def write(self, name: str, value: Any) -> None:
+        write_json(self.folder / name, value)
+
+    def write_lines(self, name: str, values: list[dict[str, Any]]) -> None:
+        """One JSON value a line, the file written anew."""
+        with disk_errors(self.folder / name):
+            text = "".join(json.dumps(value) + "\n" for value in values)
+            (self.folder / name).write_text(text, encoding="ascii")
+
+    def log(self, sentence: str) -> None:
+        with disk_errors(self.folder), (self.folder / "log.txt").open("a", encoding="utf-8", errors="replace") as file:
+            file.write(sentence + "\n")
+
+
+def unused(name: str) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that does not exist."""
+    base = Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def last(name: str) -> Path:
+    """The youngest of runs/NAME, runs/NAME-2 ...; ArtefactError when there is none."""
+    following = unused(name)
+    base, _, number = following.name.rpartition("-")
+    if following.name == name or not number.isdecimal():
+        raise ArtefactError(f"there is no run '{following}' to resume; leave --resume out")
+    return following.with_name(base if number == "2" else f"{base}-{int(number) - 1}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a run; ArtefactError if it is not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"'{path.parent}' is no run (no {path.name} there)") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"'{path}' is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ArtefactError(f"'{path}' is damaged: not a JSON object")
+    return value
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions, without anything that names its owner."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "packages": {name: v for name in PACKAGES if (v := installed(name))},
+    }
+
+
+def installed(package: str) -> str:
+    """The version of a package, or "" when it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

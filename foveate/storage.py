@@ -1,0 +1,117 @@
+"""Where files are kept, and how they are written so that a crash, a full disk or a second process leaves no half of one."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from foveate.errors import FoveateError
+
+
+def cache_root() -> Path:
+    """`$FOVEATE_CACHE`, else the platform's cache folder for this user. It need not exist yet."""
+    given = os.environ.get("FOVEATE_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("foveate", appauthor=False))
+
+
+def cache_size() -> dict[str, int]:
+    """Bytes in each part of the cache, by the part's name (features, networks, weights, datasets)."""
+    root = cache_root()
+    if not root.is_dir():
+        return {}
+    parts = sorted(p for p in root.iterdir() if p.is_dir())
+    return {part.name: sum(f.stat().st_size for f in part.rglob("*") if f.is_file()) for part in parts}
+
+
+def clear_cache() -> int:
+    """Delete what is cached; returns the bytes freed. Runs and classifiers are not in the cache and stay."""
+    freed = sum(cache_size().values())
+    for part in cache_size():
+        shutil.rmtree(cache_root() / part, ignore_errors=True)
+    return freed
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, flushed to disk and renamed onto it at the end; removed if anything fails.
+
+    Works for a file and for a folder. A reader sees the old content or the new, never a part.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        with disk_errors(path):
+            yield temporary
+            for part in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+                sync(part)
+            move_onto(temporary, path)
+            sync(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def move_onto(source: Path, target: Path) -> None:
+    """Rename; a folder that is in the way is moved aside first, since no system replaces a full folder at once."""
+    if source.is_dir() and target.is_dir():
+        aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+        os.replace(target, aside)
+        os.replace(source, target)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(source, target)
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to have it, file or folder."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says while `path` is written into a message with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise FoveateError(
+                f"the disk is full: '{path}' could not be written and nothing was replaced; "
+                "free some space, or point --out or FOVEATE_CACHE to another disk"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise FoveateError(f"no permission to write '{path}'; choose a folder that is yours") from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as readable JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="ascii")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Hexadecimal SHA-256 of a value that JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
