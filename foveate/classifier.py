@@ -1,10 +1,10 @@
 """Classifier: what a run leaves. Network, class names, preprocessing and calibration in one folder that needs no torch.
 
-    classifier/
-      model.safetensors   the Probe's tensors, nothing else
-      engine.xml, .bin    the same as one OpenVINO graph: pixels in, logits out
-      card.json           classes, Preprocess, temperature, provenance, SHA-256 of each file
-      README.md           the model card, for people
+classifier/
+  model.safetensors   the Probe's tensors, nothing else
+  engine.xml, .bin    the same as one OpenVINO graph: pixels in, logits out
+  card.json           classes, Preprocess, temperature, provenance, SHA-256 of each file
+  README.md           the model card, for people
 """
 
 import json
@@ -85,7 +85,9 @@ class Classifier:
         if (folder / "classifier").is_dir():
             folder = folder / "classifier"
         if not (folder / "card.json").is_file():
-            raise ArtefactError(f"'{path}' is no run and no classifier (no card.json there); make one: foveate train PHOTOS")
+            raise ArtefactError(
+                f"'{path}' is no run and no classifier (no card.json there); make one: foveate train PHOTOS"
+            )
         return cls(folder, read_card(folder))
 
     @property
@@ -93,9 +95,7 @@ class Classifier:
         """The folder of the run that left this classifier."""
         return self.folder.parent
 
-    def predict(
-        self, source: str | os.PathLike[str] | bytes | Image.Image | Sequence[Any], top: int = 3
-    ) -> Any:
+    def predict(self, source: str | os.PathLike[str] | bytes | Image.Image | Sequence[Any], top: int = 3) -> Any:
         """Classify one picture, or many.
 
         Args:
@@ -265,8 +265,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise ArtefactError(f"'{folder / name}' is missing; train again, or restore it from a backup")
         if sha256(folder / name) != digest:
-            raise ArtefactError(f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup")
-    return card  # type: ignore[no-any-return]
+            raise ArtefactError(
+                f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup"
+            )
+    return card
 
 
 def expand(source: Any) -> list[tuple[str, Any]]:
@@ -299,6 +301,12 @@ def model_card(card: dict[str, Any]) -> str:
             f"on {m['n']} pictures, ECE {m['ece']:.3f}"
         )
     lines += ["", "Classes: " + ", ".join(safe(c) for c in card["classes"]) + ".", ""]
-    lines += ["```python", "import foveate", 'clf = foveate.Classifier.load("classifier")', 'clf.predict("x.jpg")', "```"]
+    lines += [
+        "```python",
+        "import foveate",
+        'clf = foveate.Classifier.load("classifier")',
+        'clf.predict("x.jpg")',
+        "```",
+    ]
     lines += ["", "It knows only these classes: a picture of anything else gets one of them too.", ""]
     return "\n".join(lines)

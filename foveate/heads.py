@@ -1,7 +1,7 @@
 """Linear heads solved on frozen features: multinomial logistic regression with its penalty chosen by cross-validation.
 
-A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no epochs, the same answer
-every time. All folds and the final fit are one problem with several columns, so that each pass over the features serves
+A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no epochs, the same
+answer every time. All folds and the final fit are one problem with several columns, so that each pass over the features serves
 them all; the path of penalties goes from strong to weak, each start where the last one ended.
 
     minimise over W, b   mean over pictures of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 PENALTIES = tuple(float(f"{10**-k:.1e}") for k in np.arange(1.5, 7.01, 0.5))  # 3.2e-2 .. 1e-7
-WORSE_IN_A_ROW = 2  # penalties weaker than the best are tried until the log-loss has risen this often
 TOLERANCE = 5e-4  # stop when a step lowers the objective by less than this part of it
 MEMORY = 8  # pairs that L-BFGS remembers
 CURVATURE = 0.1  # p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
@@ -82,8 +81,8 @@ def fit_head(
         advance()
         if best is None or loss < best[0]:
             best = (loss, penalty, logits, solution[-1])
-        elif all(worse > best[0] for _, worse in path[-WORSE_IN_A_ROW:]):
-            break
+        else:
+            break  # weaker penalties overfit more and more
 
     assert best is not None
     _, penalty, logits, final = best
@@ -123,7 +122,9 @@ def rotate(x: Array) -> tuple[Array, Array, Array]:
         keep = spectrum > 1e-6 * spectrum[-1]
         spectrum, directions = spectrum[keep], np.ascontiguousarray(directions[:, keep])
         return np.ascontiguousarray(x @ directions), directions, spectrum
-    spectrum, rows = np.linalg.eigh(x @ x.T / np.float32(n))  # fewer pictures than features: the same from the other side
+    spectrum, rows = np.linalg.eigh(
+        x @ x.T / np.float32(n)
+    )  # fewer pictures than features: the same from the other side
     keep = spectrum > 1e-6 * spectrum[-1]
     spectrum, rows = spectrum[keep], rows[:, keep]
     lengths = np.sqrt(spectrum * np.float32(n))

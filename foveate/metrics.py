@@ -70,7 +70,7 @@ def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.
 
 
 def precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Each class's precision, recall and F1 from a confusion matrix; 0 where a class was never predicted or never there.
+    """Each class's precision, recall and F1 from a confusion matrix; 0 where a class is never predicted or never there.
 
     Returns:
         Three arrays (classes,), fractions; 1 is best.
@@ -202,7 +202,7 @@ def worst_confusions(confusion: list[list[int]], classes: tuple[str, ...], most:
     >>> worst_confusions([[3, 2], [0, 4]], ("cat", "dog"))
     [{'true': 'cat', 'predicted': 'dog', 'n': 2, 'of': 5}]
     """
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {"true": classes[t], "predicted": classes[p], "n": n, "of": sum(row)}
         for t, row in enumerate(confusion)
         for p, n in enumerate(row)

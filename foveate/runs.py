@@ -1,8 +1,11 @@
 """Runs: the folder that one training leaves. Never overwritten, never mixed with another."""
 
+import contextlib
 import json
 import platform
 import re
+import shutil
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,15 @@ PACKAGES = ("foveate", "torch", "openvino", "numpy", "pillow", "safetensors")
 class Run:
     """A run's folder.
 
-        config.json    what was asked, resolved        metrics.json     how good it is; written last
-        env.json       machine and versions            predictions.jsonl  every judged picture, best guess and truth
-        data.json      classes, splits by file         classifier/      what to keep
-        history.jsonl  one line per step of the search log.txt          what was said
+    config.json    what was asked, resolved        metrics.json     how good it is; written last
+    env.json       machine and versions            predictions.jsonl  every judged picture, best guess and truth
+    data.json      classes, splits by file         classifier/      what to keep
+    history.jsonl  one line per step of the search log.txt          what was said
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, fresh: bool):
         self.folder = folder
+        self.fresh = fresh  # made by this process
 
     @classmethod
     def open(cls, out: Path | None, name: str, config: dict[str, Any], resume: bool) -> "Run":
@@ -45,17 +49,21 @@ class Run:
             differing = sorted(key for key in {*config, *asked_before} if config.get(key) != asked_before.get(key))
             if differing:
                 was = ", ".join(f"{key} {asked_before.get(key)!r}, now {config.get(key)!r}" for key in differing)
-                raise UsageError(f"'{folder}' was begun with other settings ({was}); repeat them, or choose another --out")
-            return cls(folder)
+                raise UsageError(
+                    f"'{folder}' was begun with other settings ({was}); repeat them, or choose another --out"
+                )
+            return cls(folder, fresh=False)
         with disk_errors(folder):
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 folder.mkdir()
             except FileExistsError as error:
-                raise UsageError(f"'{folder}' exists; choose another --out, or pass --resume to go on with it") from error
+                raise UsageError(
+                    f"'{folder}' exists; choose another --out, or pass --resume to go on with it"
+                ) from error
             except NotADirectoryError as error:
                 raise UsageError(f"'{folder}' lies below a file; choose another --out") from error
-        run = cls(folder)
+        run = cls(folder, fresh=True)
         run.write("config.json", config)
         run.write("env.json", environment())
         return run
@@ -67,6 +75,16 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         return read_json(self.folder / "metrics.json")
+
+    @contextlib.contextmanager
+    def kept_if_whole(self) -> Iterator[None]:
+        """Remove the folder again if what follows fails or is interrupted: what took time is in the cache."""
+        try:
+            yield
+        except BaseException:
+            if self.fresh:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def write(self, name: str, value: Any) -> None:
         write_json(self.folder / name, value)

@@ -1,4 +1,4 @@
-"""Where files are kept, and how they are written so that a crash, a full disk or a second process leaves no half of one."""
+"""Where files are kept, and how they are written: a crash, a full disk or a second process leaves no half of one."""
 
 import contextlib
 import errno
@@ -66,11 +66,11 @@ def move_onto(source: Path, target: Path) -> None:
     """Rename; a folder that is in the way is moved aside first, since no system replaces a full folder at once."""
     if source.is_dir() and target.is_dir():
         aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
-        os.replace(target, aside)
-        os.replace(source, target)
+        target.replace(aside)
+        source.replace(target)
         shutil.rmtree(aside, ignore_errors=True)
     else:
-        os.replace(source, target)
+        source.replace(target)
 
 
 def sync(path: Path) -> None:

@@ -21,17 +21,19 @@ from foveate.classifier import Classifier, save_classifier
 from foveate.data.dataset import Dataset, apply_policy, check_trainable, duplicates, listed, load_dataset
 from foveate.data.folds import stratified_folds
 from foveate.data.loader import cores
+from foveate.data.preprocess import Preprocess
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
 from foveate.features import extract
-from foveate.heads import PENALTIES, Head, fit_head
+from foveate.heads import PENALTIES, fit_head
 from foveate.metrics import softmax, summarise
 from foveate.progress import Progress, Silent
-from foveate.runs import Run
+from foveate.runs import Run, environment
 from foveate.storage import fingerprint
 from foveate.weights import find_weights
 
 FOLDS = 5
+BRIEF = ("n", "accuracy", "accuracy_ci95", "ece")  # of a split's metrics, for the card
 STRETCH = 1.12  # of a longer side that is squeezed into the square; measured in docs/LOG.md
 
 
@@ -55,7 +57,7 @@ class ProbeConfig:
     model: str
     effort: str
     seed: int
-    on_bad: str
+    on_bad: Literal["skip", "error"]
     engine: str
     recipe: str = "probe"
 
@@ -101,7 +103,7 @@ def train(
         raise UsageError(f"no effort is called '{effort}'; expected {' or '.join(EFFORTS)}")
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
-    if threads is not None and not 1 <= threads:
+    if threads is not None and not threads >= 1:
         raise UsageError(f"expected at least 1 thread, got {threads}")
     threads = min(threads or cores(), cores())
     kind = choose_engine(engine)
@@ -111,29 +113,42 @@ def train(
 
     dataset = data if isinstance(data, Dataset) else load_dataset(data)
     check_trainable(dataset)
-    progress.begin("reading", len(dataset))
     with clock.phase("reading"):
         config = ProbeConfig(dataset.name, dataset_fingerprint(dataset), model, effort, seed, on_bad, kind)
     run = Run.open(Path(out) if out is not None else None, dataset.name, asdict(config), resume)
     if resume and run.finished:
         return Classifier.load(run.folder)
-    run.log(f"foveate {command or 'train'}")
+    with run.kept_if_whole():
+        return solve_probe(run, dataset, config, weights.preprocess, threads, progress, clock, command)
 
-    dial = EFFORTS[effort]
-    size = 32 * round(weights.preprocess.crop * dial.size / 32) if dial.size != 1 else weights.preprocess.crop
-    preprocess = weights.preprocess.at(size, STRETCH)
+
+def solve_probe(
+    run: Run,
+    dataset: Dataset,
+    config: ProbeConfig,
+    published: Preprocess,
+    threads: int,
+    progress: Progress,
+    clock: "Clock",
+    command: str,
+) -> Classifier:
+    """Features, head, judgement, and the run's files."""
+    run.log(f"foveate {command or 'train'}")
+    dial = EFFORTS[config.effort]
+    size = published.crop if dial.size == 1 else 32 * round(published.crop * dial.size / 32)
+    preprocess = published.at(size, STRETCH)
     with clock.phase("features"):
-        found = extract(dataset, model, preprocess, dial.mirror, kind, threads, progress)
-    apply_policy(len(dataset), found.bad, on_bad)
+        found = extract(dataset, config.model, preprocess, dial.mirror, config.engine, threads, progress)
+    apply_policy(len(dataset), found.bad, config.on_bad)
     good = np.array([i for i, name in enumerate(dataset.files) if name not in found.bad], dtype=np.int64)
     dataset, features = dataset.select(good), found.features[good]
     check_trainable(dataset)
 
-    learn = np.array([i for i, split in enumerate(dataset.splits) if split != "test"], dtype=np.int64)
-    test = np.array([i for i, split in enumerate(dataset.splits) if split == "test"], dtype=np.int64)
+    is_test = np.array([split == "test" for split in dataset.splits])
+    learn, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"), threadpool_limits(threads):
-        folds = stratified_folds(dataset.labels[learn], dataset.grouping()[learn], FOLDS, seed)
+        folds = stratified_folds(dataset.labels[learn], dataset.grouping()[learn], FOLDS, config.seed)
         head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), progress.advance)
 
     judged = {"out_of_fold": (learn, softmax(head.out_of_fold))}
@@ -146,20 +161,42 @@ def train(
 
     notes = [*dataset.notes, *twins(dataset)]
     with clock.phase("saving"):
-        brief = ("n", "accuracy", "accuracy_ci95", "ece")
         about = {
-            "metrics": {split: {key: result[key] for key in brief} for split, result in results.items()},
-            "provenance": provenance(config, command),
+            "metrics": {split: {key: result[key] for key in BRIEF} for split, result in results.items()},
+            "provenance": {"command": command, "environment": environment(), **asdict(config)},
         }
         classifier = save_classifier(
-            run.folder / "classifier", model, head, dataset.classes, preprocess, dial.mirror, kind, about
+            run.folder / "classifier",
+            config.model,
+            head,
+            dataset.classes,
+            preprocess,
+            dial.mirror,
+            config.engine,
+            about,
         )
         run.write("data.json", describe(dataset, found.bad, notes, learn, folds))
         run.write_lines("history.jsonl", [{"penalty": p, "log_loss": loss} for p, loss in head.path])
         run.write_lines("predictions.jsonl", list(judgements(dataset, judged)))
-    for sentence in [*notes, *found.bad.values()]:
-        run.log(sentence)
-    run.write("metrics.json", summary(config, clock, results, head, found.computed, found.bad, notes))
+        for sentence in [*notes, *found.bad.values()]:
+            run.log(sentence)
+    run.write(
+        "metrics.json",
+        {
+            "model": config.model,
+            "recipe": config.recipe,
+            "effort": config.effort,
+            "engine": config.engine,
+            "seed": config.seed,
+            "seconds": clock.seconds(),
+            "computed": found.computed,
+            "penalty": head.penalty,
+            "temperature": head.temperature,
+            "bad": found.bad,
+            "notes": notes,
+            **results,
+        },
+    )
     return classifier
 
 
@@ -180,43 +217,10 @@ class Clock:
         return {"total": round(time.perf_counter() - self.start, 3), **self.phases}
 
 
-def summary(
-    config: ProbeConfig,
-    clock: Clock,
-    results: dict[str, Any],
-    head: Head,
-    computed: int,
-    bad: dict[str, str],
-    notes: list[str],
-) -> dict[str, Any]:
-    """What metrics.json holds."""
-    return {
-        "model": config.model,
-        "recipe": config.recipe,
-        "effort": config.effort,
-        "engine": config.engine,
-        "seed": config.seed,
-        "seconds": clock.seconds(),
-        "computed": computed,
-        "penalty": head.penalty,
-        "temperature": head.temperature,
-        "bad": bad,
-        "notes": notes,
-        **results,
-    }
-
-
 def dataset_fingerprint(dataset: Dataset) -> str:
     """Of everything that a training sees of a dataset: bytes, labels, splits, groups. Where it lies plays no part."""
     rows = zip(dataset.digests, dataset.labels.tolist(), dataset.splits, dataset.groups, strict=True)
     return fingerprint([list(dataset.classes), sorted(rows)])
-
-
-def provenance(config: ProbeConfig, command: str) -> dict[str, Any]:
-    """Where a classifier comes from, for its card; no path of this machine."""
-    from foveate.runs import environment
-
-    return {"command": command, "environment": environment(), **asdict(config)}
 
 
 def twins(dataset: Dataset) -> list[str]:

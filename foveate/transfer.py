@@ -11,6 +11,8 @@ The square root (Perronnin et al., ECCV 2010) keeps a few loud channels from dro
 plain mean of every map in docs/LOG.md.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,17 @@ def spread(x: Tensor) -> Tensor:
     return (variance + EPSILON**2).sqrt().sqrt()
 
 
+class PooledStages(nn.Module):
+    """(N, C, H, W) -> (N, width): what the probe reads of a backbone."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network: Any = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pool_stages(self.network.stages(x))
+
+
 class Probe(nn.Module):
     """A backbone, its pooled stages, one linear layer: a network like any other.
 
@@ -45,7 +58,7 @@ class Probe(nn.Module):
 
     def __init__(self, network: nn.Module, width: int, num_classes: int, mirror: bool = False):
         super().__init__()
-        self.backbone = drop_head(network)
+        self.backbone: Any = drop_head(network)
         self.linear = nn.Linear(width, num_classes)
         self.mirror = mirror
 

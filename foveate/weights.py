@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,11 +62,16 @@ def lite_rename(first_blocks: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
     """
     rules = [(r"_conv_stem\.", "features.0.0."), (r"_bn0\.", "features.0.1."), (r"_fc\.", "classifier.1.")]
     rules += [(r"_conv_head\.", "features.8.0."), (r"_bn1\.", "features.8.1.")]
-    for stage, (first, end) in enumerate(zip(first_blocks, first_blocks[1:], strict=False), start=1):
+    for stage, (first, end) in enumerate(pairwise(first_blocks), start=1):
         for i in range(first, end):
             block = f"features.{stage}.{i - first}.block."
             shift = 1 if stage == 1 else 0
-            parts = {"_expand_conv": "0.0", "_bn0": "0.1", "_depthwise_conv": f"{1 - shift}.0", "_bn1": f"{1 - shift}.1"}
+            parts = {
+                "_expand_conv": "0.0",
+                "_bn0": "0.1",
+                "_depthwise_conv": f"{1 - shift}.0",
+                "_bn1": f"{1 - shift}.1",
+            }
             parts |= {"_project_conv": f"{2 - shift}.0", "_bn2": f"{2 - shift}.1"}
             rules += [(rf"_blocks\.{i}\.{theirs}\.", f"{block}{ours}.") for theirs, ours in parts.items()]
     return tuple(rules)
@@ -188,7 +194,9 @@ def build(
         if weights != "imagenet":
             raise UsageError(f"weights '{weights}' are unknown; expected 'imagenet' or None")
         if (num_classes, in_channels) != (None, None):
-            raise UsageError("pretrained weights have 1000 classes and 3 channels; leave num_classes and in_channels out")
+            raise UsageError(
+                "pretrained weights have 1000 classes and 3 channels; leave num_classes and in_channels out"
+            )
     try:
         network = models.build(name, num_classes, in_channels)
     except ValueError as error:

@@ -1,5 +1,8 @@
-"""Data sets known by name. Their pictures are arrays; each becomes the bytes of a PNM file, the simplest picture there is,
-so that everything behind treats them as it treats files."""
+"""Data sets known by name.
+
+Their pictures are arrays; each becomes the bytes of a PNM file, the simplest picture there is, so that everything
+behind treats them as it treats files.
+"""
 
 import gzip
 import io
@@ -55,7 +58,8 @@ def load_builtin(name: str) -> Dataset:
     """One of BUILTIN as a Dataset; fetched into the cache if it is neither embedded nor installed."""
     classes, parts = BUILTIN[name]()
     pixels = np.concatenate([pictures for pictures, _ in parts.values()])
-    rows, position = [], {}
+    rows: list[tuple[str, str, str, str]] = []
+    position: dict[str, int] = {}
     for split, (_, labels) in parts.items():
         for i, label in enumerate(labels):
             file = f"{split}/{classes[label]}/{i:05d}.pnm"

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.image import SUFFIXES, read_file
-from foveate.errors import DataError, ImageError, UsageError
+from foveate.errors import DataError, ImageError
 
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(["val", "valid", "validation", "dev"], "validation")
 MAX_BAD = 0.05  # more unreadable pictures than this is a broken data set, not a few bad files
@@ -120,7 +120,7 @@ def load_dataset(source: str | os.PathLike[str]) -> Dataset:
     """Find out what `source` is and index it.
 
     Args:
-        source: a folder, a CSV file, or a built-in name (digits, fashion-mnist, mnist, cifar10). A path wins over a name.
+        source: a folder, a CSV file, or a built-in name (digits, fashion-mnist, mnist, cifar10). A path wins.
 
     Raises:
         DataError: nothing is there; no pictures; no classes; a table without its columns or its files.
@@ -217,7 +217,10 @@ def index(
     rows = [row for row in rows if row[1] in number]
     notes = [
         *notes,
-        *(f"class '{c}' is only in the test split: its {n} pictures cannot be learnt, left out" for c, n in strangers.items()),
+        *(
+            f"class '{c}' is only in the test split: its {n} pictures cannot be learnt, left out"
+            for c, n in strangers.items()
+        ),
     ]
     files = tuple(row[0] for row in rows)
     dataset = Dataset(
@@ -297,7 +300,8 @@ def duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
 
 def walk(folder: Path) -> tuple[list[Path], list[Path]]:
     """Everything visible below a class folder: pictures by suffix, and the rest. Links to folders are not followed."""
-    pictures, rest = [], []
+    pictures: list[Path] = []
+    rest: list[Path] = []
 
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder '{error.filename}' cannot be read: {error.strerror}") from error
@@ -333,7 +337,7 @@ def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     ['9', '10', 'a2', 'a10']
     """
     parts = [part for part in re.split(r"(\d+)", text) if part]
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts) + ((2, text),)
+    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (2, text))
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

@@ -54,7 +54,9 @@ def fetch(remote: Remote, path: Path) -> Path:
     if path.is_file() and path.stat().st_size == remote.size and sha256(path) == remote.sha256:
         return path
     if os.environ.get("FOVEATE_OFFLINE"):
-        raise FoveateError(f"'{path.name}' is not in the cache and FOVEATE_OFFLINE is set; unset it to download {remote.url}")
+        raise FoveateError(
+            f"'{path.name}' is not in the cache and FOVEATE_OFFLINE is set; unset it to download {remote.url}"
+        )
     check_scheme(remote.url)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ def fetch(remote: Remote, path: Path) -> Path:
             raise FoveateError(
                 f"{remote.url} is not the published file: SHA-256 {found}, expected {remote.sha256}; nothing was kept"
             )
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return path

@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def stratified_folds(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
-) -> NDArray[np.int64]:
+def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """Deal pictures into folds so that each fold has its share of every class and no group is torn.
 
     Groups are dealt in random order, the large ones first, each to the fold that has least of what the group brings.

@@ -56,7 +56,7 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
     if not source:
         raise ImageError(f"image {name!r} is empty (0 bytes); remove it")
     try:
-        image = Image.open(io.BytesIO(source), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(source), formats=FORMATS)
         refuse_bomb(name, image.size)
         if short_side is not None:
             image.draft(image.mode, draft_size(image.size, short_side))

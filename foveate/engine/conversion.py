@@ -51,21 +51,23 @@ def convert(network: str, preprocess: Preprocess) -> Path:
     import torch
 
     from foveate.engine.openvino import ov, save_graph
-    from foveate.transfer import pool_stages
+    from foveate.transfer import PooledStages
     from foveate.weights import build
 
-    class PooledStages(torch.nn.Module):
-        def __init__(self, backbone: "nn.Module"):
+    class FromPixels(torch.nn.Module):
+        """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
+
+        def __init__(self) -> None:
             super().__init__()
-            self.backbone = backbone
-            self.register_buffer("mean", 255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
-            self.register_buffer("std", 255 * torch.tensor(preprocess.std).view(-1, 1, 1))
+            self.stages = PooledStages(build(network, weights="imagenet"))
+            self.mean = torch.nn.Buffer(255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
+            self.std = torch.nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
 
         def forward(self, pixels: "Tensor") -> "Tensor":
             x = pixels.permute(0, 3, 1, 2).float()  # (N, C, H, W)
-            return pool_stages(self.backbone.stages((x - self.mean) / self.std))
+            return self.stages((x - self.mean) / self.std)
 
-    module = PooledStages(build(network, weights="imagenet")).eval()
+    module = FromPixels().eval()
     pixels = torch.zeros(2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8)
     with torch.no_grad():
         fold_batchnorm(module, pixels)

@@ -23,6 +23,8 @@ from foveate.errors import ArtefactError, FoveateError
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402  # after its telemetry was taken away
 
+__all__ = ["OpenVinoBackbone", "OpenVinoEngine", "attach_head", "core", "identity", "ov", "precision", "save_graph"]
+
 STREAM_BATCH = 1  # pictures a stream works on at once; more win 5 % alone and lose it again beside the decoder
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
-from foveate.transfer import pool_stages
+from foveate.transfer import PooledStages
 from foveate.weights import build
 
 
@@ -40,17 +40,6 @@ class TorchEngine:
                 yield output.float().cpu().numpy()
         finally:
             torch.set_num_threads(before)
-
-
-class PooledStages(torch.nn.Module):
-    """(N, C, H, W) -> (N, width): what the probe reads of a backbone."""
-
-    def __init__(self, network: torch.nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return pool_stages(self.network.stages(x))
 
 
 class TorchBackbone:

@@ -82,7 +82,9 @@ VARIANTS = {
 }
 
 
-def compound_scaling(phi: float, alpha: float = 1.2, beta: float = 1.1, gamma: float = 1.15) -> tuple[float, float, int]:
+def compound_scaling(
+    phi: float, alpha: float = 1.2, beta: float = 1.1, gamma: float = 1.15
+) -> tuple[float, float, int]:
     """The paper's rule (section 3.3): one coefficient in, the three scales out.
 
     Args:
@@ -167,7 +169,7 @@ class MBConv(nn.Module):
     def __init__(self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float):
         super().__init__()
         wide = c_in * expand
-        layers = []
+        layers: list[nn.Module] = []
         if expand != 1:
             layers += [nn.Sequential(*conv_bn(v, c_in, wide), activation(v))]
         layers += [nn.Sequential(*conv_bn(v, wide, wide, kernel, stride, groups=wide), activation(v))]
@@ -212,7 +214,7 @@ class EfficientNet(nn.Module):
         self.apply(initialise)
 
     @property
-    def head(self) -> nn.Linear:
+    def head(self) -> nn.Module:
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:

@@ -1,0 +1,76 @@
+"""The command line: one file per verb. The only place that prints or exits.
+
+Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 missing extra, 4 bad
+data, 5 bad run or model file, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from foveate.cli import data, demo, doctor, evaluate, models, predict, train
+from foveate.cli.console import complain
+from foveate.errors import FoveateError
+
+app = typer.Typer(
+    name="foveate",
+    help="A folder of pictures becomes a classifier you can trust.",
+    epilog="Start with: foveate demo   or   foveate train PHOTOS",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("models")(models.models)
+app.add_typer(data.app, name="data")
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        from foveate import __version__
+
+        typer.echo(f"foveate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["FOVEATE_DEBUG"] = "1"
+
+
+def terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like an error, so that what is half-written is removed."""
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        app()
+    except FoveateError as error:
+        if os.environ.get("FOVEATE_DEBUG"):
+            raise
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("FOVEATE_DEBUG"):
+            raise
+        complain(f"something unforeseen happened ({type(error).__name__}: {error}); see it with: foveate --debug ...")
+        sys.exit(1)

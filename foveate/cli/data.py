@@ -1,0 +1,108 @@
+"""foveate data show, foveate data cache"""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import typer
+
+from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
+
+app = typer.Typer(help="Look at data sets and at the cache.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def show(
+    data: Annotated[str, typer.Argument(help="A folder of pictures, a CSV, or a built-in set.")],
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Layout, classes, counts, splits, sizes, and files that cannot be read. Every picture is decoded once."""
+    from foveate.data.dataset import duplicates, listed, load_dataset
+
+    dataset = load_dataset(data)
+    with TerminalProgress() as progress:
+        sizes, bad = inspect(dataset, progress)
+    counts = dataset.counts()
+    found = {
+        "name": dataset.name,
+        "layout": dataset.layout,
+        "pictures": len(dataset),
+        "classes": list(dataset.classes),
+        "counts": counts,
+        "sizes": {f"{w}x{h}": n for (w, h), n in sizes.most_common()},
+        "bad": bad,
+        "ignored": list(dataset.ignored),
+        "duplicates": [list(names) for names in duplicates(dataset)],
+        "notes": list(dataset.notes),
+    }
+    if as_json:
+        print_json(found)
+        return
+    splits = list(counts)
+    say(f"{dataset.name}: {dataset.layout}; {len(dataset)} pictures in {len(dataset.classes)} classes")
+    rows = [[c, *(str(counts[s][c]) for s in splits)] for c in dataset.classes]
+    print_table("", ["class", *splits], [*rows, ["all", *(str(sum(counts[s].values())) for s in splits)]])
+    if sizes:
+        sides = sorted(min(size) for size in sizes.elements())
+        common = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(3))
+        say(f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; most often {common}")
+    for name, reason in bad.items():
+        say(f"bad   {name}: {reason}")
+    if dataset.ignored:
+        say(f"note  {len(dataset.ignored)} files are no pictures by their suffix: {listed(dataset.ignored, 3)}")
+    twins = duplicates(dataset)
+    if twins:
+        say(f"note  {len(twins)} pictures are there more than once, byte for byte: {listed(twins[0], 3)}")
+    for note in dataset.notes:
+        say(f"note  {note}")
+
+
+def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict[str, str]]:
+    """Decode everything: how often each size occurs, and what cannot be decoded."""
+    from foveate.data.image import load_image
+    from foveate.data.loader import cores
+    from foveate.errors import ImageError
+
+    def size(i: int) -> tuple[int, int] | ImageError:
+        try:
+            return load_image(dataset.read(i), dataset.files[i]).size
+        except ImageError as error:
+            return error
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    bad: dict[str, str] = {}
+    progress.begin("pictures", len(dataset))
+    with ThreadPoolExecutor(cores()) as pool:
+        for i, outcome in enumerate(pool.map(size, range(len(dataset)))):
+            progress.advance()
+            if isinstance(outcome, ImageError):
+                bad[dataset.files[i]] = str(outcome)
+            else:
+                sizes[outcome] += 1
+    return sizes, bad
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete what is cached.")] = False,
+    size: Annotated[bool, typer.Option("--size", help="Show how large it is (the default).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """The cache: features, converted networks and weights, downloaded sets. Runs are not in it."""
+    from foveate.errors import UsageError
+    from foveate.storage import cache_root, cache_size, clear_cache
+
+    if clear and size:
+        raise UsageError("--clear and --size exclude each other")
+    if clear:
+        freed = clear_cache()
+        print_json({"folder": str(cache_root()), "freed": freed}) if as_json else say(f"freed {freed / 1e6:.1f} MB")
+        return
+    parts = cache_size()
+    if as_json:
+        print_json({"folder": str(cache_root()), "bytes": parts})
+        return
+    say(f"cache  {cache_root()}")
+    for part, bytes_ in parts.items():
+        say(f"{part:<10} {bytes_ / 1e6:8.1f} MB")
+    say(f"{'all':<10} {sum(parts.values()) / 1e6:8.1f} MB")

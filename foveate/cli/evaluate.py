@@ -1,0 +1,33 @@
+"""foveate evaluate"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from foveate.cli.console import JSON_HELP, TerminalProgress, print_json
+from foveate.cli.train import show
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
+    data: Annotated[str, typer.Argument(help="Labelled pictures; of split folders, the test split.")],
+    on_bad: Annotated[
+        Literal["skip", "error"], typer.Option(help="Unreadable pictures: skip and name, or stop.")
+    ] = "skip",
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Measure a classifier on labelled pictures. Classes go by name."""
+    from foveate import evaluation
+    from foveate.classifier import Classifier
+
+    classifier = Classifier.load(run)
+    if threads:
+        classifier.threads = min(threads, classifier.threads)
+    with TerminalProgress() as progress:
+        result = evaluation.evaluate(classifier, data, on_bad, progress)
+    if as_json:
+        print_json(result | {"run": str(run)})
+    else:
+        show({"test": result, "notes": result["notes"], "bad": result["bad"]}, classifier.classes)

@@ -1,0 +1,39 @@
+"""foveate predict"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.cli.console import complain, print_json, say
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
+    pictures: Annotated[list[str], typer.Argument(help="Pictures, and folders of pictures.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+) -> None:
+    """Classify pictures. One line a picture; one that cannot be read has its error there."""
+    from foveate.classifier import Classifier
+    from foveate.errors import DataError
+
+    classifier = Classifier.load(run)
+    if threads:
+        classifier.threads = min(threads, classifier.threads)
+    absent = [name for name in pictures if not Path(name).exists()]
+    if absent:
+        raise DataError(f"no such file or folder: {', '.join(absent)}")
+    read = failed = 0
+    for prediction in classifier.predict_each(pictures, top):
+        if as_json:
+            print_json(prediction.to_dict())
+        elif prediction.error:
+            complain(prediction.error)
+        else:
+            guesses = "  ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
+            say(f"{prediction.file}  {guesses}")
+        read, failed = read + (not prediction.error), failed + bool(prediction.error)
+    if failed and not read:
+        raise DataError(f"none of the {failed} pictures could be read")
