@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from foveate.data.dataset import Dataset, walk
 from foveate.data.image import SUFFIXES, read_file
@@ -219,7 +219,7 @@ def save_classifier(
     tensors |= {"linear.weight": head.weight, "linear.bias": head.bias}
     with replacing(folder) as temporary:
         temporary.mkdir()
-        save_file(tensors, temporary / "model.safetensors")
+        (temporary / "model.safetensors").write_bytes(save(tensors))
         if engine == "openvino":
             from foveate.engine.conversion import graph_path
             from foveate.engine.openvino import attach_head, save_graph

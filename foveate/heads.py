@@ -1,8 +1,8 @@
 """Linear heads solved on frozen features: multinomial logistic regression with its penalty chosen by cross-validation.
 
 A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no epochs, the same
-answer every time. All folds and the final fit are one problem with several columns, so that each pass over the features serves
-them all; the path of penalties goes from strong to weak, each start where the last one ended.
+answer every time. All folds and the final fit are one problem with several columns, so that each pass over the features
+serves them all; the path of penalties goes from strong to weak, each start where the last one ended.
 
     minimise over W, b   mean over pictures of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,12 @@ class Run:
         with disk_errors(folder):
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UsageError(f"'{folder}' would lie below a file; choose another --out") from error
+            try:
                 folder.mkdir()
             except FileExistsError as error:
-                raise UsageError(
-                    f"'{folder}' exists; choose another --out, or pass --resume to go on with it"
-                ) from error
-            except NotADirectoryError as error:
-                raise UsageError(f"'{folder}' lies below a file; choose another --out") from error
+                raise UsageError(f"'{folder}' exists; choose another --out, or --resume to go on with it") from error
         run = cls(folder, fresh=True)
         run.write("config.json", config)
         run.write("env.json", environment())
@@ -102,21 +102,22 @@ class Run:
 
 def unused(name: str) -> Path:
     """runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that does not exist."""
-    base = Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
+    return next(folder for folder in numbered(name) if not folder.exists())
 
 
 def last(name: str) -> Path:
     """The youngest of runs/NAME, runs/NAME-2 ...; ArtefactError when there is none."""
-    following = unused(name)
-    base, _, number = following.name.rpartition("-")
-    if following.name == name or not number.isdecimal():
-        raise ArtefactError(f"there is no run '{following}' to resume; leave --resume out")
-    return following.with_name(base if number == "2" else f"{base}-{int(number) - 1}")
+    taken = list(takewhile(Path.exists, numbered(name)))
+    if not taken:
+        raise ArtefactError(f"there is no run '{unused(name)}' to resume; leave --resume out")
+    return taken[-1]
+
+
+def numbered(name: str) -> Iterator[Path]:
+    """runs/NAME, runs/NAME-2, runs/NAME-3 ... with what is odd in a file name replaced."""
+    base = Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")
+    yield base
+    yield from (base.with_name(f"{base.name}-{n}") for n in count(2))
 
 
 def read_json(path: Path) -> dict[str, Any]:

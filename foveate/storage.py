@@ -15,6 +15,8 @@ import platformdirs
 
 from foveate.errors import FoveateError
 
+PARTS = ("datasets", "features", "networks", "weights")  # of the cache; anything else there is not ours
+
 
 def cache_root() -> Path:
     """`$FOVEATE_CACHE`, else the platform's cache folder for this user. It need not exist yet."""
@@ -23,20 +25,17 @@ def cache_root() -> Path:
 
 
 def cache_size() -> dict[str, int]:
-    """Bytes in each part of the cache, by the part's name (features, networks, weights, datasets)."""
-    root = cache_root()
-    if not root.is_dir():
-        return {}
-    parts = sorted(p for p in root.iterdir() if p.is_dir())
+    """Bytes in each part of the cache, by the part's name."""
+    parts = [part for name in PARTS if (part := cache_root() / name).is_dir()]
     return {part.name: sum(f.stat().st_size for f in part.rglob("*") if f.is_file()) for part in parts}
 
 
 def clear_cache() -> int:
     """Delete what is cached; returns the bytes freed. Runs and classifiers are not in the cache and stay."""
-    freed = sum(cache_size().values())
-    for part in cache_size():
+    before = cache_size()
+    for part in before:
         shutil.rmtree(cache_root() / part, ignore_errors=True)
-    return freed
+    return sum(before.values()) - sum(cache_size().values())
 
 
 @contextlib.contextmanager
@@ -64,13 +63,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def move_onto(source: Path, target: Path) -> None:
     """Rename; a folder that is in the way is moved aside first, since no system replaces a full folder at once."""
-    if source.is_dir() and target.is_dir():
-        aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
-        target.replace(aside)
+    if not source.is_dir():
         source.replace(target)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        source.replace(target)
+        return
+    aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+    while source.is_dir():
+        try:
+            if target.is_dir():
+                with contextlib.suppress(FileNotFoundError):  # another process moved it aside first
+                    target.replace(aside)
+            source.replace(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these: another process was faster, so again
+                if aside.is_dir():
+                    aside.replace(target)
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

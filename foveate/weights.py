@@ -146,7 +146,7 @@ def weights_file(name: str) -> Path:
         return kept
 
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     source = source_file(weights)
     found = sha256(source)
@@ -155,7 +155,7 @@ def weights_file(name: str) -> Path:
     state = torch.load(source, map_location="cpu", weights_only=True)
     renamed = {rename(key, weights.rename): tensor.contiguous() for key, tensor in state.items()}
     with replacing(kept) as temporary:
-        save_file(renamed, temporary)
+        temporary.write_bytes(save(renamed))
         digest = sha256(temporary)
     with replacing(stamp) as temporary:
         temporary.write_text(digest + "\n")

@@ -78,8 +78,10 @@ class TerminalProgress:
         self.bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bars.stop()
+        if kind in (KeyboardInterrupt, SystemExit):
+            complain("stopped; what was computed is kept: the same command goes on from there")
 
     def begin(self, phase: str, total: int) -> None:
         if self.task is not None:

@@ -7,6 +7,7 @@ behind treats them as it treats files.
 import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,9 +113,10 @@ def cifar10() -> tuple[tuple[str, ...], dict[str, Part]]:
 def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
     """A regular file of an archive, read in memory: nothing is written, so no path can escape."""
     try:
-        file = tar.extractfile(name)
+        member = tar.getmember(name)
     except KeyError as error:
         raise DataError(f"the archive lacks '{name}'") from error
+    file = tar.extractfile(member) if member.isreg() else None  # extractfile would follow a link
     if file is None:
         raise DataError(f"'{name}' in the archive is not a regular file")
     return file.read()
@@ -144,7 +146,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         if zero != 0 or kind != 8:
             raise ValueError("not an IDX file of bytes")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
-    except (OSError, EOFError, IndexError, ValueError) as error:
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
         raise DataError(f"'{path}' is damaged: {error}; delete it to fetch it again") from error
 
 

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -128,9 +129,9 @@ def load_dataset(source: str | os.PathLike[str]) -> Dataset:
     from foveate.data.builtin import BUILTIN, load_builtin
 
     path = Path(source)
-    if path.is_dir():
+    if present(path) and path.is_dir():
         return from_folder(path)
-    if path.is_file():
+    if present(path) and path.is_file():
         if path.suffix.lower() != ".csv":
             raise DataError(f"'{path}' is a file; expected a folder of pictures, or a .csv with columns path,label")
         return from_csv(path)
@@ -192,7 +193,7 @@ def from_csv(table: Path) -> Dataset:
         if split not in SPLITS:
             raise DataError(f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}")
         rows.append((name, label, SPLITS[split], (line.get("group") or "").strip()))
-    absent = [name for name, *_ in rows if not (table.parent / name).exists()]
+    absent = [name for name, *_ in rows if not present(table.parent / name)]
     if absent:
         raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
     return index(table.stem, "table of paths and labels", rows, lambda name: read_file(table.parent / name))
@@ -247,8 +248,9 @@ def remarks(dataset: Dataset) -> list[str]:
             notes.append(f"the {split} split has no picture of {listed(gone)}")
     spellings = defaultdict(list)
     for c in dataset.classes:
-        spellings[c.casefold().strip()].append(c)
-    notes += [f"classes {' and '.join(map(repr, s))} differ only in case" for s in spellings.values() if len(s) > 1]
+        spellings[unicodedata.normalize("NFKC", c).casefold().strip()].append(c)
+    alike = (" and ".join(map(ascii, s)) for s in spellings.values() if len(s) > 1)
+    notes += [f"classes {names} differ only in case, spaces or Unicode form" for names in alike]
     sizes = [sum(table[c] for split, table in counts.items() if split != "test") for c in dataset.classes]
     if len(sizes) > 1 and max(sizes) > 10 * min(sizes):
         most, least = dataset.classes[int(np.argmax(sizes))], dataset.classes[int(np.argmin(sizes))]
@@ -308,6 +310,7 @@ def walk(folder: Path) -> tuple[list[Path], list[Path]]:
 
     for here, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        rest += [link for f in folders if (link := Path(here, f)).is_symlink()]
         for name in names:
             if not name.startswith("."):
                 (pictures if Path(name).suffix.lower() in SUFFIXES else rest).append(Path(here, name))
@@ -316,13 +319,27 @@ def walk(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def visible_folders(root: Path) -> list[Path]:
     try:
-        return sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+        folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and not loops(p)]
+        return sorted(folders, key=lambda p: p.name)
     except OSError as error:
         raise DataError(f"the folder '{root}' cannot be read: {error.strerror}") from error
 
 
 def visible_files(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if not p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in root.iterdir() if not p.name.startswith(".") and (not p.is_dir() or loops(p)))
+
+
+def loops(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def present(path: Path) -> bool:
+    """Whether a path leads somewhere; one that is too long or behind a closed folder does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def loose_pictures(root: Path) -> str:
@@ -337,7 +354,11 @@ def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     ['9', '10', 'a2', 'a10']
     """
     parts = [part for part in re.split(r"(\d+)", text) if part]
-    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (2, text))
+    numbers = (part.isdecimal() and len(part) < 4000 for part in parts)  # Python refuses to read longer ones
+    return (
+        *((0, int(part)) if is_number else (1, part) for part, is_number in zip(parts, numbers, strict=True)),
+        (2, text),
+    )
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

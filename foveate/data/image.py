@@ -9,6 +9,7 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 import PIL
 from PIL import Image
 
@@ -62,6 +63,7 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
             image.draft(image.mode, draft_size(image.size, short_side))
         image.load()
         upright = UPRIGHT.get(orientation(image))
+        image = to_rgb(image, name)
     except ImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -71,7 +73,6 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
     except Exception as error:  # Pillow's formats raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
         fault = "truncated (its data ends early)" if "truncated" in str(error) else f"damaged ({error})"
         raise ImageError(f"image {name!r} is {fault}; remove it or pass --on-bad skip") from error
-    image = to_rgb(image, name)
     return image if upright is None else image.transpose(upright)
 
 
@@ -83,6 +84,8 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"image '{path}' cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in the name
+        raise ImageError(f"image {str(path)!r} cannot be read: {error}") from error
 
 
 def refuse_bomb(name: str, size: tuple[int, int]) -> None:
@@ -108,8 +111,8 @@ def orientation(image: Image.Image) -> int:
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Any mode that the formats above can bring, to RGB."""
-    if image.mode.startswith("I;16"):
-        return image.point(lambda value: value / 256, "L").convert("RGB")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PPM to 16 bits
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise ImageError(f"image {name!r} holds {kind} numbers, whose white is not defined; save it with 8 or 16 bits")
@@ -122,7 +125,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 def guess(data: bytes) -> str:
     """What an undecodable file seems to be, in words."""
-    head = data[:64].lstrip()
+    head = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if data[4:8] == b"ftyp":
         return "HEIC or AVIF"
     if head[:4] in (b"%PDF", b"PK\x03\x04") or head[:2] in (b"\x1f\x8b", b"%!"):

@@ -42,6 +42,7 @@ class Preprocess:
         assert 0 < self.crop <= self.resize and self.stretch >= 1
         assert self.interpolation in INTERPOLATIONS and self.channels in (1, 3)
         assert len(self.mean) == len(self.std) == self.channels and all(s > 0 for s in self.std)
+        assert np.isfinite([self.stretch, *self.mean, *self.std]).all()
 
     def window(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of a picture that is shown: (left, top, right, bottom), in its own pixels."""
@@ -80,5 +81,5 @@ class Preprocess:
             colours = {key: tuple(float(number) for number in value[key]) for key in ("mean", "std")}
             stretch, interpolation = float(value["stretch"]), str(value["interpolation"])
             return cls(**sizes, **colours, stretch=stretch, interpolation=interpolation)  # type: ignore[arg-type]
-        except (AssertionError, TypeError, ValueError, KeyError) as error:
+        except (AssertionError, TypeError, ValueError, KeyError, OverflowError) as error:
             raise ArtefactError(f"not a Preprocess: {value!r}") from error

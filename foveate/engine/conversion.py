@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from foveate.data.preprocess import Preprocess
 from foveate.engine import RULES
+from foveate.errors import FoveateError
 from foveate.storage import cache_root, fingerprint, replacing, sha256
 from foveate.weights import find_weights
 
@@ -127,4 +128,7 @@ def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
 
 if __name__ == "__main__":
     name, size = sys.argv[1], int(sys.argv[2])
-    convert(name, find_weights(name).preprocess.at(size))
+    try:
+        convert(name, find_weights(name).preprocess.at(size))
+    except FoveateError as error:
+        raise SystemExit(str(error)) from error  # the sentence, on stderr, for the process that waits

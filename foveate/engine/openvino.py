@@ -19,6 +19,7 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.engine.conversion import graph_path, is_whole
 from foveate.errors import ArtefactError, FoveateError
+from foveate.weights import find_weights, source_file
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402  # after its telemetry was taken away
@@ -96,6 +97,7 @@ class OpenVinoBackbone:
 
     def __init__(self, network: str, preprocess: Preprocess, threads: int):
         self.identity = identity()
+        self.network = network
         self.threads = threads
         self.path = graph_path(network, preprocess)
         self.command = [sys.executable, "-m", "foveate.engine.conversion", network, str(preprocess.crop)]
@@ -103,6 +105,7 @@ class OpenVinoBackbone:
 
     def start(self) -> None:
         if self.process is None and not is_whole(self.path):
+            source_file(find_weights(self.network))  # if the package is missing, say so here and now
             self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def engine(self) -> Engine:
@@ -110,7 +113,7 @@ class OpenVinoBackbone:
         if self.process is not None:
             _, said = self.process.communicate()
             if self.process.returncode != 0:
-                raise FoveateError(f"the network could not be converted for OpenVINO:\n{said[-2000:]}")
+                raise FoveateError(f"{self.network} could not be converted for OpenVINO: {said.strip()[-2000:]}")
         return OpenVinoEngine(self.path, self.threads)
 
     def cancel(self) -> None:
@@ -129,7 +132,10 @@ def read_graph(path: Path) -> Any:
 
 def save_graph(model: Any, path: Path) -> None:
     """Write an .xml and its .bin, weights as they are (not halved to f16)."""
-    ov.save_model(model, path, compress_to_fp16=False)
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise FoveateError(f"'{path}' could not be written ({error}); is the disk full?") from error
 
 
 def attach_head(backbone: Path, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool) -> Any:

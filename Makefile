@@ -1,0 +1,31 @@
+# The same commands locally and in CI. Everything lives in .venv; `rm -r .venv` starts over.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench docs clean
+
+demo: .venv/installed  ## train on real digits that are installed with the package, show the result
+	$(BIN)/foveate demo
+
+test: .venv/installed  ## the whole suite
+	$(BIN)/pytest
+
+check: .venv/installed  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## DATA=folder with train, validation and test
+	$(BIN)/python benchmarks/transfer.py $(DATA)
+
+docs: .venv/installed  ## run every block of the README and of docs/
+	$(BIN)/pytest tests/test_docs.py
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,118 @@
+"""Every test has an empty cache of its own. Converting a backbone takes seconds, so that is done once a session."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's cache is."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FOVEATE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the embedded weights and their graph at 224 pixels."""
+    from foveate.engine import prepare_backbone
+    from foveate.weights import find_weights, weights_file
+
+    folder = tmp_path_factory.mktemp("backbone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOVEATE_CACHE", str(folder))
+        weights_file("efficientnet_lite0")
+        prepare_backbone("openvino", "efficientnet_lite0", find_weights("efficientnet_lite0").preprocess, 2).engine()
+    return folder
+
+
+@pytest.fixture
+def warm_cache(backbone_cache: Path, cache: Path) -> Path:
+    """This test's own cache, with the session's weights and graphs and no features."""
+    cache.mkdir(exist_ok=True)
+    for part in ("networks", "weights"):
+        (cache / part).symlink_to(backbone_cache / part)
+    return cache
+
+
+def draw(kind: str, seed: int) -> Image.Image:
+    """A faint picture of a blob, of stripes or of noise alone; hard enough that some are mistaken."""
+    rng = np.random.default_rng([seed, *kind.encode()])
+    width, height = (int(n) for n in rng.integers(96, 200, 2))
+    ground = rng.integers(60, 196, 3)
+    layer = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(layer)
+    if kind == "blob":
+        x, y, r = rng.integers(30, width - 30), rng.integers(30, height - 30), rng.integers(12, 30)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=255)
+    if kind == "stripes":
+        for x in range(int(rng.integers(0, 20)), width, int(rng.integers(14, 30))):
+            pen.line((x, 0, x + int(rng.integers(-8, 8)), height), fill=255, width=3)
+    faint = np.asarray(layer)[:, :, None] / 255 * rng.uniform(4, 40) * rng.choice([-1, 1])
+    noise = rng.normal(0, 25, (height, width, 3))
+    return Image.fromarray(np.clip(ground + faint + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def draw_picture() -> Callable[[str, int], Image.Image]:
+    return draw
+
+
+@pytest.fixture(scope="session")
+def draw_folder() -> Callable[..., Path]:
+    """folder, pictures a class, first seed, classes -> the folder, filled with JPEG and PNG files."""
+
+    def fill(folder: Path, n: int, first: int = 0, kinds: tuple[str, ...] = ("blob", "noise", "stripes")) -> Path:
+        for kind in kinds:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            for i in range(first, first + n):
+                suffix, options = (".png", {}) if i % 3 == 0 else (".jpg", {"quality": 90})
+                draw(kind, i).save(folder / kind / f"{i:03}{suffix}", **options)
+        return folder
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory, draw_folder: Callable[..., Path]) -> Path:
+    """photos/train and photos/test: three classes, 24 and 8 pictures each. To be read only."""
+    root = tmp_path_factory.mktemp("drawn") / "photos"
+    draw_folder(root / "train", 24)
+    draw_folder(root / "test", 8, first=100)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(backbone_cache: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `train(pictures)`. To be read only."""
+    from foveate.training import train
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOVEATE_CACHE", str(backbone_cache))
+        return train(pictures, out=folder, command="train photos").run
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., str]:
+    """Run a program in a fresh interpreter of this test's environment; gives what it printed."""
+    import subprocess
+    import sys
+
+    def run(program: str, *arguments: object, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
