@@ -52,7 +52,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], left: int
 
 def say(text: str = "") -> None:
     """A line on stdout."""
-    typer.echo(clean(text, keep="\n"))
+    typer.echo(clean(text))
 
 
 class TerminalProgress:

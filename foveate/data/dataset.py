@@ -353,12 +353,8 @@ def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     >>> sorted(["10", "9", "a2", "a10"], key=natural)
     ['9', '10', 'a2', 'a10']
     """
-    parts = [part for part in re.split(r"(\d+)", text) if part]
-    numbers = (part.isdecimal() and len(part) < 4000 for part in parts)  # Python refuses to read longer ones
-    return (
-        *((0, int(part)) if is_number else (1, part) for part, is_number in zip(parts, numbers, strict=True)),
-        (2, text),
-    )
+    parts = [part for part in re.split(r"(\d{1,4000})", text) if part]  # Python refuses to read longer numbers
+    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (-1, text))
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

