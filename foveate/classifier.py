@@ -9,8 +9,9 @@ classifier/
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ class Classifier:
                 ranked = tuple((self.classes[i], float(outcome[i])) for i in best)
                 yield Prediction(names[row], *ranked[0], ranked)
 
-    def probabilities(self, n: int, pixels: Any) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
+    def probabilities(
+        self, n: int, pixels: Callable[[int], NDArray[np.uint8]]
+    ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
         """Each row's probabilities, (classes,), in order; `pixels(row)` gives what `decode` gives."""
         if n == 0:
             return
@@ -151,7 +154,7 @@ class Classifier:
                     rows.append(row)
                     yield outcome
 
-        engine = self.engine()
+        engine = self.engine
         due = 0
         batches = (np.stack(batch) for batch in in_batches(readable(), engine.batch))
         for logits in engine.run(batches):
@@ -170,6 +173,7 @@ class Classifier:
             len(dataset), lambda row: decode(dataset.read(row), dataset.files[row], self.preprocess)
         )
 
+    @cached_property
     def engine(self) -> Engine:
         """The saved graph in OpenVINO, or the saved tensors in torch."""
         if (self.folder / GRAPH).is_file() and choose_engine() == "openvino":

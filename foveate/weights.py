@@ -142,13 +142,15 @@ def weights_file(name: str) -> Path:
     weights = find_weights(name)
     kept = cache_root() / "weights" / f"{name}-{weights.sha256[:16]}.safetensors"
     stamp = kept.with_suffix(".sha256")
-    if kept.is_file() and stamp.is_file() and stamp.read_text().strip() == sha256(kept):
+    if kept.is_file() and stamp.is_file() and stamp.read_bytes().strip() == sha256(kept).encode():
         return kept
 
     import torch
     from safetensors.torch import save
 
     source = source_file(weights)
+    if not source.is_file():
+        raise ArtefactError(f"'{source.name}' is not in the package {weights.package}; reinstall it")
     found = sha256(source)
     if found != weights.sha256:
         raise ArtefactError(f"'{source.name}' is not the published file (SHA-256 {found}); reinstall {weights.package}")

@@ -153,7 +153,10 @@ def test_missing_package_gives_the_install_line(name: str, line: str, monkeypatc
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("efficientnet_lite", "there are no pretrained weights for 'efficientnet_lite'; there are for efficientnet_lite"),
+        (
+            "efficientnet_lite",
+            "there are no pretrained weights for 'efficientnet_lite'; there are for efficientnet_lite",
+        ),
         ("resnet", "there are for efficientnet_lite0, efficientnet_lite1, efficientnet_lite2"),
     ],
 )
@@ -178,4 +181,4 @@ def test_build_refuses(arguments: dict[str, object], message: str) -> None:
 
 
 def test_build_passes_on_only_what_is_given() -> None:
-    assert build(LITE0, num_classes=3, in_channels=1)(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
+    assert build(LITE0, num_classes=3, in_channels=1).eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 3)

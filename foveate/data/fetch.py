@@ -5,6 +5,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,7 +61,7 @@ def fetch(remote: Remote, path: Path) -> Path:
     check_scheme(remote.url)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{remote.sha256[:8]}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -42,7 +42,7 @@ def graph_hash(path: Path) -> str:
 def is_whole(path: Path) -> bool:
     """Whether the graph is there and its bytes are those that were written."""
     try:
-        return (path.parent / STAMP).read_text().strip() == graph_hash(path)
+        return (path.parent / STAMP).read_bytes().strip() == graph_hash(path).encode()
     except OSError:
         return False
 

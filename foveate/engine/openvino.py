@@ -26,8 +26,6 @@ import openvino as ov  # noqa: E402  # after its telemetry was taken away
 
 __all__ = ["OpenVinoBackbone", "OpenVinoEngine", "attach_head", "core", "identity", "ov", "precision", "save_graph"]
 
-STREAM_BATCH = 1  # pictures a stream works on at once; more win 5 % alone and lose it again beside the decoder
-
 
 @functools.cache
 def core() -> Any:
@@ -45,7 +43,7 @@ def identity() -> str:
 
 
 class OpenVinoEngine:
-    """A compiled graph and its queue of requests.
+    """A compiled graph; several threads may run it at once.
 
     Args:
         graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8, one output (N, outputs).
@@ -53,7 +51,7 @@ class OpenVinoEngine:
         precision_hint: "bf16" or "f32"; what the CPU does best by default.
     """
 
-    batch = STREAM_BATCH
+    batch = 1  # a stream works on one picture: 4 win 10 % alone and lose them again beside the decoder (docs/LOG.md)
 
     def __init__(self, graph: Any, threads: int, precision_hint: str | None = None):
         model = read_graph(graph) if isinstance(graph, Path) else graph
@@ -65,28 +63,25 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": precision_hint or precision(),
         }
-        compiled = core().compile_model(model, "CPU", options)
-        self.requests = [compiled.create_infer_request() for _ in range(threads + 2)]
+        self.compiled = core().compile_model(model, "CPU", options)
+        self.requests = threads + 2  # in flight at once: one a core, and two that wait
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        free = deque(self.requests)
-        busy: deque[tuple[Any, NDArray[np.uint8], int]] = deque()
+        free = deque(self.compiled.create_infer_request() for _ in range(self.requests))
+        busy: deque[tuple[Any, NDArray[np.uint8]]] = deque()  # with the pixels, which the request reads where they are
 
         def finish() -> NDArray[np.float32]:
-            request, _, n = busy.popleft()
+            request, _ = busy.popleft()
             request.wait()
             free.append(request)
-            return np.array(request.get_output_tensor().data[:n], dtype=np.float32)
+            return np.array(request.get_output_tensor().data, dtype=np.float32)
 
         for pixels in batches:
             if not free:
                 yield finish()
-            n = len(pixels)
-            if n < self.batch:
-                pixels = np.concatenate([pixels, np.repeat(pixels[-1:], self.batch - n, axis=0)])
-            request = free.popleft()
-            request.start_async({0: np.ascontiguousarray(pixels)}, share_inputs=True)
-            busy.append((request, pixels, n))
+            request, pixels = free.popleft(), np.ascontiguousarray(pixels)
+            request.start_async({0: pixels}, share_inputs=True)
+            busy.append((request, pixels))
         while busy:
             yield finish()
 

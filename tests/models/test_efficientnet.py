@@ -1,5 +1,6 @@
 """EfficientNet against the two published ports: torchvision's (B) and timm's (Lite)."""
 
+import functools
 import math
 
 import numpy as np
@@ -29,6 +30,13 @@ def torchvision_network(name: str, **options: float) -> nn.Module:
     return getattr(torchvision.models, name)(weights=None, **options)
 
 
+@functools.cache
+def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
+    """Torchvision's network and ours without memory for their numbers. To be read only."""
+    with torch.device("meta"):
+        return torchvision_network(name), models.build(name)
+
+
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
     """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -51,15 +59,15 @@ def by_order(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", B)
 def test_b_has_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
-    with torch.device("meta"):
-        theirs, ours = torchvision_network(name), models.build(name)
-    assert [(k, t.shape) for k, t in ours.state_dict().items()] == [(k, t.shape) for k, t in theirs.state_dict().items()]
+    theirs, ours = shapeless(name)
+    assert [(k, t.shape) for k, t in ours.state_dict().items()] == [
+        (k, t.shape) for k, t in theirs.state_dict().items()
+    ]
 
 
 @pytest.mark.parametrize("name", B)
 def test_b_drops_as_torchvision_does(name: str) -> None:
-    with torch.device("meta"):
-        theirs, ours = torchvision_network(name), models.build(name)
+    theirs, ours = shapeless(name)
     expected = [m.p for m in theirs.modules() if isinstance(m, torchvision.ops.StochasticDepth)]
     assert [m.p for m in ours.modules() if isinstance(m, StochasticDepth)] == pytest.approx(expected)
     assert ours.classifier[0].p == theirs.classifier[0].p
@@ -129,8 +137,7 @@ def test_d1_the_published_b4_to_b7_depart_from_the_rule(phi: float, name: str) -
     # by little in width and depth, and always towards smaller pictures at the top
     assert v.width == pytest.approx(width, rel=0.15) and v.depth == pytest.approx(depth, rel=0.15)
     # torchvision publishes the scales we hold
-    with torch.device("meta"):
-        theirs, ours = torchvision_network(name), models.build(name)
+    theirs, ours = shapeless(name)
     assert [len(stage) for stage in ours.features[1:8]] == [len(stage) for stage in theirs.features[1:8]]
 
 
@@ -154,8 +161,7 @@ def test_d2_even_padding_differs_from_tensorflows() -> None:
 
 @pytest.mark.parametrize("name", B)
 def test_d3_batchnorm_is_torchvisions(name: str) -> None:
-    with torch.device("meta"):
-        theirs, ours = torchvision_network(name), models.build(name)
+    theirs, ours = shapeless(name)
     expected = {(m.eps, m.momentum) for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)}
     assert {(m.eps, m.momentum) for m in ours.modules() if isinstance(m, nn.BatchNorm2d)} == expected
     assert expected == ({(1e-5, 0.1)} if name < B[5] else {(1e-3, 0.01)})
