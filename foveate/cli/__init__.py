@@ -7,6 +7,7 @@ data, 5 bad run or model file, 130 Ctrl-C, 143 SIGTERM.
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated
 
@@ -62,6 +63,7 @@ def terminate(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, terminate)
+    warnings.filterwarnings("ignore", module="PIL")  # on damaged EXIF blocks and the like: not for the user to solve
     try:
         app()
     except FoveateError as error:

@@ -61,7 +61,9 @@ def load_builtin(name: str) -> Dataset:
     pixels = np.concatenate([pictures for pictures, _ in parts.values()])
     rows: list[tuple[str, str, str, str]] = []
     position: dict[str, int] = {}
-    for split, (_, labels) in parts.items():
+    for split, (pictures, labels) in parts.items():
+        if len(pictures) != len(labels) or labels.max() >= len(classes):
+            raise DataError(f"the {split} split of '{name}' is damaged: its labels do not fit its pictures")
         for i, label in enumerate(labels):
             file = f"{split}/{classes[label]}/{i:05d}.pnm"
             position[file] = len(position)

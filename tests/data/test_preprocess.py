@@ -155,6 +155,7 @@ GOOD = json.loads(json.dumps(PRESETS[0].to_dict()))
                 ("resize", None),
                 ("resize", math.inf),
                 ("resize", math.nan),
+                ("crop", 0),
                 ("crop", 257),
                 ("crop", "wide"),
                 ("crop", [224]),
@@ -211,3 +212,12 @@ def test_from_dict_survives_rubbish(seed: int) -> None:
             continue
         assert Preprocess.from_dict(found.to_dict()) == found
         assert np.isfinite(found.normalise(np.zeros((1, 1, found.channels), np.uint8))).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"crop": 300}, {"crop": 0}, {"resize": 5000}, {"stretch": 0.9}, {"channels": 2}, {"interpolation": "nearest"}],
+)
+def test_settings_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="do not fit together"):
+        Preprocess(**{"resize": 256, "crop": 224} | change)

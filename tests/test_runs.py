@@ -1,0 +1,306 @@
+import errno
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foveate import runs
+from foveate.errors import ArtefactError, FoveateError, UsageError
+from foveate.progress import Progress, Silent
+from foveate.runs import PACKAGES, Run, cpu_name, environment, installed, last, read_json, unused
+
+CONFIG = {"model": "lite0", "seed": 0, "sizes": [224, 256]}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a test."""
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def begin(out: Path | None = None, name: str = "photos", config: dict[str, Any] = CONFIG) -> Run:
+    return Run.open(out, name, config, resume=False)
+
+
+def resume(out: Path | None = None, name: str = "photos", config: dict[str, Any] = CONFIG) -> Run:
+    return Run.open(out, name, config, resume=True)
+
+
+def test_a_new_run(desk: Path) -> None:
+    run = begin()
+    assert run.folder == Path("runs/photos") and run.fresh and not run.finished
+    assert names(run.folder) == ["config.json", "env.json"]
+    assert read_json(run.folder / "config.json") == CONFIG
+    assert read_json(run.folder / "env.json") == environment()
+
+
+def test_runs_of_one_name_never_mix(desk: Path) -> None:
+    assert [begin().folder.name for _ in range(3)] == ["photos", "photos-2", "photos-3"]
+    assert begin(name="photos-2").folder.name == "photos-2-2"
+
+
+@pytest.mark.parametrize(
+    "name,folder",
+    [
+        ("photos", "photos"),
+        ("my photos", "my-photos"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("-rf", "rf"),
+        ("...", "run"),
+        ("", "run"),
+        ("a\nb\x1b[31m", "a-b-31m"),
+        ("猫 été", "猫-été"),
+        (os.fsdecode(b"caf\xe9"), "caf"),
+        ("C:\\photos", "C-photos"),
+        ("v1.2", "v1.2"),
+    ],
+)
+def test_names_become_folder_names(desk: Path, name: str, folder: str) -> None:
+    assert unused(name) == Path("runs") / folder
+    assert begin(name=name).folder == Path("runs") / folder
+    assert unused(name) == Path("runs") / f"{folder}-2"
+    assert last(name) == Path("runs") / folder
+
+
+def test_a_folder_of_ones_own(desk: Path) -> None:
+    assert begin(desk / "deep" / "er" / "mine").folder == desk / "deep" / "er" / "mine"
+    assert not (desk / "runs").exists()
+
+
+@pytest.mark.parametrize("there", ["folder", "file", "run"])
+def test_what_exists_is_not_overwritten(desk: Path, there: str) -> None:
+    out = desk / "out"
+    if there == "run":
+        begin(out)
+    elif there == "folder":
+        out.mkdir()
+    else:
+        out.write_text("mine")
+    before = sorted(desk.rglob("*"))
+    with pytest.raises(UsageError, match=r"out' exists; choose another --out, or .*--resume to go on with it"):
+        begin(out)
+    assert sorted(desk.rglob("*")) == before
+
+
+@pytest.mark.parametrize("below", ["file/out", "file/deep/out"])
+def test_below_a_file(desk: Path, below: str) -> None:
+    (desk / "file").write_text("mine")
+    with pytest.raises(UsageError, match=f"{below}' .*below a file; choose another --out"):
+        begin(desk / below)
+    assert (desk / "file").read_text() == "mine"
+
+
+def test_where_nothing_may_be_made(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(FoveateError, match=r"no permission to write '.*out'"):
+        begin(desk / "out")
+
+
+def test_resume_with_the_same_settings(desk: Path) -> None:
+    begin(desk / "out").log("begun")
+    run = resume(desk / "out")
+    assert run.folder == desk / "out" and not run.fresh
+    assert (run.folder / "log.txt").read_text() == "begun\n"
+
+
+def test_resume_takes_the_youngest(desk: Path) -> None:
+    for _ in range(11):
+        begin()
+    assert resume().folder == Path("runs/photos-11")
+
+
+@pytest.mark.parametrize(
+    "changed,words",
+    [
+        ({"seed": 1}, r"\(seed 0, now 1\)"),
+        ({"seed": 1, "model": "lite1"}, r"\(model 'lite0', now 'lite1', seed 0, now 1\)"),
+        ({"sizes": [224]}, r"\(sizes \[224, 256\], now \[224\]\)"),
+        ({"new": 5}, r"\(new None, now 5\)"),
+    ],
+)
+def test_resume_with_other_settings(desk: Path, changed: dict[str, Any], words: str) -> None:
+    begin(desk / "out")
+    with pytest.raises(UsageError, match=rf"out' was begun with other settings {words}; repeat them, or choose"):
+        resume(desk / "out", config={**CONFIG, **changed})
+
+
+def test_resume_with_a_setting_left_out(desk: Path) -> None:
+    begin(desk / "out")
+    with pytest.raises(UsageError, match=r"\(seed 0, now None\)"):
+        resume(desk / "out", config={"model": "lite0", "sizes": [224, 256]})
+
+
+@pytest.mark.parametrize("name", ["photos", "photos-7", "photos 7", "7", "-", ""])
+def test_resume_where_there_is_no_run(desk: Path, name: str) -> None:
+    begin(desk / "runs" / "photos-6")
+    with pytest.raises(ArtefactError, match=r"there is no run 'runs/[\w-]+' to resume; leave --resume out"):
+        resume(name=name)
+
+
+@pytest.mark.parametrize("make", [lambda out: None, lambda out: out.mkdir()])
+def test_resume_in_a_folder_that_is_no_run(desk: Path, make: Any) -> None:
+    make(desk / "out")
+    with pytest.raises(ArtefactError, match=r"out' is no run \(no config.json there\)"):
+        resume(desk / "out")
+
+
+def test_resume_in_a_file(desk: Path) -> None:
+    (desk / "out").write_text("mine")
+    with pytest.raises(ArtefactError, match=r"config.json' is damaged: .*Not a directory"):
+        resume(desk / "out")
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (b"", "Expecting value"),
+        (b'{"seed": 0', "Expecting"),
+        (b"\xff\xfe", "can't decode byte"),
+        (b"[" * 100_000, "recursion"),
+        (b"[1, 2]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "integer string conversion"),
+    ],
+)
+def test_damaged_files_of_a_run(desk: Path, data: bytes, words: str) -> None:
+    begin(desk / "out")
+    (desk / "out" / "config.json").write_bytes(data)
+    with pytest.raises(ArtefactError, match=f"config.json' is damaged: .*{words}|config.json' is damaged: {words}"):
+        resume(desk / "out")
+
+
+def test_a_closed_file_of_a_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(desk / "out")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(ArtefactError, match=r"is damaged: .*Permission denied"):
+        read_json(desk / "out" / "config.json")
+
+
+def test_finished_needs_the_metrics_and_the_card(desk: Path) -> None:
+    run = begin()
+    run.write("metrics.json", {"accuracy": 0.5})
+    assert not run.finished
+    run.write("classifier/card.json", {})
+    assert run.finished and resume().finished
+    assert run.metrics == {"accuracy": 0.5}
+    (run.folder / "metrics.json").unlink()
+    assert not run.finished
+    with pytest.raises(ArtefactError, match=r"is no run \(no metrics.json there\)"):
+        _ = run.metrics
+
+
+def test_a_run_that_succeeds_is_kept(desk: Path) -> None:
+    run = begin()
+    with run.kept_if_whole():
+        run.log("done")
+    assert (run.folder / "log.txt").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(143), UsageError("x")])
+def test_a_run_that_fails_is_removed(desk: Path, error: BaseException) -> None:
+    run = begin()
+    with pytest.raises(type(error)) as caught, run.kept_if_whole():
+        run.write("deep/x.json", 1)
+        raise error
+    assert caught.value is error
+    assert names(Path("runs")) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
+def test_a_resumed_run_that_fails_is_kept(desk: Path, error: BaseException) -> None:
+    begin(desk / "out")
+    run = resume(desk / "out")
+    with pytest.raises(type(error)), run.kept_if_whole():
+        run.log("half")
+        raise error
+    assert names(run.folder) == ["config.json", "env.json", "log.txt"]
+
+
+def test_lines_and_log(desk: Path) -> None:
+    run = begin()
+    rows = [{"file": os.fsdecode(b"\xe9\n.jpg"), "p": 0.1}, {"file": "猫"}]
+    for values in (rows[:1] * 5, rows):
+        run.write_lines("history.jsonl", values)
+    lines = (run.folder / "history.jsonl").read_bytes().splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    run.log("first: 猫")
+    run.log(os.fsdecode(b"second: \xe9"))
+    assert (run.folder / "log.txt").read_text(encoding="utf-8") == "first: 猫\nsecond: ?\n"
+
+
+@pytest.mark.parametrize("act", [lambda run: run.write_lines("x.jsonl", [{}]), lambda run: run.log("x")])
+def test_a_full_disk_is_said(desk: Path, monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
+    run = begin()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(FoveateError, match="the disk is full: '"):
+        act(run)
+
+
+def test_environment_names_the_machine_and_not_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "grace-hopper")
+    found = environment()
+    assert set(found) == {"python", "system", "cpu", "cores", "packages"}
+    assert found["python"] == platform.python_version()
+    assert set(found["packages"]) <= set(PACKAGES) and "numpy" in found["packages"]
+    text = json.dumps(found)
+    assert all(private not in text for private in ("grace-hopper", platform.node(), str(Path.home())) if private)
+
+
+def test_installed() -> None:
+    import numpy
+
+    assert installed("numpy") == numpy.__version__
+    assert installed("no-such-package-anywhere") == ""
+
+
+@pytest.mark.parametrize(
+    "cpuinfo,expected",
+    [
+        ("processor : 0\nmodel name\t: Abacus: 3000 @ 2 Hz\nmodel name : other\n", "Abacus: 3000 @ 2 Hz"),
+        ("processor : 0\n", "beads"),
+        (None, "beads"),
+    ],
+)
+def test_cpu_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, expected: str) -> None:
+    def read_text(_: Path) -> str:
+        if cpuinfo is None:
+            raise FileNotFoundError
+        return cpuinfo
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(runs.platform, "processor", lambda: "beads")
+    assert cpu_name() == expected
+    if expected == "beads":
+        monkeypatch.setattr(runs.platform, "processor", lambda: "")
+        monkeypatch.setattr(runs.platform, "machine", lambda: "wood")
+        assert cpu_name() == "wood"
+
+
+def test_silent_progress_hears_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    progress: Progress = Silent()
+    progress.begin("features", 3)
+    progress.advance()
+    progress.advance(2)
+    assert capsys.readouterr() == ("", "")
