@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from foveate.data.dataset import Dataset, walk
-from foveate.data.image import SUFFIXES, read_file
+from foveate.data.image import SUFFIXES, UPRIGHT, orientation, read_file, to_rgb
 from foveate.data.loader import cores, decode, decode_ahead
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine, choose_engine
-from foveate.errors import ArtefactError, DataError, ImageError
+from foveate.errors import ArtefactError, DataError, ImageError, UsageError
 from foveate.features import in_batches
 from foveate.heads import Head
 from foveate.metrics import softmax
@@ -33,7 +34,7 @@ from foveate.storage import replacing, sha256, write_json
 from foveate.weights import WEIGHTS, find_weights, weights_file
 
 FORMAT = 1
-GRAPH = "engine.xml"
+TENSORS, GRAPH = "model.safetensors", "engine.xml"
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,12 @@ class Classifier:
             ArtefactError: nothing is there; the card is damaged; a file's bytes are not those that were saved.
         """
         folder = Path(path)
-        if (folder / "classifier").is_dir():
-            folder = folder / "classifier"
-        if not (folder / "card.json").is_file():
+        try:
+            folder = folder / "classifier" if (folder / "classifier").is_dir() else folder
+            there = (folder / "card.json").is_file()
+        except OSError:  # a name too long, a folder that is shut
+            there = False
+        if not there:
             raise ArtefactError(
                 f"'{path}' is no run and no classifier (no card.json there); make one: foveate train PHOTOS"
             )
@@ -109,7 +113,7 @@ class Classifier:
         Raises:
             ImageError: the one picture asked for cannot be read. Of many, each has its own `error`.
         """
-        if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and Path(source).is_dir()):
+        if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and is_folder(Path(source))):
             return list(self.predict_each(source if isinstance(source, (list, tuple)) else [source], top))
         prediction = next(self.predict_each([source], top))
         if prediction.error:
@@ -118,13 +122,15 @@ class Classifier:
 
     def predict_each(self, sources: Iterable[Any], top: int = 3) -> Iterator[Prediction]:
         """As `predict` for a list, giving each Prediction as it is made."""
+        if top < 1:
+            raise UsageError(f"expected top of at least 1, got {top}")
         items = [item for source in sources for item in expand(source)]
         names = [name for name, _ in items]
 
         def pixels(row: int) -> NDArray[np.uint8]:
             source = items[row][1]
             if isinstance(source, Image.Image):
-                return self.preprocess.pixels(source.convert("RGB"))
+                return self.preprocess.pixels(upright_rgb(source, names[row]))
             data = source if isinstance(source, bytes) else read_file(source)
             return decode(data, names[row], self.preprocess)
 
@@ -179,7 +185,11 @@ class Classifier:
         if (self.folder / GRAPH).is_file() and choose_engine() == "openvino":
             from foveate.engine.openvino import OpenVinoEngine
 
-            return OpenVinoEngine(self.folder / GRAPH, self.threads)
+            engine = OpenVinoEngine(self.folder / GRAPH, self.threads)
+            side = self.preprocess.crop
+            if engine.shape != ((side, side, self.preprocess.channels), (len(self.classes),)):
+                raise ArtefactError(f"'{self.folder / GRAPH}' does not fit the card: it maps {engine.shape}")
+            return engine
         from foveate.engine.torch import TorchEngine
 
         return TorchEngine(self.network(), self.preprocess, self.threads)
@@ -191,10 +201,13 @@ class Classifier:
         from foveate.transfer import Probe
         from foveate.weights import build
 
-        tensors = load_tensors(self.folder / "model.safetensors")
+        tensors = load_tensors(self.folder / TENSORS)
         classes, width = tensors["linear.weight"].shape
         probe = Probe(build(self.card["model"]), width, classes, self.card["mirror"])
-        probe.load_state_dict(tensors)
+        try:
+            probe.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ArtefactError(f"'{self.folder / TENSORS}' does not fit the card's {self.card['model']}") from error
         return probe.eval()
 
 
@@ -223,7 +236,7 @@ def save_classifier(
     tensors |= {"linear.weight": head.weight, "linear.bias": head.bias}
     with replacing(folder) as temporary:
         temporary.mkdir()
-        (temporary / "model.safetensors").write_bytes(save(tensors))
+        (temporary / TENSORS).write_bytes(save(tensors))
         if engine == "openvino":
             from foveate.engine.conversion import graph_path
             from foveate.engine.openvino import attach_head, save_graph
@@ -254,25 +267,62 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise ArtefactError(f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update Foveate")
         fits = (
             card["model"] in WEIGHTS
-            and len(card["classes"]) >= 2
+            and isinstance(card["classes"], list)
+            and len(set(card["classes"])) == len(card["classes"]) >= 2
             and all(isinstance(c, str) for c in card["classes"])
             and isinstance(card["mirror"], bool)
-            and "model.safetensors" in card["files"]
+            and TENSORS in card["files"]
             and all(Path(name).name == name for name in card["files"])
         )
         if not fits:
             raise ValueError("a field has an impossible value")
+        Preprocess.from_dict(card["preprocess"])
         files = dict(card["files"])
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ArtefactError(f"'{path}' is damaged: {error!r}; train again, or restore it from a backup") from error
     for name, digest in files.items():
-        if not (folder / name).is_file():
+        try:
+            found = sha256(folder / name) if (folder / name).is_file() else ""
+        except (OSError, ValueError):  # it is shut, or no system allows the name
+            found = ""
+        if not found:
             raise ArtefactError(f"'{folder / name}' is missing; train again, or restore it from a backup")
-        if sha256(folder / name) != digest:
+        if found != digest:
             raise ArtefactError(
                 f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup"
             )
+    if head_shape(folder / TENSORS) != [len(card["classes"])]:
+        raise ArtefactError(f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes")
     return card
+
+
+def head_shape(path: Path) -> list[int]:
+    """The shape of the head's bias, read from the file's header; [] if that is none."""
+    try:
+        with safe_open(path, "np") as tensors:
+            shape: list[int] = tensors.get_slice("linear.bias").get_shape()
+            return shape if tensors.get_slice("linear.weight").get_shape()[:1] == shape else []
+    except SafetensorError:
+        return []
+
+
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A PIL image, as `load_image` gives its file."""
+    try:
+        image.load()
+    except Exception as error:  # as in load_image: Pillow decodes a file when its pixels are first wanted
+        raise ImageError(f"image {name!r} is damaged ({error})") from error
+    turn = UPRIGHT.get(orientation(image))
+    image = to_rgb(image, name)
+    return image if turn is None else image.transpose(turn)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is one; an impossible name is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def expand(source: Any) -> list[tuple[str, Any]]:
@@ -282,7 +332,7 @@ def expand(source: Any) -> list[tuple[str, Any]]:
     if isinstance(source, bytes):
         return [("(bytes)", source)]
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         pictures, _ = walk(path)
         if not pictures:
             raise DataError(f"the folder '{path}' has no pictures (looked for {' '.join(sorted(SUFFIXES))})")

@@ -7,7 +7,7 @@ import numpy as np
 
 from foveate.classifier import Classifier
 from foveate.data.dataset import Dataset, apply_policy, listed, load_dataset
-from foveate.errors import DataError, ImageError
+from foveate.errors import DataError, ImageError, UsageError
 from foveate.metrics import summarise
 from foveate.progress import Progress, Silent
 
@@ -27,7 +27,10 @@ def evaluate(
 
     Raises:
         DataError: the data cannot be used; it has a class the classifier does not know, or none that it knows.
+        UsageError: no such policy for unreadable pictures.
     """
+    if on_bad not in ("skip", "error"):
+        raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
     progress = progress or Silent()
     dataset = data if isinstance(data, Dataset) else load_dataset(data)
     split = "test" if "test" in dataset.splits else "all"

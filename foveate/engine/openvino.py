@@ -64,6 +64,8 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": precision_hint or precision(),
         }
         self.compiled = core().compile_model(model, "CPU", options)
+        ends = self.compiled.input(0).partial_shape, self.compiled.output(0).partial_shape
+        self.shape = tuple(tuple(d.get_min_length() for d in end)[1:] for end in ends)  # of one picture, and of its row
         self.requests = threads + 2  # in flight at once: one a core, and two that wait
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:

@@ -19,7 +19,7 @@ from torch import nn
 from foveate import engine, models
 from foveate.engine import choose_engine, has_gpu, prepare_backbone
 from foveate.engine.conversion import fold_batchnorm, graph_path, is_whole
-from foveate.engine.openvino import OpenVinoBackbone, OpenVinoEngine, attach_head, precision, read_graph
+from foveate.engine.openvino import OpenVinoBackbone, OpenVinoEngine, attach_head, precision, read_graph, save_graph
 from foveate.engine.torch import TorchBackbone, TorchEngine
 from foveate.errors import ArtefactError, FoveateError, MissingExtraError, UsageError
 from foveate.transfer import PooledStages, Probe
@@ -109,7 +109,7 @@ def test_threads_do_not_change_a_bit(hint: str, threads: int, pixels: NDArray[np
 def test_openvino_keeps_the_order_and_may_be_left_and_shared(
     pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
-    """More pictures than requests wait their turn; a run that is left halfway, or goes on beside another, is no harm."""
+    """More pictures than requests wait their turn; a run that is left halfway, or shared, is no harm."""
     runner = OpenVinoEngine(graph_path(LITE0, PREPROCESS), 1, "f32")
     left = runner.run(pixels[i : i + 1] for i in range(24))
     assert close(next(left), reference[:1], 1e-3)
@@ -254,12 +254,12 @@ def test_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_graph_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "graph.xml").write_bytes(content)
     (tmp_path / "graph.bin").write_bytes(b"")
-    with pytest.raises(ArtefactError, match="'graph.xml' is not an OpenVINO graph"):
+    with pytest.raises(ArtefactError, match=r"'graph\.xml' is not an OpenVINO graph"):
         OpenVinoEngine(tmp_path / "graph.xml", 1)
 
 
 def test_missing_graph_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="'none.xml' is not an OpenVINO graph"):
+    with pytest.raises(ArtefactError, match=r"'none\.xml' is not an OpenVINO graph"):
         read_graph(tmp_path / "none.xml")
 
 
@@ -326,7 +326,7 @@ def test_a_failing_conversion_says_why() -> None:
     backbone = OpenVinoBackbone(LITE0, PREPROCESS, 1)
     backbone.command = [sys.executable, "-c", "raise SystemExit('the moon is full')"]
     backbone.start()
-    with pytest.raises(FoveateError, match="could not be converted for OpenVINO:\\s*the moon is full"):
+    with pytest.raises(FoveateError, match=r"could not be converted for OpenVINO:\s*the moon is full"):
         backbone.engine()
 
 
@@ -385,3 +385,10 @@ def test_no_module_but_one_imports_openvino() -> None:
             if any(name.split(".")[0] in ("openvino", "openvino_telemetry", "nncf") for name in names):
                 importers.add(file.relative_to(package).as_posix())
     assert importers == {"engine/openvino.py"}
+
+
+@pytest.mark.usefixtures("warm_cache")
+def test_a_graph_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.xml").mkdir()
+    with pytest.raises(FoveateError, match=r"(?s)x\.xml' could not be written .*is the disk full"):
+        save_graph(read_graph(graph_path(LITE0, PREPROCESS)), tmp_path / "x.xml")

@@ -1,0 +1,151 @@
+"""Evaluation goes by the classes' names."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foveate.classifier import Classifier
+from foveate.data.dataset import load_dataset
+from foveate.errors import DataError, UsageError
+from foveate.evaluation import evaluate, known_labels
+from foveate.metrics import summarise
+from foveate.progress import Silent
+from foveate.runs import read_json
+
+
+@pytest.fixture(scope="module")
+def classifier(trained: Path) -> Classifier:
+    return Classifier.load(trained)
+
+
+def table(folder: Path, pictures: Path, names: dict[str, str], rows: range = range(100, 108)) -> Path:
+    """A CSV of test pictures whose classes have other names."""
+    lines = ["path,label"]
+    for kind, name in names.items():
+        for i in rows:
+            file = next((pictures / "test" / kind).glob(f"{i}.*"))
+            shutil.copy(file, folder / f"{kind}{file.name}")
+            lines.append(f"{kind}{file.name},{name}")
+    (folder / "table.csv").write_text("\n".join(lines))
+    return folder / "table.csv"
+
+
+def test_the_test_split_is_what_the_run_measured(classifier: Classifier, trained: Path, pictures: Path) -> None:
+    """The run judged cached features with the head; here the saved graph judges the files."""
+    found, expected = evaluate(classifier, pictures), read_json(trained / "metrics.json")["test"]
+    assert found["split"] == "test" and found["n"] == 24 and found["data"] == "photos"
+    assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 24)  # in bf16 a near tie may turn
+    assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=0.02)
+    assert set(found) == {*expected, "split", "data", "bad", "notes"}
+    assert found["bad"] == {}
+
+
+def test_a_summary_of_its_own_predictions(classifier: Classifier, pictures: Path) -> None:
+    dataset = load_dataset(pictures / "test")
+    found = evaluate(classifier, dataset)
+    predictions = classifier.predict([pictures / "test" / name for name in dataset.files])
+    rows = np.array([[dict(p.top)[c] for c in classifier.classes] for p in predictions])
+    expected = summarise(rows, dataset.labels, classifier.classes)
+    assert found["n"] == expected["n"] and found["per_class"] == expected["per_class"]
+    assert found["confusion"] == expected["confusion"]
+    assert found["log_loss"] == pytest.approx(expected["log_loss"])
+
+
+def test_a_folder_without_splits_is_measured_whole(classifier: Classifier, pictures: Path) -> None:
+    found = evaluate(classifier, pictures / "test")
+    assert found["split"] == "all" and found["n"] == 24
+    assert found["confusion"] == evaluate(classifier, pictures)["confusion"]
+
+
+def test_classes_in_another_order(classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+    """A dataset that numbers the same names backwards."""
+    dataset = load_dataset(pictures / "test")
+    backwards = replace(dataset, classes=dataset.classes[::-1], labels=2 - dataset.labels)
+    assert np.array_equal(known_labels(backwards, classifier.classes), dataset.labels)
+    assert evaluate(classifier, backwards)["confusion"] == evaluate(classifier, dataset)["confusion"]
+
+
+def test_some_of_the_classes(classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+    """Without "blob", folder order would call "noise" class 0."""
+    found = evaluate(classifier, table(tmp_path, pictures, {"noise": "noise", "stripes": "stripes"}))
+    assert found["n"] == 16 and found["confusion"][0] == [0, 0, 0]
+    assert found["confusion"][1:] == evaluate(classifier, pictures)["confusion"][1:]
+    assert found["per_class"]["blob"]["support"] == 0
+
+
+@pytest.mark.parametrize("name", ["Blob", "disc", "blob ish"])
+def test_a_class_that_the_classifier_does_not_know(
+    name: str, classifier: Classifier, pictures: Path, tmp_path: Path
+) -> None:
+    path = table(tmp_path, pictures, {"blob": name, "noise": "noise"})
+    with pytest.raises(
+        DataError, match=rf"classes that the classifier does not know: '{name}'; it knows 'blob', 'noise', 'stripes'"
+    ):
+        evaluate(classifier, path)
+
+
+def test_an_unknown_class_without_pictures_is_no_matter(
+    classifier: Classifier, pictures: Path, draw_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """It is in the training split only: what is measured are test pictures."""
+    root = tmp_path / "photos"
+    shutil.copytree(pictures / "test", root / "test")
+    draw_folder(root / "train", 2)
+    shutil.copytree(root / "train" / "blob", root / "train" / "unknown")
+    assert evaluate(classifier, root)["n"] == 24
+
+
+def spoiled(pictures: Path, root: Path, n: int) -> Path:
+    shutil.copytree(pictures / "test", root)
+    for file in sorted((root / "blob").iterdir())[:n]:
+        file.write_bytes(b"not a picture")
+    return root
+
+
+def test_bad_pictures_are_skipped_and_named(classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+    found = evaluate(classifier, spoiled(pictures, tmp_path / "set", 1))
+    assert found["n"] == 23 and list(found["bad"]) == ["blob/100.jpg"]
+    assert "blob/100.jpg" in found["bad"]["blob/100.jpg"]
+    assert found["confusion"][1:] == evaluate(classifier, pictures)["confusion"][1:]
+
+
+@pytest.mark.parametrize(
+    ("n", "policy", "message"),
+    [
+        (1, "error", r"image 'blob/100\.jpg' is .* \(1 of 24 pictures are unreadable\)"),
+        (2, "skip", "2 of 24 pictures are unreadable, more than 5%"),
+        (8, "skip", "8 of 24 pictures are unreadable, more than 5%"),
+    ],
+)
+def test_policies(n: int, policy: str, message: str, classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(classifier, spoiled(pictures, tmp_path / "set", n), policy)  # type: ignore[arg-type]
+
+
+def test_an_unknown_policy_is_refused(classifier: Classifier, pictures: Path) -> None:
+    with pytest.raises(UsageError, match="no policy is called 'ignore'; expected skip or error"):
+        evaluate(classifier, pictures, "ignore")  # type: ignore[arg-type]
+
+
+def test_progress_hears_of_every_picture(classifier: Classifier, pictures: Path) -> None:
+    class Counting(Silent):
+        total = done = 0
+
+        def begin(self, phase: str, total: int) -> None:
+            self.total = total
+
+        def advance(self, n: int = 1) -> None:
+            self.done += n
+
+    progress = Counting()
+    evaluate(classifier, pictures, progress=progress)
+    assert progress.total == progress.done == 24
+
+
+def test_no_such_data(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder or file"):
+        evaluate(classifier, tmp_path / "nothing")

@@ -1,0 +1,289 @@
+"""The solver against scikit-learn's, on problems of many shapes."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from foveate.data.folds import stratified_folds
+from foveate.heads import (
+    PENALTIES,
+    Head,
+    cross_entropy,
+    fit_head,
+    fit_temperature,
+    log_loss,
+    minimise,
+    rotate,
+    standard_scale,
+)
+from foveate.metrics import softmax
+
+Problem = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
+
+
+def problem(n: int = 240, width: int = 12, classes: int = 3, noise: float = 3.0, seed: int = 0) -> Problem:
+    """Overlapping clouds of several scales -> features, labels, folds."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % classes)
+    centres = rng.normal(size=(classes, width))
+    x = (centres[labels] + noise * rng.normal(size=(n, width))) * rng.uniform(0.5, 2, width) + rng.normal(size=width)
+    return x.astype(np.float32), labels, stratified_folds(labels, np.arange(n), 5, seed)
+
+
+def standardised(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As heads.py documents: each feature to mean 0 and deviation 1, then divided by sqrt(width)."""
+    x64 = x.astype(np.float64)
+    deviation = x64.std(axis=0)
+    return (x64 - x64.mean(axis=0)) / np.where(deviation > 0, deviation, 1) / np.sqrt(x.shape[1])
+
+
+def sklearn_probabilities(
+    z: NDArray[np.float64], labels: NDArray[np.int64], penalty: float, judged: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """scikit-learn sums the loss where we average it. With two classes it has one row of weights, w = w1 - w0, whose
+    penalty is half of ours on the two rows w1 = -w0 = w/2."""
+    c = (2 if labels.max() == 1 else 1) / (len(labels) * penalty)
+    return LogisticRegression(C=c, tol=1e-9, max_iter=20_000).fit(z, labels).predict_proba(judged)
+
+
+def probabilities(head: Head, x: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """What the head says of raw features, with its temperature taken out again."""
+    return softmax(temperature * (x.astype(np.float64) @ head.weight.T.astype(np.float64) + head.bias))
+
+
+@pytest.mark.parametrize("penalty", [3e-2, 1e-3, 3e-5])
+@pytest.mark.parametrize(
+    ("n", "width", "classes"), [(240, 12, 3), (240, 12, 2), (150, 40, 7), (60, 300, 3), (61, 61, 2)]
+)
+def test_the_optimum_is_sklearns(n: int, width: int, classes: int, penalty: float) -> None:
+    x, labels, _ = problem(n, width, classes)
+    z = standardised(x)
+    rotated, directions, spectrum = rotate(z.astype(np.float32))
+    weights = np.full((n, 1), 1 / n, np.float32)
+    start = np.zeros((1, rotated.shape[1] + 1, classes), np.float32)
+    solution = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=0, most=300)[0]
+    found = softmax(rotated @ solution[:-1] + solution[-1])
+    np.testing.assert_allclose(found, sklearn_probabilities(z, labels, penalty, z), atol=2e-3)
+    # the same on standardised features, through the directions
+    np.testing.assert_allclose(softmax(z @ (directions @ solution[:-1]) + solution[-1]), found, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "width", "classes"), [(240, 12, 3), (240, 12, 2), (150, 40, 7), (60, 300, 3)])
+def test_the_head_is_sklearns(n: int, width: int, classes: int) -> None:
+    x, labels, folds = problem(n, width, classes)
+    head = fit_head(x, labels, folds, classes)
+    z = standardised(x)
+    assert head.weight.shape == (classes, width) and head.bias.shape == (classes,)
+    assert head.weight.dtype == head.bias.dtype == head.out_of_fold.dtype == np.float32
+    expected = sklearn_probabilities(z, labels, head.penalty, z)
+    np.testing.assert_allclose(probabilities(head, x, head.temperature), expected, atol=0.03)
+
+
+@pytest.mark.parametrize(("n", "width", "classes"), [(240, 12, 3), (150, 40, 7), (60, 300, 3)])
+def test_out_of_fold_logits_are_those_of_refits(n: int, width: int, classes: int) -> None:
+    x, labels, folds = problem(n, width, classes)
+    head = fit_head(x, labels, folds, classes)
+    z, expected = standardised(x), np.empty((n, classes))
+    for fold in range(5):
+        out = folds == fold
+        expected[out] = sklearn_probabilities(z[~out], labels[~out], head.penalty, z[out])
+    np.testing.assert_allclose(softmax(head.temperature * head.out_of_fold), expected, atol=0.03)
+
+
+def test_the_penalty_is_the_best_of_the_path() -> None:
+    x, labels, folds = problem()
+    steps: list[None] = []
+    head = fit_head(x, labels, folds, 3, lambda: steps.append(None))
+    assert len(steps) == len(head.path) and [p for p, _ in head.path] == list(PENALTIES[: len(head.path)])
+    assert head.penalty == min(head.path, key=lambda step: step[1])[0]
+    z = standardised(x)
+    for penalty, loss in head.path:
+        refits = np.empty((len(x), 3))
+        for fold in range(5):
+            out = folds == fold
+            refits[out] = sklearn_probabilities(z[~out], labels[~out], penalty, z[out])
+        assert loss == pytest.approx(-np.log(refits[np.arange(len(x)), labels]).mean(), rel=0.02)
+
+
+def test_penalties_go_from_strong_to_weak() -> None:
+    assert list(PENALTIES) == sorted(PENALTIES, reverse=True)
+    assert PENALTIES[0] == pytest.approx(3.2e-2) and PENALTIES[-1] == pytest.approx(1e-7)
+
+
+def test_cross_entropy_and_its_slope_by_differences() -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(20, 4)).astype(np.float32), rng.integers(0, 3, 20)
+    weights = rng.dirichlet(np.ones(20), 2).T.astype(np.float32)
+    v = rng.normal(size=(2, 5, 3)).astype(np.float32)
+
+    def loss(v: NDArray[np.float64]) -> NDArray[np.float64]:
+        each = [softmax(x @ w[:-1] + w[-1])[np.arange(20), labels] for w in v]
+        return -(weights.T * np.log(np.stack(each))).sum(axis=1)
+
+    found, slope = cross_entropy(x, labels, weights, v)
+    np.testing.assert_allclose(found, loss(v), rtol=1e-5)
+    for place in np.ndindex(v.shape):
+        up, down = v.astype(np.float64), v.astype(np.float64)
+        up[place] += 1e-4
+        down[place] -= 1e-4
+        assert slope[place] == pytest.approx((loss(up) - loss(down))[place[0]] / 2e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(50, 8), (8, 50), (20, 20)])
+def test_rotation_keeps_all_products(shape: tuple[int, int]) -> None:
+    x = standardised(np.random.default_rng(0).normal(size=shape).astype(np.float32)).astype(np.float32)
+    rotated, directions, spectrum = rotate(x)
+    np.testing.assert_allclose(rotated, x @ directions, atol=1e-5)
+    np.testing.assert_allclose(rotated @ rotated.T, x @ x.T, atol=1e-5)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(len(spectrum)), atol=1e-4)
+    np.testing.assert_allclose(rotated.T @ rotated / len(x), np.diag(spectrum), atol=1e-5)
+
+
+# Folding: what is saved reads raw features
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shifted_and_stretched_features_change_no_probability(seed: int) -> None:
+    x, labels, folds = problem(seed=seed)
+    rng = np.random.default_rng(seed)
+    moved = (x * rng.uniform(0.1, 10, 12) + rng.normal(size=12)).astype(np.float32)
+    a, b = fit_head(x, labels, folds, 3), fit_head(moved, labels, folds, 3)
+    assert a.penalty == b.penalty and a.temperature == pytest.approx(b.temperature, rel=1e-2)
+    np.testing.assert_allclose(probabilities(a, x, 1), probabilities(b, moved, 1), atol=5e-3)
+
+
+def test_features_of_very_different_scale() -> None:
+    """Eight decades apart, all of them carry the label."""
+    x, labels, folds = problem()
+    scaled = (x * 10.0 ** np.linspace(-4, 4, 12)).astype(np.float32)
+    a, b = fit_head(x, labels, folds, 3), fit_head(scaled, labels, folds, 3)
+    assert (np.abs(b.weight) > 0).all()
+    np.testing.assert_allclose(probabilities(a, x, 1), probabilities(b, scaled, 1), atol=0.02)
+
+
+def test_temperature_is_folded_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels, folds = problem()
+    head = fit_head(x, labels, folds, 3)
+    monkeypatch.setattr("foveate.heads.fit_temperature", lambda *_: 1.0)
+    plain = fit_head(x, labels, folds, 3)
+    np.testing.assert_allclose(head.weight * head.temperature, plain.weight, rtol=1e-5)
+    np.testing.assert_allclose(head.bias * head.temperature, plain.bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(head.out_of_fold * np.float32(head.temperature), plain.out_of_fold, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e4])
+def test_a_constant_feature_changes_nothing(value: float) -> None:
+    """Also where its mean in float32 is not quite itself."""
+    x, labels, folds = problem(n=2400, noise=5)
+    more = np.column_stack([x, np.full(len(x), value, np.float32)])
+    head = fit_head(more, labels, folds, 3)
+    assert not head.weight[:, -1].any()
+    expected = sklearn_probabilities(standardised(more), labels, head.penalty, standardised(more))
+    np.testing.assert_allclose(probabilities(head, more, head.temperature), expected, atol=0.03)
+
+
+def test_only_constant_features_leave_the_shares_of_the_classes() -> None:
+    labels = np.array([0] * 30 + [1] * 10)
+    folds = np.arange(40) % 5
+    head = fit_head(np.full((40, 3), 5, np.float32), labels, folds, 2)
+    shares = softmax(head.temperature * (np.full((1, 3), 5) @ head.weight.T + head.bias))
+    np.testing.assert_allclose(shares, [[0.75, 0.25]], atol=0.02)
+
+
+def test_standard_scale_by_hand() -> None:
+    x = np.array([[1, 5, 1e6], [3, 5, 2e6]], np.float32)
+    np.testing.assert_allclose(standard_scale(x), np.array([1, 0, 2e-6]) / np.sqrt(3), rtol=1e-6)
+
+
+# Odd problems
+
+
+def test_a_class_absent_from_one_fold() -> None:
+    x, labels, folds = problem(classes=4)
+    folds = np.where((labels == 3) & (folds == 0), 1, folds)
+    head = fit_head(x, labels, folds, 4)
+    z, out = standardised(x), folds == 0
+    expected = sklearn_probabilities(z[~out], labels[~out], head.penalty, z[out])
+    np.testing.assert_allclose(softmax(head.temperature * head.out_of_fold[out]), expected, atol=0.03)
+
+
+def test_a_class_that_is_all_in_one_fold() -> None:
+    """A group that cannot be torn: the head that judges it has not seen its class. The others are well."""
+    x, labels, folds = problem(classes=3, noise=0.5)
+    folds = np.where(labels == 2, 0, folds)
+    head = fit_head(x, labels, folds, 3)
+    assert all(np.isfinite(array).all() for array in (head.weight, head.bias, head.out_of_fold))
+    right = (x @ head.weight.T + head.bias).argmax(axis=1) == labels
+    assert right.mean() > 0.9
+    assert (head.out_of_fold.argmax(axis=1) == labels)[labels != 2].mean() > 0.9
+
+
+@pytest.mark.parametrize(("n", "classes"), [(4, 2), (6, 3), (10, 2)])
+def test_a_handful_of_pictures(n: int, classes: int) -> None:
+    x, labels, folds = problem(n, 2064, classes, noise=0.1)
+    head = fit_head(x, labels, folds, classes)
+    assert np.isfinite(head.weight).all() and head.temperature > 0
+    assert ((x @ head.weight.T + head.bias).argmax(axis=1) == labels).all()
+
+
+def test_clouds_far_apart_stay_finite() -> None:
+    x, labels, folds = problem(noise=0.01)
+    head = fit_head(x, labels, folds, 3)
+    assert np.isfinite(head.weight).all() and 0.05 <= head.temperature <= 20
+    assert (head.out_of_fold.argmax(axis=1) == labels).all()
+
+
+def test_identical_pictures_in_two_classes() -> None:
+    """Nothing can be learnt, and the head says so."""
+    x, labels = np.ones((20, 5), np.float32), np.arange(20) % 2
+    x[10:] += 1
+    head = fit_head(x, labels, np.arange(20) // 2 % 5, 2)
+    np.testing.assert_allclose(softmax(x @ head.weight.T + head.bias), 0.5, atol=0.02)
+
+
+def test_ninety_nine_to_one() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 396 + [1] * 4)
+    x = (rng.normal(size=(400, 6)) + 3 * labels[:, None]).astype(np.float32)
+    head = fit_head(x, labels, np.arange(400) % 5, 2)
+    z = standardised(x)
+    expected = sklearn_probabilities(z, labels, head.penalty, z)
+    np.testing.assert_allclose(probabilities(head, x, head.temperature), expected, atol=0.03)
+
+
+@pytest.mark.parametrize(("n", "width"), [(300, 2064), (3000, 300)])
+def test_the_same_bytes_every_time(n: int, width: int) -> None:
+    """On one thread: on several, BLAS adds up in an order of its own (training.py sees to that)."""
+    x, labels, folds = problem(n, width)
+    with threadpool_limits(1):
+        a, b = fit_head(x, labels, folds, 3), fit_head(x.copy(), labels, folds, 3)
+    assert a.weight.tobytes() + a.bias.tobytes() == b.weight.tobytes() + b.bias.tobytes()
+    assert (a.penalty, a.temperature, a.path) == (b.penalty, b.temperature, b.path)
+
+
+# Temperature
+
+
+@pytest.mark.parametrize("true", [0.1, 0.5, 1.0, 2.0, 10.0])
+def test_temperature_equals_a_grid(true: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 5)) * 2
+    labels = np.array([rng.choice(5, p=p) for p in softmax(logits)])
+    stretched = (logits * true).astype(np.float32)
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 3000))
+    losses = [-np.log(softmax(stretched / t)[np.arange(400), labels] + 1e-300).mean() for t in grid]
+    assert fit_temperature(stretched, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
+
+
+def test_temperature_has_bounds() -> None:
+    logits = np.array([[1, 0], [0, 1]], np.float32)
+    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(20, rel=1e-3)  # always wrong: say nothing
+    assert 0.05 * 0.999 <= fit_temperature(logits, np.array([0, 1])) < 0.2  # always right, by little
+
+
+def test_log_loss_by_hand() -> None:
+    logits = np.array([[0, 0], [np.log(3), 0]], np.float32)
+    assert log_loss(logits, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2)
+    assert log_loss(logits + 1000, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-4)
