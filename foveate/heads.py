@@ -9,16 +9,21 @@ serves them all; the path of penalties goes from strong to weak, each start wher
 with x standardised and divided by sqrt(width), which makes a penalty mean the same for any backbone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float32]
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
 
-PENALTIES = tuple(float(f"{10**-k:.1e}") for k in np.arange(1.5, 7.01, 0.5))  # 3.2e-2 .. 1e-7
+PENALTIES = (1e-2, 1e-3, 3.2e-4, 1e-4, 3.2e-5, 1e-5, 3.2e-6, 1e-6, 3.2e-7, 1e-7)
 TOLERANCE = 5e-4  # stop when a step lowers the objective by less than this part of it
+BLOCK = 512  # rows that a thread works on at once
 MEMORY = 8  # pairs that L-BFGS remembers
 CURVATURE = 0.1  # p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
 
@@ -48,6 +53,7 @@ def fit_head(
     labels: NDArray[np.int64],
     folds: NDArray[np.int64],
     classes: int,
+    threads: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> Head:
     """Solve a head and estimate, out of fold, how good it is.
@@ -57,10 +63,25 @@ def fit_head(
         labels: (N,), integers in [0, classes); each class has pictures in at least two folds.
         folds: (N,), from 0; each picture is judged by a head that was solved without its fold.
         classes: number of classes.
+        threads: cores to use. The result does not depend on it, bit for bit: BLAS gets one, since what it rounds to
+            depends on how many it has, and fixed blocks of rows are shared out instead.
         advance: called after each penalty.
 
     Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per penalty.
     """
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        return solve_path(features, labels, folds, classes, pool.map, advance)
+
+
+def solve_path(
+    features: Array,
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    classes: int,
+    each: Map,
+    advance: Callable[[], None],
+) -> Head:
+    """`fit_head` with its threads at hand."""
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = standard_scale(features)
     rotated, directions, spectrum = rotate((features - mean) * scale)
@@ -74,9 +95,9 @@ def fit_head(
     path: list[tuple[float, float]] = []
     solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
     for penalty in PENALTIES:
-        solution = minimise(rotated, labels, weights, penalty, solution, spectrum)
+        solution = minimise(rotated, labels, weights, penalty, solution, spectrum, each)
         logits = out_of_fold_logits(rotated, solution, folds)
-        loss = log_loss(logits, labels)
+        loss = log_loss(logits, labels, 1 / (len(labels) + 2))
         path.append((penalty, loss))
         advance()
         if best is None or loss < best[0]:
@@ -138,6 +159,7 @@ def minimise(
     penalty: float,
     start: Array,
     spectrum: Array,
+    each: Map = map,
     tolerance: float = TOLERANCE,
     most: int = 100,
 ) -> Array:
@@ -150,6 +172,7 @@ def minimise(
         penalty: on the squares of all weights but the bias.
         start: (F, D + 1, classes), the bias last.
         spectrum: (D,), the variance of each feature; it preconditions the steps.
+        each: goes through the blocks of rows, perhaps in threads.
 
     Returns:
         (F, D + 1, classes).
@@ -161,7 +184,7 @@ def minimise(
 
     def evaluate(u: Array) -> tuple[Array, Array]:
         v = scale * u
-        loss, slope = cross_entropy(x, labels, weights, v)
+        loss, slope = cross_entropy(x, labels, weights, v, each)
         return loss + (decay * v**2).sum(axis=(1, 2)) / 2, scale * (slope + decay * v)
 
     u = start / scale
@@ -204,8 +227,24 @@ def two_loops(slope: Array, pairs: list[tuple[Array, Array, Array]]) -> Array:
     return q
 
 
-def cross_entropy(x: Array, labels: NDArray[np.int64], weights: Array, v: Array) -> tuple[Array, Array]:
-    """Weighted mean cross-entropy of each problem, (F,), and its slope, (F, D + 1, classes)."""
+def cross_entropy(
+    x: Array, labels: NDArray[np.int64], weights: Array, v: Array, each: Map = map
+) -> tuple[Array, Array]:
+    """Weighted mean cross-entropy of each problem, (F,), and its slope, (F, D + 1, classes).
+
+    Rows go in blocks that depend on their number alone and are added up in order: the sum is the same in any threads.
+    """
+    blocks = [slice(i, i + BLOCK) for i in range(0, len(x), BLOCK)]
+    parts = list(each(lambda rows: block_cross_entropy(x[rows], labels[rows], weights[rows], v), blocks))
+    loss, slope = parts[0]
+    for more_loss, more_slope in parts[1:]:
+        loss += more_loss
+        slope += more_slope
+    return loss, slope
+
+
+def block_cross_entropy(x: Array, labels: NDArray[np.int64], weights: Array, v: Array) -> tuple[Array, Array]:
+    """One block's part of `cross_entropy`."""
     problems, width, classes = v.shape
     flat = v.transpose(1, 0, 2).reshape(width, problems * classes)
     logits = (x @ flat[:-1] + flat[-1]).reshape(len(x), problems, classes)
@@ -238,24 +277,33 @@ def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> A
     return logits
 
 
-def log_loss(logits: Array, labels: NDArray[np.int64]) -> float:
-    """Mean cross-entropy of logits, nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
+def log_loss(logits: Array, labels: NDArray[np.int64], doubt: float = 0.0) -> float:
+    """Mean cross-entropy of logits, nats.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+        doubt: how much of each label is spread over all classes. 1 / (N + 2), Laplace's rule of succession and
+            Platt's targets, says what N pictures can prove: even if all are right, the next may be wrong. Without it
+            a set that is told apart without error would be given penalties and temperatures of 0, and certainty.
+    """
+    shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
     right = shifted[np.arange(len(labels)), labels]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - right).mean())
+    target = (1 - doubt) * right + doubt * shifted.mean(axis=1)
+    return float((np.log(np.exp(shifted).sum(axis=1)) - target).mean())
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
     """The temperature that makes logits / temperature most probable (Guo et al., arXiv:1706.04599).
 
-    The log-loss is convex in 1 / temperature, so a golden-section search on its logarithm finds the minimum, here
-    within [0.05, 20].
+    Labels are doubted by 1 / (N + 2). The log-loss is convex in 1 / temperature, so a golden-section search on its
+    logarithm finds the minimum, here within [0.05, 20].
     """
-    golden = (np.sqrt(5) - 1) / 2
+    golden, doubt = (np.sqrt(5) - 1) / 2, 1 / (len(labels) + 2)
     low, high = np.log(0.05), np.log(20)
     for _ in range(40):
         left, right = high - golden * (high - low), low + golden * (high - low)
-        if log_loss(logits / np.float32(np.exp(left)), labels) < log_loss(logits / np.float32(np.exp(right)), labels):
+        if log_loss(logits / np.exp(left), labels, doubt) < log_loss(logits / np.exp(right), labels, doubt):
             high = right
         else:
             low = left

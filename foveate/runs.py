@@ -64,8 +64,9 @@ class Run:
             except FileExistsError as error:
                 raise UsageError(f"'{folder}' exists; choose another --out, or --resume to go on with it") from error
         run = cls(folder, fresh=True)
-        run.write("config.json", config)
-        run.write("env.json", environment())
+        with run.kept_if_whole():
+            run.write("config.json", config)
+            run.write("env.json", environment())
         return run
 
     @property

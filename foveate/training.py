@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from foveate.classifier import Classifier, save_classifier
 from foveate.data.dataset import Dataset, apply_policy, check_trainable, duplicates, listed, load_dataset
@@ -147,9 +146,9 @@ def solve_probe(
     is_test = np.array([split == "test" for split in dataset.splits])
     learn, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     progress.begin("head", len(PENALTIES))
-    with clock.phase("head"), threadpool_limits(1):  # with more, what BLAS rounds to depends on how many
+    with clock.phase("head"):
         folds = stratified_folds(dataset.labels[learn], dataset.grouping()[learn], FOLDS, config.seed)
-        head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), progress.advance)
+        head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), threads, progress.advance)
 
     judged = {"out_of_fold": (learn, softmax(head.out_of_fold))}
     if len(test):

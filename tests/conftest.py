@@ -1,4 +1,4 @@
-"""Every test has an empty cache of its own. Converting a backbone takes seconds, so that is done once a session."""
+"""Every test has an empty cache of its own (../conftest.py). Converting a backbone takes seconds: once a session."""
 
 import os
 from collections.abc import Callable
@@ -9,14 +9,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads then leave the cores to whoever works
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test's cache is."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("FOVEATE_CACHE", str(folder))
-    return folder
 
 
 @pytest.fixture(scope="session")

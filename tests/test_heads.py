@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from foveate.data.folds import stratified_folds
 from foveate.heads import (
@@ -95,7 +94,7 @@ def test_out_of_fold_logits_are_those_of_refits(n: int, width: int, classes: int
 def test_the_penalty_is_the_best_of_the_path() -> None:
     x, labels, folds = problem()
     steps: list[None] = []
-    head = fit_head(x, labels, folds, 3, lambda: steps.append(None))
+    head = fit_head(x, labels, folds, 3, advance=lambda: steps.append(None))
     assert len(steps) == len(head.path) and [p for p, _ in head.path] == list(PENALTIES[: len(head.path)])
     assert head.penalty == min(head.path, key=lambda step: step[1])[0]
     z = standardised(x)
@@ -104,12 +103,14 @@ def test_the_penalty_is_the_best_of_the_path() -> None:
         for fold in range(5):
             out = folds == fold
             refits[out] = sklearn_probabilities(z[~out], labels[~out], penalty, z[out])
-        assert loss == pytest.approx(-np.log(refits[np.arange(len(x)), labels]).mean(), rel=0.02)
+        doubt = 1 / (len(x) + 2)
+        smooth = (1 - doubt) * np.log(refits[np.arange(len(x)), labels]) + doubt * np.log(refits).mean(axis=1)
+        assert loss == pytest.approx(-smooth.mean(), rel=0.02)
 
 
 def test_penalties_go_from_strong_to_weak() -> None:
     assert list(PENALTIES) == sorted(PENALTIES, reverse=True)
-    assert PENALTIES[0] == pytest.approx(3.2e-2) and PENALTIES[-1] == pytest.approx(1e-7)
+    assert (PENALTIES[0], PENALTIES[-1]) == (1e-2, 1e-7)
 
 
 def test_cross_entropy_and_its_slope_by_differences() -> None:
@@ -254,11 +255,9 @@ def test_ninety_nine_to_one() -> None:
 
 
 @pytest.mark.parametrize(("n", "width"), [(300, 2064), (3000, 300)])
-def test_the_same_bytes_every_time(n: int, width: int) -> None:
-    """On one thread: on several, BLAS adds up in an order of its own (training.py sees to that)."""
+def test_the_same_bytes_every_time_whatever_the_threads(n: int, width: int) -> None:
     x, labels, folds = problem(n, width)
-    with threadpool_limits(1):
-        a, b = fit_head(x, labels, folds, 3), fit_head(x.copy(), labels, folds, 3)
+    a, b = fit_head(x, labels, folds, 3, threads=1), fit_head(x.copy(), labels, folds, 3, threads=3)
     assert a.weight.tobytes() + a.bias.tobytes() == b.weight.tobytes() + b.bias.tobytes()
     assert (a.penalty, a.temperature, a.path) == (b.penalty, b.temperature, b.path)
 
@@ -273,14 +272,23 @@ def test_temperature_equals_a_grid(true: float) -> None:
     labels = np.array([rng.choice(5, p=p) for p in softmax(logits)])
     stretched = (logits * true).astype(np.float32)
     grid = np.exp(np.linspace(np.log(0.05), np.log(20), 3000))
-    losses = [-np.log(softmax(stretched / t)[np.arange(400), labels] + 1e-300).mean() for t in grid]
+    target = np.full((400, 5), 1 / 402 / 5)
+    target[np.arange(400), labels] += 1 - 1 / 402
+    losses = [-(target * np.log(softmax(stretched / t) + 1e-300)).sum(axis=1).mean() for t in grid]
     assert fit_temperature(stretched, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
 
 
 def test_temperature_has_bounds() -> None:
     logits = np.array([[1, 0], [0, 1]], np.float32)
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(20, rel=1e-3)  # always wrong: say nothing
-    assert 0.05 * 0.999 <= fit_temperature(logits, np.array([0, 1])) < 0.2  # always right, by little
+
+
+@pytest.mark.parametrize("n", [2, 20, 200])
+def test_certainty_is_what_n_pictures_can_prove(n: int) -> None:
+    """All right, by little: the temperature says 1 - 1/(n+2), and what it doubts is spread over the two classes."""
+    logits, labels = np.tile(np.array([[1, 0], [0, 1]], np.float32), (n // 2, 1)), np.tile([0, 1], n // 2)
+    confidence = softmax(logits / fit_temperature(logits, labels)).max(axis=1)
+    np.testing.assert_allclose(confidence, 1 - 1 / (2 * (n + 2)), rtol=1e-4)
 
 
 def test_log_loss_by_hand() -> None:
