@@ -182,7 +182,7 @@ def measure(contender: str, arguments: argparse.Namespace, cache: Path) -> dict[
     def watch() -> None:
         while process.poll() is None:
             peak[0] = max(peak[0], memory(process.pid))
-            time.sleep(0.05)
+            time.sleep(0.5)  # reading the maps of a large process costs: rarely
 
     watcher = threading.Thread(target=watch)
     watcher.start()
