@@ -203,7 +203,7 @@ class Classifier:
 
         tensors = load_tensors(self.folder / TENSORS)
         classes, width = tensors["linear.weight"].shape
-        probe = Probe(build(self.card["model"]), width, classes, self.card["mirror"])
+        probe = Probe(build(find_weights(self.card["model"]).network), width, classes, self.card["mirror"])
         try:
             probe.load_state_dict(tensors)
         except RuntimeError as error:

@@ -110,7 +110,7 @@ def extract(
     views = ("plain", "mirror") if mirror else ("plain",)
     space = {
         "network": network,
-        "weights": find_weights(network).sha256,
+        "weights": find_weights(network).identity,
         "preprocess": preprocess.to_dict(),
         "engine": backbone.identity,
         "rules": RULES,

@@ -15,7 +15,7 @@ import platformdirs
 
 from foveate.errors import FoveateError
 
-PARTS = ("datasets", "features", "networks", "weights")  # of the cache; anything else there is not ours
+PARTS = ("datasets", "features", "networks", "pixels", "weights")  # of the cache; anything else there is not ours
 
 
 def cache_root() -> Path:

@@ -20,7 +20,6 @@ from foveate.classifier import Classifier, save_classifier
 from foveate.data.dataset import Dataset, apply_policy, check_trainable, duplicates, listed, load_dataset
 from foveate.data.folds import stratified_folds
 from foveate.data.loader import cores
-from foveate.data.preprocess import Preprocess
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
 from foveate.features import extract
@@ -29,7 +28,7 @@ from foveate.metrics import softmax, summarise
 from foveate.progress import Progress, Silent
 from foveate.runs import Run, environment
 from foveate.storage import fingerprint
-from foveate.weights import find_weights
+from foveate.weights import Weights, find_weights, is_here, source_file
 
 FOLDS = 5
 BRIEF = ("n", "accuracy", "accuracy_ci95", "ece")  # of a split's metrics, for the card
@@ -78,7 +77,7 @@ def train(
 
     Args:
         data: a folder (one folder per class, or train / val / test), a CSV, a built-in name, or a Dataset.
-        model: a network with published weights.
+        model: a network with published weights, which are downloaded if they are not here; `foveate models` lists them.
         effort: "fast" sees each picture once at the weights' own size; "best" sees it larger, and its mirror image,
             for about four times the cost.
         out: the run's folder; by default runs/NAME, never one that exists.
@@ -97,6 +96,7 @@ def train(
     Raises:
         DataError: the data cannot be learnt from.
         UsageError: an argument that does not exist or does not fit; a run that exists.
+        FoveateError: the model's weights cannot be had.
     """
     if effort not in EFFORTS:
         raise UsageError(f"no effort is called '{effort}'; expected {' or '.join(EFFORTS)}")
@@ -118,14 +118,14 @@ def train(
     if resume and run.finished:
         return Classifier.load(run.folder)
     with run.kept_if_whole():
-        return solve_probe(run, dataset, config, weights.preprocess, threads, progress, clock, command)
+        return solve_probe(run, dataset, config, weights, threads, progress, clock, command)
 
 
 def solve_probe(
     run: Run,
     dataset: Dataset,
     config: ProbeConfig,
-    published: Preprocess,
+    weights: Weights,
     threads: int,
     progress: Progress,
     clock: "Clock",
@@ -133,7 +133,10 @@ def solve_probe(
 ) -> Classifier:
     """Features, head, judgement, and the run's files."""
     run.log(f"foveate {command or 'train'}")
-    dial = EFFORTS[config.effort]
+    if not is_here(weights):
+        with clock.phase("weights"):
+            source_file(weights, progress=progress)
+    dial, published = EFFORTS[config.effort], weights.preprocess
     size = published.crop if dial.size == 1 else 32 * round(published.crop * dial.size / 32)
     preprocess = published.at(size, STRETCH)
     with clock.phase("features"):

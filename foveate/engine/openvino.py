@@ -19,7 +19,7 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.engine.conversion import graph_path, is_whole
 from foveate.errors import ArtefactError, FoveateError
-from foveate.weights import find_weights, source_file
+from foveate.weights import find_weights, is_here, source_file
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402  # after its telemetry was taken away
@@ -102,7 +102,9 @@ class OpenVinoBackbone:
 
     def start(self) -> None:
         if self.process is None and not is_whole(self.path):
-            source_file(find_weights(self.network))  # if the package is missing, say so here and now
+            weights = find_weights(self.network)
+            if not is_here(weights):
+                source_file(weights)  # fetched here and now, or said here and now that the package is missing
             self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def engine(self) -> Engine:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.transfer import PooledStages
-from foveate.weights import build
+from foveate.weights import pretrained
 
 
 class TorchEngine:
@@ -53,7 +53,7 @@ class TorchBackbone:
         pass  # nothing takes long: torch is already here
 
     def engine(self) -> Engine:
-        module = PooledStages(build(self.network, weights="imagenet"))
+        module = PooledStages(pretrained(self.network))
         return TorchEngine(module, self.preprocess, self.threads)
 
     def cancel(self) -> None:

@@ -3,7 +3,6 @@
 Paper   Tan, Le. "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks". ICML 2019,
         arXiv:1905.11946. The block is MobileNetV2's (Sandler et al., arXiv:1801.04381) with squeeze-and-excitation
         (Hu et al., arXiv:1709.01507).
-        Lite: Liu et al., "EfficientNet-Lite", TensorFlow blog, March 2020: the same network for phones.
 Idea    A network that is only deeper, only wider or only fed larger pictures soon stops improving. Grow all
         three together: depth alpha^phi, width beta^phi, resolution gamma^phi, with alpha * beta^2 * gamma^2 = 2,
         so that phi + 1 costs about twice the work of phi.
@@ -15,12 +14,10 @@ Differences from the paper, each asserted in tests/models/test_efficientnet.py:
   D1  B4 to B7 are the published networks, not what compound_scaling() gives: the authors departed from their rule.
   D2  B0 to B7 pad evenly, as torchvision's files were converted; the paper's own code pads as TensorFlow does.
   D3  batch-norm: eps and momentum of torchvision's builders (1e-5 and 0.1 up to B4, 1e-3 and 0.01 from B5).
-Lite differs from B by its authors' design: no squeeze-and-excitation, ReLU6 for SiLU, stem and last convolution
-not widened, first and last stage not deepened, TensorFlow padding, eps 1e-3.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +26,7 @@ from torch.nn import functional as F
 YEAR = 2019
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One MBConv row of the paper's Table 1, at B0's size."""
 
     expand: int  # how many times the block widens its input before the depthwise convolution
@@ -50,17 +46,16 @@ TABLE_1 = (
     Row(expand=6, kernel=3, stride=1, width=320, depth=1),  # H/32
 )
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # growth of depth, width and resolution per unit of phi: a grid search at B0
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """How one published network scales Table 1."""
 
     width: float
     depth: float
     resolution: int  # side of the training pictures, pixels
     dropout: float
-    lite: bool = False
     eps: float = 1e-5  # D3
     momentum: float = 0.1  # D3
 
@@ -74,22 +69,14 @@ VARIANTS = {
     "efficientnet_b5": Variant(1.6, 2.2, 456, 0.4, eps=1e-3, momentum=0.01),
     "efficientnet_b6": Variant(1.8, 2.6, 528, 0.5, eps=1e-3, momentum=0.01),
     "efficientnet_b7": Variant(2.0, 3.1, 600, 0.5, eps=1e-3, momentum=0.01),
-    "efficientnet_lite0": Variant(1.0, 1.0, 224, 0.2, lite=True, eps=1e-3),
-    "efficientnet_lite1": Variant(1.0, 1.1, 240, 0.2, lite=True, eps=1e-3),
-    "efficientnet_lite2": Variant(1.1, 1.2, 260, 0.3, lite=True, eps=1e-3),
-    "efficientnet_lite3": Variant(1.2, 1.4, 280, 0.3, lite=True, eps=1e-3),
-    "efficientnet_lite4": Variant(1.4, 1.8, 300, 0.3, lite=True, eps=1e-3),
 }
 
 
-def compound_scaling(
-    phi: float, alpha: float = 1.2, beta: float = 1.1, gamma: float = 1.15
-) -> tuple[float, float, int]:
+def compound_scaling(phi: float) -> tuple[float, float, int]:
     """The paper's rule (section 3.3): one coefficient in, the three scales out.
 
     Args:
         phi: how much more work is allowed; the cost grows as 2^phi.
-        alpha, beta, gamma: growth of depth, width and resolution per unit of phi; found by grid search at B0.
 
     Returns:
         (width, depth, resolution): two factors on Table 1, to one decimal as they are published, and the pictures'
@@ -98,7 +85,7 @@ def compound_scaling(
     >>> [compound_scaling(phi) for phi in (0.5, 1, 2)]  # B1, B2, B3
     [(1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 300)]
     """
-    return round(beta**phi, 1), round(alpha**phi, 1), 20 * round(224 * gamma**phi / 20)
+    return round(BETA**phi, 1), round(ALPHA**phi, 1), 20 * round(224 * GAMMA**phi / 20)
 
 
 def scale_width(channels: int, factor: float) -> int:
@@ -112,27 +99,10 @@ def scale_depth(layers: int, factor: float) -> int:
     return math.ceil(layers * factor)
 
 
-class ConvSame(nn.Conv2d):
-    """A convolution padded as TensorFlow does: output ceil(H / stride), the odd pixel of padding right and below."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        (h, w), (kernel, _), (stride, _) = x.shape[2:], self.kernel_size, self.stride
-        dy = max((math.ceil(h / stride) - 1) * stride + kernel - h, 0)
-        dx = max((math.ceil(w / stride) - 1) * stride + kernel - w, 0)
-        return super().forward(F.pad(x, (dx // 2, dx - dx // 2, dy // 2, dy - dy // 2)))
-
-
 def conv_bn(v: Variant, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution without bias, and its batch-norm."""
-    if v.lite and stride > 1:
-        conv: nn.Module = ConvSame(c_in, c_out, kernel, stride, groups=groups, bias=False)
-    else:
-        conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)  # D2
+    """A 'same' convolution without bias, and its batch-norm."""
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)  # D2
     return [conv, nn.BatchNorm2d(c_out, v.eps, v.momentum)]
-
-
-def activation(v: Variant) -> nn.Module:
-    return nn.ReLU6(inplace=True) if v.lite else nn.SiLU(inplace=True)
 
 
 class SqueezeExcitation(nn.Module):
@@ -145,8 +115,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = x.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
-        weight = torch.sigmoid(self.fc2(F.silu(self.fc1(weight))))
-        return x * weight
+        return x * torch.sigmoid(self.fc2(F.silu(self.fc1(weight))))
 
 
 class StochasticDepth(nn.Module):
@@ -169,14 +138,11 @@ class MBConv(nn.Module):
     def __init__(self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float):
         super().__init__()
         wide = c_in * expand
-        layers: list[nn.Module] = []
-        if expand != 1:
-            layers += [nn.Sequential(*conv_bn(v, c_in, wide), activation(v))]
-        layers += [nn.Sequential(*conv_bn(v, wide, wide, kernel, stride, groups=wide), activation(v))]
-        if not v.lite:
-            layers += [SqueezeExcitation(wide, max(1, c_in // 4))]
-        layers += [nn.Sequential(*conv_bn(v, wide, c_out))]  # no activation: the bottleneck stays linear
-        self.block = nn.Sequential(*layers)
+        widen = [nn.Sequential(*conv_bn(v, c_in, wide), nn.SiLU(inplace=True))] if expand != 1 else []
+        each = nn.Sequential(*conv_bn(v, wide, wide, kernel, stride, groups=wide), nn.SiLU(inplace=True))
+        weigh = SqueezeExcitation(wide, max(1, c_in // 4))
+        narrow = nn.Sequential(*conv_bn(v, wide, c_out))  # no activation: the bottleneck stays linear
+        self.block = nn.Sequential(*widen, each, weigh, narrow)
         self.adds = stride == 1 and c_in == c_out
         self.stochastic_depth = StochasticDepth(drop)
 
@@ -188,16 +154,14 @@ class MBConv(nn.Module):
 class EfficientNet(nn.Module):
     """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, global average, one linear layer."""
 
-    def __init__(self, variant: Variant, num_classes: int = 1000, in_channels: int = 3):
-        super().__init__()
-        v = variant
-        stem = STEM if v.lite else scale_width(STEM, v.width)
-        last = LAST if v.lite else scale_width(LAST, v.width)
-        depths = [scale_depth(row.depth, v.depth) for row in TABLE_1]
-        if v.lite:
-            depths[0], depths[-1] = TABLE_1[0].depth, TABLE_1[-1].depth
+    min_size = 1
 
-        parts: list[nn.Module] = [nn.Sequential(*conv_bn(v, in_channels, stem, 3, stride=2), activation(v))]
+    def __init__(self, v: Variant, num_classes: int = 1000, in_channels: int = 3):
+        super().__init__()
+        self.input_size = v.resolution
+        stem, last = scale_width(STEM, v.width), scale_width(LAST, v.width)
+        depths = [scale_depth(row.depth, v.depth) for row in TABLE_1]
+        parts: list[nn.Module] = [nn.Sequential(*conv_bn(v, in_channels, stem, 3, stride=2), nn.SiLU(inplace=True))]
         c_in, built = stem, 0
         for row, depth in zip(TABLE_1, depths, strict=True):
             c_out = scale_width(row.width, v.width)
@@ -207,8 +171,7 @@ class EfficientNet(nn.Module):
                 stage.append(MBConv(v, c_in, c_out, row.expand, row.kernel, row.stride if i == 0 else 1, drop))
                 c_in, built = c_out, built + 1
             parts.append(nn.Sequential(*stage))
-        parts.append(nn.Sequential(*conv_bn(v, c_in, last), activation(v)))
-
+        parts.append(nn.Sequential(*conv_bn(v, c_in, last), nn.SiLU(inplace=True)))
         self.features = nn.Sequential(*parts)
         self.classifier = nn.Sequential(nn.Dropout(v.dropout, inplace=True), nn.Linear(last, num_classes))
         self.apply(initialise)
@@ -219,12 +182,10 @@ class EfficientNet(nn.Module):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last convolution (H/32)."""
-        x = self.features[0](x)  # (N, 32w, H/2, W/2)
-        maps = []
+        maps = [self.features[0](x)]  # (N, 32w, H/2, W/2): the stem, no row of its own
         for stage in self.features[1:]:
-            x = stage(x)
-            maps.append(x)
-        return maps
+            maps.append(stage(maps[-1]))
+        return maps[1:]
 
     def embed(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, 1280w), what the head reads: the last map, averaged over its pixels."""
@@ -238,11 +199,10 @@ def initialise(m: nn.Module) -> None:
     """He's initialisation for convolutions (arXiv:1502.01852), the authors' uniform one for the last layer."""
     if isinstance(m, nn.Conv2d):
         nn.init.kaiming_normal_(m.weight, mode="fan_out")
-        if m.bias is not None:
-            nn.init.zeros_(m.bias)
     elif isinstance(m, nn.Linear):
         bound = m.out_features**-0.5
         nn.init.uniform_(m.weight, -bound, bound)
+    if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None:
         nn.init.zeros_(m.bias)
 
 
@@ -288,28 +248,3 @@ def efficientnet_b6(num_classes: int = 1000, in_channels: int = 3) -> EfficientN
 def efficientnet_b7(num_classes: int = 1000, in_channels: int = 3) -> EfficientNet:
     """EfficientNet-B7: 66,347,960 parameters at 1000 classes."""
     return EfficientNet(VARIANTS["efficientnet_b7"], num_classes, in_channels)
-
-
-def efficientnet_lite0(num_classes: int = 1000, in_channels: int = 3) -> EfficientNet:
-    """EfficientNet-Lite0: 4,652,008 parameters at 1000 classes."""
-    return EfficientNet(VARIANTS["efficientnet_lite0"], num_classes, in_channels)
-
-
-def efficientnet_lite1(num_classes: int = 1000, in_channels: int = 3) -> EfficientNet:
-    """EfficientNet-Lite1: 5,416,680 parameters at 1000 classes."""
-    return EfficientNet(VARIANTS["efficientnet_lite1"], num_classes, in_channels)
-
-
-def efficientnet_lite2(num_classes: int = 1000, in_channels: int = 3) -> EfficientNet:
-    """EfficientNet-Lite2: 6,092,072 parameters at 1000 classes."""
-    return EfficientNet(VARIANTS["efficientnet_lite2"], num_classes, in_channels)
-
-
-def efficientnet_lite3(num_classes: int = 1000, in_channels: int = 3) -> EfficientNet:
-    """EfficientNet-Lite3: 8,197,096 parameters at 1000 classes."""
-    return EfficientNet(VARIANTS["efficientnet_lite3"], num_classes, in_channels)
-
-
-def efficientnet_lite4(num_classes: int = 1000, in_channels: int = 3) -> EfficientNet:
-    """EfficientNet-Lite4: 13,006,568 parameters at 1000 classes."""
-    return EfficientNet(VARIANTS["efficientnet_lite4"], num_classes, in_channels)

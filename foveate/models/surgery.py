@@ -1,14 +1,112 @@
-"""Change a network's ends without knowing which network it is."""
+"""Change a network's ends without knowing which network it is.
 
+Transfer learning in three lines:
+
+>>> from foveate.models import build
+>>> network = build("resnet18")  # with weights: foveate.build("resnet18", weights="imagenet")
+>>> replace_head(network, 10).head
+Linear(in_features=512, out_features=10, bias=True)
+"""
+
+from collections.abc import Iterator
+
+import torch
 from torch import nn
 
 
 def drop_head(network: nn.Module) -> nn.Module:
     """Put nothing in the place of the last layer, in place: what is left is the backbone. Returns the network."""
+    parent, name = place(network, next(last_layers(network)))
+    setattr(parent, name, nn.Identity())
+    return network
+
+
+def replace_head(network: nn.Module, num_classes: int) -> nn.Module:
+    """Give a network fresh last layers for other classes, in place; the rest of it is left as it is.
+
+    The auxiliary classifiers of GoogLeNet and Inception get theirs too: their layers are named in the class's
+    `AUXILIARY`. A convolutional head (NiN, SqueezeNet) stays a convolution.
+
+    Args:
+        network: any of the canon.
+        num_classes: outputs, at least 1.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: num_classes is below 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"a head has at least one output, got num_classes={num_classes}")
+    for head in last_layers(network):
+        parent, name = place(network, head)
+        setattr(parent, name, with_outputs(head, num_classes))
+    return network
+
+
+def set_in_channels(network: nn.Module, channels: int) -> nn.Module:
+    """Let a network read pictures of other channels, in place, keeping what its first convolution has learned.
+
+    From colour to grey the filters are summed: a grey picture gets the answer that it got as three equal channels.
+    To other numbers the filters' mean is repeated and scaled by old / new, so that the sums keep their size.
+
+    Args:
+        network: any of the canon.
+        channels: at least 1.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: channels is below 1.
+
+    >>> from foveate.models import build
+    >>> set_in_channels(build("resnet18"), 1).conv1.weight.shape
+    torch.Size([64, 1, 7, 7])
+    """
+    if channels < 1:
+        raise ValueError(f"pictures have at least one channel, got channels={channels}")
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    if channels == first.in_channels:
+        return network
+    with torch.no_grad():
+        mean = first.weight.mean(dim=1, keepdim=True)  # (C_out, 1, k, k)
+        weight = mean.repeat(1, channels, 1, 1) * (first.in_channels / channels)
+    first.in_channels = channels
+    first.weight = nn.Parameter(weight, requires_grad=first.weight.requires_grad)
+    return network
+
+
+def last_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """The head, and the last layer of each auxiliary classifier that the network was built with."""
     head = network.head
+    assert isinstance(head, nn.Module)
+    yield head
+    for path in getattr(network, "AUXILIARY", ()):
+        yield network.get_submodule(path)
+
+
+def place(network: nn.Module, layer: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds a layer, and the layer's name in it."""
     for parent in network.modules():
         for name, child in parent.named_children():
-            if child is head:
-                setattr(parent, name, nn.Identity())
-                return network
+            if child is layer:
+                return parent, name
     raise AssertionError("the head is not a submodule of its network")
+
+
+def with_outputs(head: nn.Module, outputs: int) -> nn.Module:
+    """A layer like `head`, with other outputs, where and as precise as it is, drawn as torch draws it.
+
+    A head that is neither linear nor a convolution (`lenet5_1998`) makes its like itself, in its `with_outputs`.
+    """
+    make = getattr(head, "with_outputs", None)
+    if make is not None:
+        return make(outputs)
+    if isinstance(head, nn.Linear):
+        w = head.weight
+        return nn.Linear(head.in_features, outputs, head.bias is not None, device=w.device, dtype=w.dtype)
+    assert isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1)
+    w = head.weight
+    return nn.Conv2d(head.in_channels, outputs, 1, bias=head.bias is not None, device=w.device, dtype=w.dtype)

@@ -231,7 +231,9 @@ def test_schemes_that_are_fine(url: str) -> None:
 
 def test_offline(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-    with pytest.raises(FoveateError, match=r"'file.bin' is not in the cache and FOVEATE_OFFLINE is set; unset it to"):
+    with pytest.raises(
+        FoveateError, match=r"'file.bin' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out"
+    ):
         fetch(server.remote("/good"), path)
     assert server.asked == []
 
@@ -265,6 +267,70 @@ def test_a_wrong_published_size_never_grows_the_file(server: Server, path: Path)
     with pytest.raises(FoveateError, match="is larger than the published 1,000 bytes"):
         fetch(replace(server.remote("/good"), size=1000), path)
     assert left_behind(path) == []
+
+
+@pytest.mark.parametrize("digits", [0, 8, 64])
+def test_a_size_that_is_a_limit(server: Server, path: Path, digits: int) -> None:
+    remote = replace(server.remote("/good"), sha256=HASH[:digits], size=len(BODY) + 1000, exact=False)
+    assert fetch(remote, path).read_bytes() == BODY
+    assert fetch(remote, path) == path and server.asked == [None]
+    assert left_behind(path) == ["file.bin"]
+
+
+@pytest.mark.parametrize(
+    ("where", "words", "requests"),
+    [
+        ("/good", r"/good has 300,000 bytes, more than the 299,999 that it may have; stopped", 1),
+        ("/more", r"/more does not say how many bytes it has; nothing was kept", 1),
+    ],
+)
+def test_a_size_that_is_a_limit_is_kept_to(server: Server, path: Path, where: str, words: str, requests: int) -> None:
+    with pytest.raises(FoveateError, match=words):
+        fetch(replace(server.remote(where), size=len(BODY) - 1, exact=False), path)
+    assert left_behind(path) == [] and len(server.asked) == requests
+
+
+def test_the_beginning_of_a_hash_is_checked(server: Server, path: Path) -> None:
+    with pytest.raises(FoveateError, match=rf"is not the published file: SHA-256 {HASH}, expected 01234567; nothing"):
+        fetch(replace(server.remote("/good"), sha256="01234567"), path)
+    assert left_behind(path) == []
+
+
+def test_a_download_goes_on_to_a_limit(server: Server, path: Path) -> None:
+    """The rest is announced by its own length."""
+    fetch(replace(server.remote("/cut-once"), size=len(BODY), exact=False), path)
+    assert path.read_bytes() == BODY
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_without_a_hash_nothing_is_pieced_together(server: Server, path: Path) -> None:
+    """Who would notice that the rest is another file's?"""
+    with pytest.raises(FoveateError, match="it ended after 100,000 of 300,000 bytes"):
+        fetch(replace(server.remote("/cut-then-wrong-rest"), sha256="", size=len(BODY), exact=False), path)
+    assert server.asked == 4 * [None]
+
+
+def test_progress_is_in_megabytes_and_only_after_a_while(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.heard: list[object] = []
+
+        def begin(self, phase: str, total: int) -> None:
+            self.heard.append((phase, total))
+
+        def advance(self, n: int = 1) -> None:
+            self.heard.append(n)
+
+    quick, slow = Listener(), Listener()
+    fetch(server.remote("/good"), path, quick)
+    monkeypatch.setattr(module, "PATIENCE", -1)
+    monkeypatch.setattr(module, "MB", 100_000)
+    path.unlink()
+    fetch(server.remote("/cut-once"), path, slow)
+    assert quick.heard == []
+    assert slow.heard == [("download (MB)", 3), 1, 1, 1]
 
 
 def test_threads_that_fetch_the_same_file(server: Server, path: Path) -> None:

@@ -1,11 +1,10 @@
-"""EfficientNet against the two published ports: torchvision's (B) and timm's (Lite)."""
+"""EfficientNet against torchvision's."""
 
 import functools
 import math
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from foveate import models
 from foveate.models.efficientnet import (
     VARIANTS,
-    ConvSame,
     MBConv,
     SqueezeExcitation,
     StochasticDepth,
@@ -21,9 +19,9 @@ from foveate.models.efficientnet import (
     scale_depth,
     scale_width,
 )
+from foveate.models.efficientnet_lite import ConvSame
 
 B = [f"efficientnet_b{i}" for i in range(8)]
-LITE = [f"efficientnet_lite{i}" for i in range(5)]
 
 
 def torchvision_network(name: str, **options: float) -> nn.Module:
@@ -48,13 +46,6 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()
-
-
-def by_order(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
-    """The source's tensors under the target's names; both list them in the order of the network."""
-    theirs, ours = source.state_dict(), target.state_dict()
-    assert [t.shape for t in theirs.values()] == [t.shape for t in ours.values()]
-    return dict(zip(ours, theirs.values(), strict=True))
 
 
 @pytest.mark.parametrize("name", B)
@@ -105,20 +96,6 @@ def test_b0_gives_torchvisions_gradients() -> None:
         torch.testing.assert_close(q, p, msg=name)  # the batch-norm statistics have moved alike
 
 
-@pytest.mark.parametrize("name", LITE)
-@pytest.mark.parametrize("shape", [(64, 64), (97, 70)])
-def test_lite_is_timms_exactly(name: str, shape: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 3, *shape)
-    theirs = settle(timm.create_model(f"tf_{name}", pretrained=False), x)
-    ours = models.build(name)
-    ours.load_state_dict(by_order(theirs, ours))
-    with torch.no_grad():
-        expected, found = theirs(x), ours.eval()(x)
-    assert expected.std() > 0
-    assert torch.equal(found, expected)
-
-
 @pytest.mark.parametrize(("phi", "name"), [(0.5, B[1]), (1, B[2]), (2, B[3])])
 def test_compound_scaling_gives_the_published_b1_to_b3(phi: float, name: str) -> None:
     v = VARIANTS[name]
@@ -167,20 +144,7 @@ def test_d3_batchnorm_is_torchvisions(name: str) -> None:
     assert expected == ({(1e-5, 0.1)} if name < B[5] else {(1e-3, 0.01)})
 
 
-@pytest.mark.parametrize("name", LITE)
-def test_lite_differs_as_its_authors_say(name: str) -> None:
-    with torch.device("meta"):
-        network = models.build(name)
-    parts = list(network.modules())
-    assert not any(isinstance(m, (SqueezeExcitation, nn.SiLU)) for m in parts)
-    assert any(isinstance(m, nn.ReLU6) for m in parts)
-    assert network.features[0][0].out_channels == 32 and network.features[8][0].out_channels == 1280
-    assert len(network.features[1]) == len(network.features[7]) == 1
-    assert {m.eps for m in parts if isinstance(m, nn.BatchNorm2d)} == {1e-3}
-    assert all(isinstance(m, ConvSame) for m in parts if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
-
-
-@pytest.mark.parametrize("name", [B[0], B[7], LITE[0], LITE[4]])
+@pytest.mark.parametrize("name", [B[0], B[7]])
 def test_only_blocks_that_keep_their_shape_add_their_input(name: str) -> None:
     with torch.device("meta"):
         network = models.build(name)
@@ -205,30 +169,6 @@ def test_stochastic_depth_is_the_identity(p: float, training: bool) -> None:
     assert StochasticDepth(p).train(training)(x) is x
 
 
-def convolve_same(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
-    """TensorFlow's documented SAME arithmetic, one output pixel at a time."""
-    (h, w), k = x.shape, len(kernel)
-    out = np.zeros((-(-h // stride), -(-w // stride)))
-    above = max((out.shape[0] - 1) * stride + k - h, 0) // 2
-    left = max((out.shape[1] - 1) * stride + k - w, 0) // 2
-    for i, j in np.ndindex(out.shape):
-        for a, b in np.ndindex(k, k):
-            y, z = i * stride + a - above, j * stride + b - left
-            if 0 <= y < h and 0 <= z < w:
-                out[i, j] += x[y, z] * kernel[a, b]
-    return out
-
-
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("shape", [(8, 8), (7, 8), (9, 5), (1, 2)])
-def test_conv_same_is_tensorflows_arithmetic(kernel: int, stride: int, shape: tuple[int, int]) -> None:
-    conv = ConvSame(1, 1, kernel, stride, bias=False).double()
-    x = torch.randn(1, 1, *shape, dtype=torch.float64)
-    expected = convolve_same(x[0, 0].numpy(), conv.weight[0, 0].detach().numpy(), stride)
-    np.testing.assert_allclose(conv(x)[0, 0].detach().numpy(), expected, atol=1e-12)
-
-
 def test_squeeze_and_excitation_by_hand() -> None:
     layer, x = SqueezeExcitation(3, 2).double(), torch.randn(2, 3, 4, 5, dtype=torch.float64)
     w1, w2 = (m.weight[:, :, 0, 0].detach().numpy() for m in (layer.fc1, layer.fc2))
@@ -249,3 +189,22 @@ def test_scaled_widths_are_torchvisions(channels: int, factor: float) -> None:
 @pytest.mark.parametrize(("layers", "factor", "scaled"), [(1, 1.0, 1), (2, 1.1, 3), (3, 1.4, 5), (4, 3.1, 13)])
 def test_scaled_depths_round_up(layers: int, factor: float, scaled: int) -> None:
     assert scale_depth(layers, factor) == scaled
+
+
+@pytest.mark.parametrize("name", B)
+def test_pictures_may_be_a_pixel_or_the_papers_size(name: str) -> None:
+    _, ours = shapeless(name)
+    assert ours.input_size == VARIANTS[name].resolution
+    assert ours(torch.zeros(2, 3, ours.min_size, ours.min_size, device="meta")).shape == (2, 1000)
+
+
+def test_stages_are_not_overwritten() -> None:
+    torch.manual_seed(0)
+    network = models.build(B[0]).eval()
+    kept: list[Tensor] = []
+    handles = [part.register_forward_hook(lambda *call: kept.append(call[2].clone())) for part in network.features[1:]]
+    with torch.no_grad():
+        maps = network.stages(torch.randn(1, 3, 32, 32))
+    for handle in handles:
+        handle.remove()
+    assert len(maps) == len(kept) == 8 and all(map(torch.equal, maps, kept))

@@ -1,0 +1,166 @@
+"""Augmentation beside torchvision: milliseconds a picture on one core, part by part and policy by policy.
+
+    python benchmarks/augmentation.py [--parts 'affine,resized crop'] [--pictures 50] [--repeats 5] [--size 224]
+
+Both begin with the same kept picture, 256x341, uint8, and end with a uint8 tensor; torchvision's transforms v2 get it
+as their ToImage gives it. Ours includes making the picture's own random numbers, theirs draws from the global state.
+The two take turns within a repeat, in one thread, whose processor time is taken; the median of the repeats counts.
+Theirs is left out where torchvision has no such transform. Parts that keep the scale are measured with their crop of
+the middle.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from foveate.data.augment import augment
+from foveate.data.colour import PAPER_PCA
+from foveate.data.mix import cutmix, mixup
+from foveate.data.policy import POLICIES, Augmentation
+from foveate.data.view import generator
+
+RESULTS = Path(__file__).parent / "results"
+BILINEAR = v2.InterpolationMode.BILINEAR
+
+
+def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
+    """Name -> our augmentation and the transform that does the same."""
+    middle, resized, mirror = v2.CenterCrop(size), v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(0.5)
+    padding = size // 8
+    affine = v2.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5, BILINEAR)
+    pca = Augmentation(pca_colour=0.1, pca=PAPER_PCA)
+    strong = v2.Compose(
+        [resized, mirror, v2.TrivialAugmentWide(interpolation=BILINEAR), v2.RandomErasing(0.1, value=0)]
+    )
+    light = v2.Compose([v2.RandomCrop(size, padding=padding, padding_mode="symmetric"), mirror])
+
+    def after_middle(transform: v2.Transform) -> v2.Transform:
+        return v2.Compose([middle, transform])
+
+    return {
+        "nothing": (Augmentation(), middle),
+        "random crop": (Augmentation("random"), v2.RandomCrop(size, padding=padding, padding_mode="symmetric")),
+        "resized crop": (Augmentation("resized"), resized),
+        "mirror": (Augmentation(hflip=1), after_middle(v2.RandomHorizontalFlip(1))),
+        "upside down": (Augmentation(vflip=1), after_middle(v2.RandomVerticalFlip(1))),
+        "rotation": (Augmentation(rotation=15), after_middle(v2.RandomRotation(15, BILINEAR))),
+        "affine": (Augmentation(rotation=15, translate=0.1, scale=0.1, shear=5), after_middle(affine)),
+        "brightness": (Augmentation(brightness=0.4), after_middle(v2.ColorJitter(0.4))),
+        "contrast": (Augmentation(contrast=0.4), after_middle(v2.ColorJitter(0, 0.4))),
+        "saturation": (Augmentation(saturation=0.4), after_middle(v2.ColorJitter(0, 0, 0.4))),
+        "hue": (Augmentation(hue=0.1), after_middle(v2.ColorJitter(0, 0, 0, 0.1))),
+        "all colours": (
+            Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+            after_middle(v2.ColorJitter(0.4, 0.4, 0.4, 0.1)),
+        ),
+        "PCA colour": (pca, None),
+        "TrivialAugment": (Augmentation(auto="trivial"), after_middle(v2.TrivialAugmentWide(interpolation=BILINEAR))),
+        "RandAugment": (Augmentation(auto="rand"), after_middle(v2.RandAugment(interpolation=BILINEAR))),
+        "erasing": (Augmentation(erasing=1), after_middle(v2.RandomErasing(1, value=0))),
+        "light": (POLICIES["light"], light),
+        "standard": (POLICIES["standard"], v2.Compose([resized, mirror])),
+        "standard, rotation, PCA colour": (
+            replace(POLICIES["standard"], rotation=15, pca_colour=0.1, pca=PAPER_PCA),
+            None,
+        ),
+        "strong": (POLICIES["strong"], strong),
+    }
+
+
+def batches(size: int) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """mixup and CutMix of 32 normalised pictures."""
+    batch = torch.rand(32, 3, size, size).contiguous(memory_format=torch.channels_last)
+    targets, rng = torch.eye(10)[torch.arange(32) % 10], np.random.default_rng(0)
+    their_mixup, their_cutmix = v2.MixUp(alpha=0.2), v2.CutMix(alpha=1.0)
+    return {
+        "mixup of a batch": (lambda: mixup(batch, targets, 0.2, rng), lambda: their_mixup(batch, targets)),
+        "CutMix of a batch": (lambda: cutmix(batch, targets, 1.0, rng), lambda: their_cutmix(batch, targets)),
+    }
+
+
+def milliseconds(run: Callable[[int], object], first: int, pictures: int) -> float:
+    begun = time.thread_time()  # of this core: what else runs on the machine counts little
+    for i in range(first, first + pictures):
+        run(i)
+    return 1000 * (time.thread_time() - begun) / pictures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", help="comma-separated; all by default")
+    parser.add_argument("--pictures", type=int, default=50, help="in each repeat")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--out", type=Path, default=RESULTS / "augmentation.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.rand(
+        32, 3, arguments.size, arguments.size
+    )  # batches come and go in training: from then on malloc keeps memory
+
+    coarse = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((341, 256), Image.Resampling.BICUBIC)
+    kept, theirs = np.asarray(image), v2.functional.to_image(image)
+    work: dict[str, tuple[Callable[[int], object], Callable[[int], object] | None]] = {}
+    for name, (ours, peer) in peers(arguments.size).items():
+
+        def look(i: int, ours: Augmentation = ours) -> object:
+            return augment(kept, ours, arguments.size, generator(0, 0, i))
+
+        work[name] = (look, peer and (lambda i, peer=peer: peer(theirs)))
+    for name, (one, other) in batches(arguments.size).items():
+        work[name] = (lambda i, one=one: one(), lambda i, other=other: other())
+    work["random numbers"] = (lambda i: generator(0, 0, i), None)
+    chosen = arguments.parts.split(",") if arguments.parts else list(work)
+
+    results = {}
+    for name in chosen:
+        times: dict[str, list[float]] = {"foveate": [], "torchvision": []}
+        contenders = [(who, run) for who, run in zip(times, work[name], strict=True) if run]
+        for _, run in contenders:
+            run(0)
+        for repeat in range(arguments.repeats):
+            for who, run in contenders:
+                times[who].append(milliseconds(run, repeat * arguments.pictures, arguments.pictures))
+        medians = {who: round(statistics.median(t), 4) for who, t in times.items() if t}
+        ratio = round(medians["torchvision"] / medians["foveate"], 2) if "torchvision" in medians else None
+        results[name] = {"milliseconds": medians, "times_faster": ratio}
+        shown = "  ".join(f"{who} {ms:7.3f} ms" for who, ms in medians.items())
+        print(f"{name:32}{shown}" + (f"  x{ratio}" if ratio else ""), file=sys.stderr, flush=True)
+
+    report = {
+        "benchmark": "augmentation",
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "versions": {name: version(name) for name in ("foveate", "torch", "torchvision", "numpy", "pillow")},
+        "threads": 1,
+        "size": arguments.size,
+        "pictures": arguments.pictures,
+        "repeats": arguments.repeats,
+        "results": results,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Photos to batches of 224 x 224 pixels: Foveate's loader beside torchvision's, epoch by epoch.
+
+    python benchmarks/loading.py DATA [--contenders torchvision,ram,disk,off] [--repeats 5] [--epochs 4] [--workers 2]
+
+  torchvision  ImageFolder, RandomResizedCrop + flip + ToTensor + Normalize, DataLoader with persistent worker processes
+  ram          TrainingBatches with policy "standard" (the same crop and flip), pixels kept in memory
+  disk         the same, pixels kept in the cache folder
+  off          the same, nothing kept
+
+All give shuffled batches of normalised float32, normalising included. DATA has a train folder. Every contender is a
+process of its own; contenders take turns within a repeat. The first epoch begins when the loader is made, from files
+that the system has read before; `later` is the median of the others. Images a second; ratios are to torchvision's epoch
+of the same kind. CPU seconds are those of the process and its workers, over all epochs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+CONTENDERS = ("torchvision", "ram", "disk", "off")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def torchvision_epochs(data: Path, arguments: argparse.Namespace) -> list[float]:
+    """Seconds of each epoch."""
+    import torch
+    from torchvision import datasets, transforms
+
+    torch.empty(1).normal_()  # what a first use costs is not the loader's
+    begun = time.perf_counter()
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    pictures = datasets.ImageFolder(data / "train", transform)
+    loader = torch.utils.data.DataLoader(
+        pictures, arguments.batch, shuffle=True, num_workers=arguments.workers, persistent_workers=True
+    )
+    seconds = []
+    for _ in range(arguments.epochs):
+        n = sum(len(labels) for _, labels in loader)
+        assert n == len(pictures)
+        seconds.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    return seconds
+
+
+def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> list[float]:
+    import numpy as np
+    import torch
+
+    from foveate.data.batches import TrainingBatches, normalise
+    from foveate.data.dataset import load_dataset
+    from foveate.data.policy import POLICIES
+    from foveate.data.preprocess import Preprocess
+
+    torch.empty(1).normal_()
+    begun = time.perf_counter()
+    dataset = load_dataset(data)
+    rows = np.flatnonzero([split == "train" for split in dataset.splits])
+    preprocess = Preprocess(224, 224, interpolation="bilinear", mean=MEAN, std=STD)
+    batches = TrainingBatches(
+        dataset, rows, preprocess, POLICIES["standard"], arguments.batch, threads=arguments.workers, cache=cache
+    )
+    seconds = []
+    used: dict[int, torch.Tensor] = {}
+    for epoch in range(arguments.epochs):
+        n = 0
+        for batch in batches.epoch(epoch):
+            n += len(batch.targets)
+            used[len(batch.targets)] = normalise(batch.pixels, preprocess, used.get(len(batch.targets)))
+        assert n == len(rows)
+        seconds.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    return seconds
+
+
+def cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def run_one(contender: str, arguments: argparse.Namespace) -> dict[str, object]:
+    """In a process of its own."""
+    import gc
+
+    before = cpu_seconds()
+    if contender == "torchvision":
+        seconds = torchvision_epochs(arguments.data, arguments)
+        gc.collect()  # ends the workers, whose seconds count from then on
+    else:
+        seconds = foveate_epochs(arguments.data, arguments, contender)
+    return {"epochs": seconds, "cpu": cpu_seconds() - before}
+
+
+def measure(contender: str, arguments: argparse.Namespace, n: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, __file__, str(arguments.data), "--only", contender, "--batch", str(arguments.batch)]
+        command += ["--epochs", str(arguments.epochs), "--workers", str(arguments.workers)]
+        environment = os.environ | {"FOVEATE_CACHE": cache}
+        done = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+        shutil.rmtree(cache, ignore_errors=True)
+        Path(cache).mkdir()
+    first, *later = (n / s for s in done["epochs"])
+    return {
+        "first": round(first, 1),
+        "later": round(statistics.median(later), 1),
+        "cpu_ms": round(1000 * done["cpu"] / n / len(done["epochs"]), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=RESULTS / "loading.json")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.epochs < 2:
+        parser.error("a later epoch needs --epochs of at least 2")
+    if arguments.only:
+        print(json.dumps(run_one(arguments.only, arguments)))
+        return
+
+    files = [file for file in (arguments.data / "train").glob("*/*") if file.is_file()]
+    for file in files:
+        file.read_bytes()  # into the system's memory
+    chosen = arguments.contenders.split(",")
+    seen: dict[str, list[dict[str, float]]] = {contender: [] for contender in chosen}
+    for repeat in range(arguments.repeats):
+        for contender in chosen:
+            seen[contender].append(measure(contender, arguments, len(files)))
+            print(f"{repeat + 1}/{arguments.repeats}  {contender:12}", seen[contender][-1], file=sys.stderr, flush=True)
+
+    medians = {
+        c: {key: statistics.median(r[key] for r in results) for key in results[0]} for c, results in seen.items()
+    }
+    report = {
+        "benchmark": "loading",
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "versions": {name: version(name) for name in ("foveate", "torch", "torchvision", "pillow")},
+        "pictures": len(files),
+        "batch": arguments.batch,
+        "workers": arguments.workers,
+        "results": {
+            c: {
+                "median_images_per_second": medians[c],
+                "images_per_second": seen[c],
+                "ratio_to_torchvision": {
+                    key: round(medians[c][key] / medians["torchvision"][key], 2) for key in ("first", "later")
+                }
+                if "torchvision" in medians
+                else None,
+            }
+            for c in chosen
+        },
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    for c, result in report["results"].items():
+        rates, ratios = result["median_images_per_second"], result["ratio_to_torchvision"] or {}
+        print(
+            f"{c:12} first {rates['first']:7.0f}/s  x{ratios.get('first')}   later {rates['later']:7.0f}/s ",
+            f"x{ratios.get('later')}   {rates['cpu_ms']:.2f} ms of CPU a picture",
+        )
+
+
+def cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+if __name__ == "__main__":
+    main()

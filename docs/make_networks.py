@@ -1,0 +1,148 @@
+"""Write docs/networks/: a page and a picture per paper, from the papers' files themselves.
+
+    python docs/make_networks.py
+
+A test runs `pages()` and compares, so the pages cannot say what the files do not.
+"""
+
+import inspect
+import re
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from foveate.catalogue import CATALOGUE, Entry
+from foveate.models import MODELS
+from foveate.models.diagram import draw
+from foveate.models.paper import Paper, read_paper
+from foveate.models.summary import summarise, summarise_stages
+from foveate.weights import WEIGHTS
+
+FOLDER = Path(__file__).parent / "networks"
+FACES = {  # the network that stands for its paper on the page; elsewhere the first of the file
+    "alexnet": "alexnet_one_tower",
+    "googlenet": "googlenet_2014",
+    "lenet": "lenet5",
+    "resnet": "resnet50",
+    "shufflenet_v2": "shufflenet_v2_x1_0",
+    "vgg": "vgg16",
+    "mobilenet_v3": "mobilenet_v3_large",
+}
+
+
+def papers() -> dict[str, list[str]]:
+    """The networks of each file, in the order of MODELS."""
+    return {file: list(names) for file, names in groupby(MODELS, key=lambda name: home(name))}
+
+
+def home(name: str) -> str:
+    module = inspect.getmodule(MODELS[name])
+    assert module is not None
+    return module.__name__.rpartition(".")[2]
+
+
+def shapeless(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return MODELS[name]()
+
+
+def pages() -> dict[str, str]:
+    """File name -> text, of everything in docs/networks/."""
+    found = {"index.md": index()}
+    for file, names in papers().items():
+        face = FACES.get(file, names[0])
+        found[f"{file}.svg"] = draw(shapeless(face), title=face) + "\n"
+        found[f"{file}.md"] = page(file, names, face)
+    return found
+
+
+def index() -> str:
+    lines = ["# The networks", "", "One paper a file, one page a paper, in the order of their history.", ""]
+    lines += ["| year | paper | networks | file |", "|---|---|---|---|"]
+    for file, names in papers().items():
+        paper = read_paper(MODELS[names[0]])
+        title, _, what = paper.title.partition(": ")
+        listed = ", ".join(f"`{name}`" for name in names)
+        lines.append(f"| {paper.year} | [{title}]({file}.md): {what.rstrip('.')} | {listed} | {source(file)} |")
+    return "\n".join(
+        [*lines, "", "`foveate models` lists them with their figures; `foveate models NAME` shows one.", ""]
+    )
+
+
+def source(file: str) -> str:
+    return f"[`models/{file}.py`](../../foveate/models/{file}.py)"
+
+
+def page(file: str, names: list[str], face: str) -> str:
+    paper = read_paper(MODELS[face])
+    entries = [CATALOGUE[name] for name in names]
+    parts = [
+        f"# {paper.title.rstrip('.')}",
+        f"{paper.reference}\n\nIn {source(file)}.",
+        f"## The idea\n\n{paper.idea}",
+        f"## The network\n\n![{face}]({file}.svg)\n\n{stages_table(face)}",
+        f"## What there is\n\n{variants_table(entries)}",
+        f"## Differences from the paper\n\n{differences(paper)}",
+        f"## How to use it\n\n{usage(names, entries)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def stages_table(name: str) -> str:
+    summary = summarise(shapeless(name))
+    size = "x".join(str(n) for n in summary.size)
+    lines = [f"`{name}`, a picture of {size}, {summary.depth} layers deep (convolutions and linear layers).", ""]
+    lines += ["| stage | output | parameters | MACs | receptive field | stride |", "|---|---|---|---|---|---|"]
+    for stage in summarise_stages(shapeless(name), summary):
+        shape = " x ".join(str(n) for n in stage.shape)
+        field = "the whole picture" if stage.field is None else " x ".join(str(n) for n in dict.fromkeys(stage.field))
+        stride = "" if stage.stride is None else " x ".join(str(n) for n in dict.fromkeys(stage.stride))
+        lines.append(f"| {stage.name} | {shape} | {stage.parameters:,} | {stage.macs:,} | {field} | {stride} |")
+    return "\n".join(lines)
+
+
+def variants_table(entries: list[Entry]) -> str:
+    lines = ["| network | parameters | G MACs | pixels | published weights |", "|---|---|---|---|---|"]
+    for entry in entries:
+        sets = [w for w in WEIGHTS.values() if w.network == entry.name]
+        listed = ", ".join(f"`{w.key}` top-1 {w.accuracy} %" for w in sets) or "none"
+        row = f"| `{entry.name}` | {entry.parameters:,} | {entry.macs / 1e9:.3f} | {entry.input_size} | {listed} |"
+        lines.append(row)
+    return "\n".join([*lines, "", "Parameters as built, with auxiliary classifiers where there are any."])
+
+
+def differences(paper: Paper) -> str:
+    lines = [f"- **{code}** {text}" if code else f"\n{text}\n" for code, text in paper.differences]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def usage(names: list[str], entries: list[Entry]) -> str:
+    smallest = min(entries, key=lambda entry: entry.parameters)
+    channels = 1 if smallest.name.startswith("lenet") else 3
+    shape = f"{channels}, {smallest.input_size}, {smallest.input_size}"
+    blocks = [
+        "```python\nimport torch\n\nimport foveate\n",
+        f'network = foveate.build("{smallest.name}", num_classes=7)',
+        f"x = torch.zeros(2, {shape})",
+        "network.eval()(x).shape  # (2, 7): logits",
+        "network.embed(x).shape  # what the head reads",
+        "[m.shape for m in network.stages(x)]  # the map at the end of each stage\n```",
+    ]
+    text = "\n".join(blocks)
+    published = [w for w in WEIGHTS.values() if w.network in names]
+    if published:
+        name = published[0].network
+        text += (
+            f'\n\nWith its published weights: `foveate.build("{name}", weights="imagenet")`; as a backbone on your own'
+        )
+        text += f" photos: `foveate train PHOTOS --model {name}`."
+    return text
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+        print(name)

@@ -1,0 +1,288 @@
+"""foveate data preview"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import typer
+
+from foveate.cli import augmentation as options
+from foveate.cli.console import JSON_HELP, clean, print_json, say
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+    from foveate.data.assembly import Batch
+    from foveate.data.dataset import Dataset
+    from foveate.data.policy import Augmentation
+    from foveate.data.preprocess import Preprocess
+
+GAP, MARGIN = 4, 16  # pixels
+LEAST_CELL = 96  # pixels a side; smaller pictures are shown larger, by whole pixels
+INK, PAPER, FAINT = (32, 32, 32), (255, 255, 255), (110, 110, 110)
+FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "msyh.ttc", "Arial Unicode.ttf", "wqy-microhei.ttc")
+
+
+def preview(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(help="A folder of pictures, a CSV, or a built-in set.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
+    augment: options.Policy = None,
+    hflip: options.Hflip = None,
+    vflip: options.Vflip = None,
+    crop: options.Crop = None,
+    padding: options.Padding = None,
+    crop_area: options.CropArea = None,
+    crop_ratio: options.CropRatio = None,
+    rotation: options.Rotation = None,
+    translate: options.Translate = None,
+    scale: options.Scale = None,
+    shear: options.Shear = None,
+    brightness: options.Brightness = None,
+    contrast: options.Contrast = None,
+    saturation: options.Saturation = None,
+    hue: options.Hue = None,
+    pca_colour: options.PcaColour = None,
+    pca_from: options.PcaFrom = None,
+    auto: options.Auto = None,
+    magnitude: options.Magnitude = None,
+    erasing: options.Erasing = None,
+    mixup: options.Mixup = None,
+    cutmix: options.Cutmix = None,
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels of what the network reads.")] = 224,
+    channels: Annotated[Literal["1", "3"], typer.Option(help="Grey or colour.")] = "3",
+    rows: Annotated[int, typer.Option(min=1, max=40, help="Pictures, of different classes.")] = 6,
+    columns: Annotated[int, typer.Option(min=1, max=40, help="Variants of each, one an epoch.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="As in training; it also chooses the pictures.")] = 0,
+    epoch: Annotated[int, typer.Option(min=0, help="The first one shown.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Draw what training will see: each picture as evaluation sees it, beside its variants of the first epochs."""
+    from foveate.data.dataset import load_dataset
+    from foveate.data.policy import POLICIES, describe, resolve
+    from foveate.data.preprocess import Preprocess
+    from foveate.errors import UsageError
+    from foveate.storage import replacing
+
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"'{out}' must end in .png")
+    dataset = load_dataset(data)
+    n = int(channels)
+    preprocess = Preprocess(scale_for(size), size, channels=n, mean=(0.5,) * n, std=(0.5,) * n)
+    choice = resolve(dataset, size, n, augment, options.given_parts(context))
+    augmentation = fitted(choice.augmentation, dataset, preprocess)
+    shown = show(dataset, augmentation, preprocess, rows, range(epoch, epoch + columns), seed)
+    changed = "" if choice.augmentation == POLICIES[choice.policy] else ", with changes"
+    footer = [f"policy {choice.policy}{changed}: {', '.join(describe(augmentation))}; seed {seed}"]
+    footer += [f"note  {reason}" for reason in choice.reasons]
+    grid = draw_grid(shown, [f"epoch {e}" for e in range(epoch, epoch + columns)], footer)
+    with replacing(out) as temporary:
+        grid.save(temporary, format="PNG")
+    if as_json:
+        print_json(
+            {
+                "file": str(out),
+                "policy": choice.policy,
+                "reasons": list(choice.reasons),
+                "augmentation": augmentation.to_dict(),
+                "pictures": [row.file for row in shown if row.file],
+            }
+        )
+        return
+    for line in footer:
+        say(line)
+    say(f"grid  {out}   ({grid.width}x{grid.height})")
+
+
+class Row(NamedTuple):
+    """One line of the grid: `cells` are (H, W, C), uint8; the mixed line has no original, no file, and captions."""
+
+    name: str
+    file: str
+    original: Any
+    cells: list[Any]
+    captions: list[str]
+
+
+def scale_for(size: int) -> int:
+    """The shorter side to which evaluation resizes for networks of this input: 256 for 224, as published ones do."""
+    from foveate.data.policy import SMALL
+
+    return size if size <= SMALL else round(size * 256 / 224)
+
+
+def fitted(augmentation: "Augmentation", dataset: "Dataset", preprocess: "Preprocess") -> "Augmentation":
+    """With the colours' components of the training pictures, where they are asked for."""
+    from foveate.data.augment import with_pca
+    from foveate.data.loader import cores
+
+    return with_pca(augmentation, dataset, training_rows(dataset), preprocess, cores())
+
+
+def training_rows(dataset: "Dataset") -> Any:
+    import numpy as np
+
+    from foveate.errors import DataError
+
+    rows = np.flatnonzero([split == "train" for split in dataset.splits])
+    if not len(rows):
+        raise DataError(f"'{dataset.name}' has no training pictures")
+    return rows
+
+
+def show(
+    dataset: "Dataset", augmentation: "Augmentation", preprocess: "Preprocess", rows: int, epochs: range, seed: int
+) -> list[Row]:
+    """Pictures of different classes with their variants, and at the end those that mixup or CutMix makes of them."""
+    import numpy as np
+
+    from foveate.data.batches import TrainingBatches
+    from foveate.data.image import load_image
+    from foveate.errors import DataError, ImageError
+
+    originals: dict[int, Any] = {}
+    for row in candidates(dataset, seed):
+        try:
+            image = load_image(dataset.read(row), dataset.files[row], preprocess.resize)
+        except ImageError:
+            continue
+        originals[row] = preprocess.pixels(image)
+        if len(originals) == rows:
+            break
+    if not originals:
+        raise DataError(f"none of the training pictures of '{dataset.name}' can be read")
+
+    def batches(augmentation: "Augmentation") -> "Iterator[Batch]":
+        """One an epoch, of all the pictures, by the code that training runs."""
+        made = TrainingBatches(dataset, np.array(list(originals)), preprocess, augmentation, len(originals), seed)
+        for e in epochs:
+            yield from made.epoch(e)
+
+    looks: dict[int, list[Any]] = {row: [] for row in originals}
+    for batch in batches(replace(augmentation, mixup=0.0, cutmix=0.0)):
+        for row, pixels in zip(batch.rows, batch.pixels, strict=True):
+            looks[int(row)].append(pixels.permute(1, 2, 0).numpy())
+    names = [dataset.classes[label] for label in dataset.labels[list(originals)]]
+    shown = [
+        Row(name, dataset.files[row], original, looks[row], [])
+        for name, (row, original) in zip(names, originals.items(), strict=True)
+    ]
+    if augmentation.mixup or augmentation.cutmix:
+        shown.append(mixed(list(batches(augmentation)), dataset.classes))
+    return shown
+
+
+def candidates(dataset: "Dataset", seed: int) -> Iterator[int]:
+    """Training pictures in random order, in turn from classes that are spread over all."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(training_rows(dataset))
+    waiting = [list(rows[dataset.labels[rows] == c]) for c in range(len(dataset.classes))]
+    while any(waiting):
+        for queue in waiting:
+            if queue:
+                yield int(queue.pop())
+
+
+def mixed(batches: "list[Batch]", classes: tuple[str, ...]) -> Row:
+    """The line of mixed pictures: of each batch the one that is mixed most evenly."""
+    cells, captions = [], []
+    for batch in batches:
+        most = int(batch.targets.max(dim=1).values.argmin())
+        parts = sorted(
+            ((float(share), c) for c, share in enumerate(batch.targets[most]) if share >= 0.005), reverse=True
+        )
+        cells.append(batch.pixels[most].permute(1, 2, 0).numpy())
+        captions.append(" + ".join(f"{100 * share:.0f} % {classes[c]}" for share, c in parts))
+    return Row("mixed", "", None, cells, captions)
+
+
+def draw_grid(rows: list[Row], titles: list[str], footer: list[str]) -> "Image.Image":
+    """Originals left, variants right, names before them, the policy below."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    side = rows[0].cells[0].shape[0]
+    zoom = -(-LEAST_CELL // side)
+    cell = side * zoom
+    size = max(13, min(20, cell // 12))
+    names = [clean(row.name) for row in rows]
+    name_width = min(220, max(int(font_for(name, size).getlength(name)) for name in names))
+    left, top, line = MARGIN + name_width + 2 * GAP, MARGIN + 2 * size, size + 6
+    width = left + (cell + GAP) * (1 + len(titles)) + 2 * GAP + MARGIN
+    wrapped = [part for text in footer for part in wrap(clean(text), width - 2 * MARGIN, size)]
+    captions = line if any(row.captions for row in rows) else 0
+    height = top + (cell + GAP) * len(rows) + captions + GAP + line * len(wrapped) + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+
+    def write(x: int, y: int, text: str, room: int, colour: tuple[int, int, int] = INK) -> None:
+        text = shorten(text, room, size)
+        pen.text((x, y), text, colour, font_for(text, size))
+
+    xs = [left + (cell + GAP) * i + (2 * GAP if i else 0) for i in range(1 + len(titles))]
+    for x, title in zip(xs, ["original", *titles], strict=True):
+        write(x, MARGIN, title, cell, FAINT)
+    y = top
+    for row, name in zip(rows, names, strict=True):
+        write(MARGIN, y + cell // 2 - size // 2, name, name_width)
+        for x, pixels in zip(xs, [row.original, *row.cells], strict=True):
+            if pixels is not None:
+                rgb = np.broadcast_to(pixels, (side, side, 3)).repeat(zoom, axis=0).repeat(zoom, axis=1)
+                sheet.paste(Image.fromarray(rgb), (x, y))
+        for x, caption in zip(xs[1:], row.captions, strict=False):
+            write(x, y + cell + 2, clean(caption), cell, FAINT)
+        y += cell + GAP
+    y += captions + GAP
+    for text in wrapped:
+        write(MARGIN, y, text, width)
+        y += line
+    return sheet
+
+
+def font_for(text: str, size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
+    """Pillow's own font, or one of the system's that has all the letters, if there is one."""
+    from PIL import ImageFont
+
+    own = ImageFont.load_default(size)
+    if isinstance(own, ImageFont.ImageFont) or has_letters(own, text):
+        return own
+    for name in FONTS:
+        try:
+            font = ImageFont.truetype(name, size)
+        except OSError:
+            continue
+        if has_letters(font, text):
+            return font
+    return own
+
+
+def has_letters(font: "ImageFont.FreeTypeFont", text: str) -> bool:
+    """Whether no letter of the text looks like one that no font has."""
+    absent = bytes(font.getmask("\U0010ffff"))
+    return not any(bytes(font.getmask(letter)) == absent for letter in set(text) if not letter.isspace())
+
+
+def shorten(text: str, room: int, size: int) -> str:
+    """As much of the text as fits, with an ellipsis."""
+    font = font_for(text, size)
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "...") > room:
+        text = text[:-1]
+    return text + "..."
+
+
+def wrap(text: str, room: int, size: int) -> list[str]:
+    """Lines that fit, broken at spaces."""
+    lines = [""]
+    font = font_for(text, size)
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > room and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

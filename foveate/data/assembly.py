@@ -1,0 +1,122 @@
+"""From plans to batches: threads fill them ahead of the reader, in bounded memory."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from foveate.data.dataset import Dataset
+from foveate.data.loader import AHEAD_BYTES, work_ahead
+from foveate.data.pixels import Pixels
+from foveate.data.plan import Plan, Rows, mixed
+
+AHEAD = 2  # batches that threads may be ahead of the reader
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one rank reads in one step.
+
+    Args:
+        pixels: (N, C, H, W), uint8, in the memory format channels_last.
+        targets: (N,), int64; or (N, classes), float32, where pictures are mixed.
+        rows: (N,), of the dataset.
+        names: of the files, for messages.
+        number: of the batch in its epoch, from 0.
+        total: pictures of the batch on all ranks together.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    rows: Rows
+    names: tuple[str, ...]
+    number: int
+    total: int
+
+
+class Unfinished:
+    """A batch whose pictures are still on their way. The thread that brings the last one mixes them."""
+
+    def __init__(self, plan: Plan, size: int, channels: int):
+        self.plan = plan
+        self.pixels = np.empty((len(plan.rows), size, size, channels), np.uint8)
+        self.missing = len(plan.rows)
+        self.unread = len(plan.rows)
+        self.lock = threading.Lock()
+
+    def put(self, place: int, pixels: Pixels) -> None:
+        self.pixels[place] = pixels
+        with self.lock:
+            self.missing -= 1
+            complete = self.missing == 0
+        if complete:
+            self.pixels = mixed(self.pixels, self.plan)
+
+
+class Task(NamedTuple):
+    """A place in a batch, to be filled with a picture."""
+
+    batch: Unfinished
+    place: int
+
+
+def assemble(
+    plans: Iterable[Plan],
+    size: int,
+    channels: int,
+    look: Callable[[Plan, int], Pixels],
+    dataset: Dataset,
+    threads: int,
+    limit: float,
+) -> Iterator[Batch]:
+    """Let threads fill batches with what `look` gives, AHEAD of the reader; all together are bounded by AHEAD_BYTES."""
+    plans = iter(plans)
+    first = next(plans, None)
+    if first is None:
+        return
+    waiting: deque[Unfinished] = deque()
+
+    def tasks() -> Iterator[Task]:
+        for plan in chain([first], plans):
+            waiting.append(Unfinished(plan, size, channels))
+            yield from (Task(waiting[-1], place) for place in range(len(plan.rows)))
+
+    def name(task: Task) -> str:
+        return dataset.files[task.batch.plan.rows[task.place]]
+
+    def fill(task: Task) -> None:
+        task.batch.put(task.place, look(task.batch.plan, task.place))
+
+    ahead = max(2 * threads, min(AHEAD * len(first.rows), AHEAD_BYTES // (size * size * channels)))
+    with closing(work_ahead(tasks(), fill, name, threads, ahead, limit, alone)) as pictures:
+        for _ in pictures:
+            waiting[0].unread -= 1
+            if waiting[0].unread == 0:
+                plan, pixels = waiting[0].plan, waiting.popleft().pixels
+                rows = plan.rows[: plan.own]
+                names = tuple(dataset.files[row] for row in rows)
+                yield Batch(
+                    torch.from_numpy(pixels).permute(0, 3, 1, 2), plan.targets, rows, names, plan.number, plan.total
+                )
+
+
+@cache
+def openmp() -> ThreadpoolController:
+    """Says how many threads share one tensor operation. OpenMP holds that number for each thread that asks, while
+    `torch.set_num_threads` would change it for the training too."""
+    return ThreadpoolController().select(user_api="openmp")
+
+
+def alone() -> object:
+    """Keep the tensor arithmetic of the calling thread in that thread: there is one for each core already."""
+    torch.get_num_threads()  # torch sets the number when a thread first asks, and then no more
+    return openmp().limit(limits=1)

@@ -1,0 +1,223 @@
+"""Batches of pictures for training and for validation.
+
+    rows ── order of the epoch ──> batches ── this rank's part ──> [kept pixels ── augment] in threads ── mix ──> Batch
+
+What is seen depends on (seed, epoch) alone: the order is drawn from them, and each picture's and each batch's random
+numbers from them and its own number. Threads, ranks, caches and the batch at which an epoch begins change nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveate.data.assembly import Batch, assemble, openmp
+from foveate.data.augment import augment
+from foveate.data.dataset import Dataset
+from foveate.data.loader import LIMIT, cores
+from foveate.data.pixels import CacheKind, Pixels, open_cache
+from foveate.data.plan import Plan, Rows, draw_order, draw_plan, part
+from foveate.data.policy import Augmentation
+from foveate.data.preprocess import Preprocess
+from foveate.data.source import Source, for_evaluation, for_training, scaled
+from foveate.data.view import generator
+from foveate.errors import UsageError
+
+HEADROOM, SLACK = 9 / 7, 1.5  # how much larger than the input pictures are kept, see TrainingBatches
+
+
+class TrainingBatches:
+    """Augmented batches, epoch after epoch.
+
+    Pictures are kept with HEADROOM for crop "resized": for an input of 224 pixels the shorter side has 288. The average
+    crop, 54 % of the area, of a photo of 3:4 has then 244 x 244 pixels, a few more than the network reads; smaller ones
+    are enlarged. A photo less than SLACK times as large stays as it is: scaling would save little and blur it. The
+    other crops keep the picture's scale, and that is evaluation's.
+
+    An epoch has ceil(pictures / batch_size) batches that differ by at most one picture, so there is no small last one,
+    on which batch-norm would fail. A rank reads a contiguous part of each; the parts differ by at most one. A partner
+    for mixup or CutMix may be in another rank's part: then both ranks make it.
+
+    Args:
+        dataset: where the pictures are.
+        rows: the training pictures.
+        preprocess: of the run: channels, scale and interpolation.
+        augmentation: after `with_pca`.
+        batch_size: pictures a step, on all ranks together.
+        seed: not negative.
+        threads: that decode and augment; all cores by default.
+        cache: of decoded pixels, "off", "ram" or "disk".
+        cache_bytes: its limit.
+        rank, world: this process, and how many there are.
+        sampling: "all" gives each picture once an epoch; "balanced" as many in all, each class equally often, so the
+            pictures of small classes several times.
+        size: side of the square in pixels; or a function of the epoch, for progressive resizing, which gives at most
+            the side that `preprocess` crops. That side by default.
+        limit: seconds to wait for one file.
+
+    Raises:
+        UsageError: no pictures; a number out of its range; batches that have not a picture for each rank.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rows: Rows,
+        preprocess: Preprocess,
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int = 0,
+        threads: int | None = None,
+        cache: CacheKind = "ram",
+        cache_bytes: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        sampling: Literal["all", "balanced"] = "all",
+        size: int | Callable[[int], int] | None = None,
+        limit: float = LIMIT,
+    ):
+        self.rows = checked(rows, batch_size, threads, rank, world)
+        if sampling not in ("all", "balanced"):
+            raise UsageError(f"no sampling is called {sampling!r}; expected all or balanced")
+        if seed < 0:
+            raise UsageError(f"a seed is not negative, got {seed}")
+        self.steps = -(-len(rows) // batch_size)
+        if len(rows) // self.steps < world:
+            raise UsageError(f"a batch of {len(rows) // self.steps} pictures cannot be shared by {world} processes")
+        self.dataset, self.preprocess, self.augmentation, self.seed = dataset, preprocess, augmentation, seed
+        self.threads, self.rank, self.world, self.sampling = threads or cores(), rank, world, sampling
+        self.size, self.limit = size, limit
+        self.largest = size if isinstance(size, int) else preprocess.crop
+        if self.largest < 1:
+            raise UsageError(f"a picture has at least 1 pixel a side, not {self.largest}")
+        self.resized = augmentation.crop == "resized"
+        if self.resized:
+            rule = for_training(preprocess, round(HEADROOM * self.largest), SLACK)
+        else:
+            rule = for_training(preprocess, self.scale(self.largest))
+        self.cache = open_cache(cache, rule.identity, cache_bytes)
+        self.source = Source(dataset, rule, self.cache)
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self.steps
+
+    def scale(self, size: int) -> int:
+        """The picture's shorter side as evaluation scales it for an input of `size`."""
+        return round(self.preprocess.resize * size / self.preprocess.crop)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, both counted from 0; those before `start` are passed over without reading a file.
+
+        Raises:
+            UsageError: the epoch's size is larger than the pictures are kept for.
+            ImageError: a picture cannot be read or decoded, has changed, or does not come in time; it names the file.
+        """
+        size = self.size(number) if callable(self.size) else self.largest
+        if not 1 <= size <= self.largest:
+            raise UsageError(f"epoch {number} has pictures of {size} pixels a side; expected 1 to {self.largest}")
+        order = draw_order(self.dataset, self.rows, self.sampling, self.seed, number)
+        plans = (
+            draw_plan(
+                self.dataset, order, self.augmentation, size, self.seed, number, i, self.steps, self.rank, self.world
+            )
+            for i in range(start, self.steps)
+        )
+
+        def look(plan: Plan, place: int) -> Pixels:
+            pixels = self.source.pixels(int(plan.rows[place]))
+            if not self.resized and min(pixels.shape[:2]) != self.scale(size):
+                pixels = scaled(pixels, self.scale(size), self.preprocess.interpolation)
+            rng = generator(self.seed, number, int(plan.samples[place]))
+            return augment(pixels, self.augmentation, size, rng).permute(1, 2, 0).numpy()
+
+        return assemble(plans, size, self.preprocess.channels, look, self.dataset, self.threads, self.limit)
+
+
+class EvaluationBatches:
+    """The pictures in order, each the very tensor that prediction makes of it (`loader.decode`).
+
+    Args:
+        dataset: where the pictures are.
+        rows: which, in which order. A rank reads a contiguous part of them; the parts differ by at most one.
+        preprocess: of the run.
+        batch_size: pictures a batch of this rank; the last one may have fewer.
+        threads, cache, cache_bytes, rank, world, limit: as for TrainingBatches.
+
+    Raises:
+        UsageError: no pictures; a number out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rows: Rows,
+        preprocess: Preprocess,
+        batch_size: int,
+        threads: int | None = None,
+        cache: CacheKind = "off",
+        cache_bytes: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        limit: float = LIMIT,
+    ):
+        rows = checked(rows, batch_size, threads, rank, world)
+        self.rows = rows[part(len(rows), world, rank)]
+        self.dataset, self.preprocess, self.batch_size = dataset, preprocess, batch_size
+        self.threads, self.limit = threads or cores(), limit
+        rule = for_evaluation(preprocess)
+        self.cache = open_cache(cache, rule.identity, cache_bytes)
+        self.source = Source(dataset, rule, self.cache)
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises ImageError as `TrainingBatches.epoch` does."""
+
+        def plan(number: int) -> Plan:
+            rows = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
+            return Plan(number, len(rows), len(rows), rows, rows, torch.from_numpy(self.dataset.labels[rows]))
+
+        def look(plan: Plan, place: int) -> Pixels:
+            return self.source.pixels(int(plan.rows[place]))
+
+        plans = map(plan, range(len(self)))
+        shape = self.preprocess.crop, self.preprocess.channels
+        return assemble(plans, *shape, look, self.dataset, self.threads, self.limit)
+
+
+def checked(rows: Rows, batch_size: int, threads: int | None, rank: int, world: int) -> Rows:
+    """The rows as an array, or a UsageError."""
+    if len(rows) == 0:
+        raise UsageError("there are no pictures to make batches of")
+    for what, n in (("batch", batch_size), ("number of threads", 1 if threads is None else threads), ("world", world)):
+        if n < 1:
+            raise UsageError(f"a {what} is at least 1, got {n}")
+    if not 0 <= rank < world:
+        raise UsageError(f"rank {rank} is none of {world} processes")
+    return np.asarray(rows, np.int64)
+
+
+def normalise(pixels: Tensor, preprocess: Preprocess, out: Tensor | None = None) -> Tensor:
+    """(N, C, H, W), uint8 -> float32, bit for bit as `Preprocess.normalise`, in channels_last, where the pixels are.
+
+    On a CPU fresh memory costs more than the arithmetic: `out`, a result that is no longer needed, is written over. And
+    threads that share an operation wait for each other while the cores are busy with the next batch: it is done in one.
+    """
+    n, channels, height, width = pixels.shape
+    white, mean, std = (
+        torch.tensor(row, dtype=torch.float32, device=pixels.device).repeat(width)  # whole rows: long inner loops
+        for row in ([255.0] * channels, preprocess.mean, preprocess.std)
+    )
+    if out is None:
+        out = torch.empty((n, height, width, channels), device=pixels.device).permute(0, 3, 1, 2)
+    source = pixels.permute(0, 2, 3, 1).reshape(n * height, width * channels)
+    target = out.permute(0, 2, 3, 1).view(n * height, width * channels)
+    piece = height if pixels.device.type == "cpu" else n * height  # a picture stays in a core's own cache
+    with openmp().limit(limits=1):
+        for i in range(0, n * height, piece):
+            target[i : i + piece].copy_(source[i : i + piece]).div_(white).sub_(mean).div_(std)
+    return out

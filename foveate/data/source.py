@@ -1,0 +1,106 @@
+"""Where the pixels of a dataset's rows come from: a cache if they are known, else their file.
+
+    row ── cache: known? ── yes ──> pixels (H, W, C), uint8
+                  └─ no ──> read ── digest ── decode by a rule ── keep ──> pixels
+
+There are two rules. Evaluation keeps the square that prediction sees; training keeps the whole picture, scaled down,
+from which every epoch cuts something else.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+from foveate.data.dataset import Dataset
+from foveate.data.image import DECODER, load_image
+from foveate.data.loader import decode
+from foveate.data.pixels import PixelCache, Pixels
+from foveate.data.preprocess import Preprocess
+from foveate.errors import ImageError
+
+RULES = 1  # part of every kept picture's key: raise it when `for_training` or `scaled` changes
+
+
+class Rule(NamedTuple):
+    """How pixels are made of a picture's bytes, and everything that decides what they are."""
+
+    make: Callable[[bytes, str], Pixels]
+    identity: dict[str, object]
+
+
+def for_evaluation(preprocess: Preprocess) -> Rule:
+    """The picture as prediction sees it."""
+    return Rule(
+        lambda data, name: decode(data, name, preprocess),
+        {"view": "evaluation", "preprocess": preprocess.to_dict(), "decoder": DECODER},
+    )
+
+
+def for_training(preprocess: Preprocess, short_side: int, slack: float = 1) -> Rule:
+    """The whole picture, its shorter side brought down to `short_side` if it is more than `slack` times that."""
+
+    def make(data: bytes, name: str) -> Pixels:
+        image = load_image(data, name, short_side=short_side)
+        if preprocess.channels == 1:
+            image = image.convert("L")
+        pixels = np.array(image).reshape(image.height, image.width, preprocess.channels)
+        large = min(image.size) > slack * short_side
+        return scaled(pixels, short_side, preprocess.interpolation) if large else pixels
+
+    identity = {
+        "view": "training",
+        "rules": RULES,
+        "short_side": short_side,
+        "slack": slack,
+        "channels": preprocess.channels,
+        "interpolation": preprocess.interpolation,
+        "decoder": DECODER,
+        "resize": f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    return Rule(make, identity)
+
+
+def scaled(pixels: Pixels, short_side: int, interpolation: str) -> Pixels:
+    """The picture, its shorter side of `short_side` pixels: Pillow's resize to a level or two, five times as fast."""
+    height, width = pixels.shape[:2]
+    scale = short_side / min(height, width)
+    size = [max(short_side, round(side * scale)) for side in (height, width)]
+    x = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
+    small = resize(x, size, InterpolationMode(interpolation), antialias=True)
+    return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
+
+
+class Source:
+    """Pixels of a dataset's rows, from a cache where they are known.
+
+    A file's digest is taken when it is first read. Where the dataset knows it already, a file that has changed since is
+    refused; where it does not, it is not asked to read all its files only for that.
+    """
+
+    def __init__(self, dataset: Dataset, rule: Rule, cache: PixelCache):
+        self.dataset, self.rule, self.cache = dataset, rule, cache
+        self.digests: dict[int, str] = dict(enumerate(vars(dataset).get("digests", ())))
+
+    def pixels(self, row: int) -> Pixels:
+        """Raises ImageError: the picture cannot be read or decoded, or is not what it was."""
+        expected = self.digests.get(row)
+        kept = self.cache.find(expected) if expected else None
+        if kept is not None:
+            return kept
+        name = self.dataset.files[row]
+        data = self.dataset.read(row)
+        digest = hashlib.sha256(data).hexdigest()
+        if expected is not None and digest != expected:
+            raise ImageError(f"image {name!r} changed while it was read; run again")
+        self.digests[row] = digest
+        if expected is None and (kept := self.cache.find(digest)) is not None:
+            return kept
+        pixels = self.rule.make(data, name)
+        pixels.flags.writeable = False  # whoever comes next finds them as they are
+        self.cache.keep(digest, pixels)
+        return pixels

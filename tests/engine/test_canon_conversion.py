@@ -1,0 +1,63 @@
+"""Every paper with published weights goes through the exporter: its OpenVINO graph gives torch's numbers."""
+
+import copy
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foveate import models, weights
+from foveate.engine import conversion
+from foveate.engine.openvino import OpenVinoEngine
+from foveate.models import MODELS
+from foveate.transfer import PooledStages
+from foveate.weights import WEIGHTS, find_weights
+
+SIDE = 96  # pixels: enough for every network
+# Of each paper's networks the one that is exported fastest.
+NETWORKS = (
+    "alexnet vgg11_bn googlenet inception_v3 resnet18 squeezenet1_1 densenet121 mobilenet_v1 mobilenet_v2 "
+    "mobilenet_v3_small shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0"
+).split()
+SLOW = ("densenet121", "inception_v3", "shufflenet_v2_x0_5")
+
+
+def settled(name: str) -> nn.Module:
+    """Random weights, and batch-norm statistics of a batch: activations neither overflow nor die out."""
+    torch.manual_seed(0)
+    network = models.build(name).eval()
+    for m in network.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.train().momentum = 1.0
+    with torch.no_grad():
+        network(torch.randn(4, 3, 128, 128))
+    return network.eval()
+
+
+def test_no_paper_is_forgotten() -> None:
+    papers = {inspect.getmodule(MODELS[entry.network]) for entry in WEIGHTS.values()}
+    assert papers == {inspect.getmodule(MODELS[name]) for name in NETWORKS}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS])
+def test_openvino_gives_torchs_stages(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = settled(name)
+    reference = PooledStages(copy.deepcopy(network)).eval()
+    preprocess = find_weights(name).preprocess.at(SIDE)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(preprocess.normalise(pixels))).numpy()
+    monkeypatch.setattr(weights, "pretrained", lambda key: network if key == name else None)
+    path = conversion.convert(name, preprocess)
+    assert path.is_relative_to(cache) and conversion.is_whole(path)
+    for batch in (1, 3):  # a channel shuffle may not remember the batch that it was exported with
+        monkeypatch.setattr(OpenVinoEngine, "batch", batch)
+        engine = OpenVinoEngine(path, 1, "f32")
+        found = np.concatenate(list(engine.run(pixels[i : i + batch] for i in range(0, 6, batch))))
+        assert found.shape == expected.shape
+        # the square root of a small standard deviation amplifies what precision is lost before it
+        assert np.abs(found - expected).max() <= 5e-3 * np.abs(expected).max()
+        assert np.abs(found - expected).mean() <= 1e-4 * np.abs(expected).mean()

@@ -1,0 +1,302 @@
+"""foveate weights check: what it says of a file, and that what it calls loadable can be loaded."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foveate.errors import ArtefactError, UsageError
+from foveate.models import build as build_random
+from foveate.weights import WEIGHTS, build, source_file
+from foveate.weights.diagnosis import convert, diagnose
+from foveate.weights.files import kept_file
+from foveate.weights.matching import COUNTER
+
+SMALL = "squeezenet1_1"  # the smallest file without batch-norms
+NORMED = "shufflenet_v2_x0_5"  # and with
+
+
+def state(name: str, **arguments: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return torchvision.models.get_model(name, **arguments).state_dict()
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """(content, name) -> the path of a file that torch.save wrote."""
+
+    def write(content: object, name: str = "model.pth") -> Path:
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_a_file_of_torchvision(write) -> None:
+    path = write(state(SMALL))
+    found = diagnose(path)
+    assert (found.network, found.source, found.loads, found.classes, found.channels) == (
+        SMALL,
+        "torchvision",
+        True,
+        1000,
+        3,
+    )
+    assert (found.tensors, found.parameters, found.published, found.twins) == (52, 1_235_496, None, ())
+    assert (found.problems, found.notes, found.traps) == ((), (), ())
+    assert found.naming == "as ours: nothing is renamed"
+    assert all(theirs == ours for theirs, ours in found.names.items()) and len(found.names) == 52
+    assert json.loads(json.dumps(asdict(found)))["network"] == SMALL
+    assert torch.equal(
+        build(SMALL, weights=path).state_dict()["classifier.1.weight"], state(SMALL)["classifier.1.weight"]
+    )
+
+
+def test_the_published_file() -> None:
+    found = diagnose(source_file(WEIGHTS["efficientnet_lite0"]))
+    assert (found.network, found.published, found.loads) == ("efficientnet_lite0", "efficientnet_lite0", True)
+    assert found.source == "efficientnet_pytorch"
+    assert found.hash == "the file is the published efficientnet_lite0: its SHA-256 begins with 57934424"
+    assert found.naming == "known, and renamed by rule: sure"
+    assert found.names["_conv_stem.weight"] == "features.0.0.weight"
+    assert found.traps == ()
+
+
+def test_hashes(write, tmp_path: Path) -> None:
+    content = state(SMALL)
+    assert diagnose(write(content)).hash == "no published hash to compare with"
+    save_file(content, tmp_path / "x.safetensors")
+    digest = diagnose(tmp_path / "x.safetensors").sha256
+    named = tmp_path / f"x-{digest[:10]}.safetensors"
+    save_file(content, named)
+    assert (
+        diagnose(named).hash
+        == f"its SHA-256 begins with {digest[:10]}, as its name says; it is none of Foveate's table"
+    )
+    other = diagnose(write(content, "mine-01234567.pth")).hash
+    assert other.startswith("the name says that its SHA-256 begins with 01234567, but the bytes are different")
+    wrong = diagnose(write(content, WEIGHTS[SMALL].file))
+    assert "the name says that it is the published squeezenet1_1, but the bytes are different" in wrong.hash
+    assert wrong.network == SMALL and wrong.published is None
+    kept = tmp_path / kept_file(WEIGHTS[SMALL]).name
+    save_file(content, kept)
+    assert diagnose(kept).hash == "named as Foveate's own copy of the published squeezenet1_1, which has other bytes"
+
+
+def test_a_copy_of_ours(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(build_random("resnet20", 5).state_dict(), tmp_path / "x.safetensors")
+    found = diagnose(tmp_path / "x.safetensors")
+    assert (found.network, found.twins, found.source, found.classes) == ("resnet20", ("plain20",), "foveate", 5)
+    assert found.loads
+
+
+def test_other_ends(write) -> None:
+    content = state(SMALL, num_classes=10)
+    content["features.0.weight"] = content["features.0.weight"][:, :1].clone()
+    path = write(content)
+    found = diagnose(path)
+    assert (found.network, found.classes, found.channels, found.loads) == (SMALL, 10, 1, True)
+    assert found.notes == (
+        "the head has 10 classes instead of 1000",
+        "the first convolution reads 1 channels instead of 3",
+    )
+    assert build(SMALL, weights=path)(torch.zeros(1, 1, 64, 64)).shape == (1, 10)
+
+
+def test_a_checkpoint_of_a_training_script(write) -> None:
+    wrapped = {f"module._orig_mod.{k}": v for k, v in state(NORMED).items()}
+    path = write({"state_dict": wrapped, "epoch": 3, "optimizer": {"state": {}, "param_groups": []}})
+    found = diagnose(path)
+    assert (found.network, found.loads) == (NORMED, True)
+    assert found.notes == (
+        "the tensors are wrapped in 'state_dict'; beside them, not used: 'epoch', 'optimizer'",
+        "every name begins with 'module.': saved from DataParallel or DistributedDataParallel; taken off",
+        "every name begins with '_orig_mod.': saved from torch.compile; taken off",
+    )
+    build(NORMED, weights=path)
+
+
+def test_old_files_have_no_counters(write) -> None:
+    path = write({k: v for k, v in state(NORMED).items() if not k.endswith(COUNTER)})
+    found = diagnose(path)
+    assert (found.network, found.loads, len(found.notes)) == (NORMED, True, 1)
+    assert found.notes[0].startswith("num_batches_tracked is missing: harmless")
+    build(NORMED, weights=path)
+
+
+def test_half_precision(write) -> None:
+    path = write({k: v.half() if v.is_floating_point() else v for k, v in state(SMALL).items()})
+    found = diagnose(path)
+    assert found.loads and found.notes == ("52 tensors are float16: read as float32, as rounded as they are",)
+    assert build(SMALL, weights=path).state_dict()["classifier.1.bias"].dtype == torch.float32
+    doubled = diagnose(write({k: v.double() for k, v in state(SMALL).items()}))
+    assert doubled.notes == ("52 tensors are float64: read as float32",)
+
+
+def test_traps_of_the_numbers_are_said(write) -> None:
+    content = state(SMALL)
+    content["classifier.1.bias"][3] = float("nan")
+    found = diagnose(write(content))
+    assert found.network == SMALL
+    assert found.traps[0].startswith("1 tensors hold numbers that are not finite")
+
+
+def test_part_of_a_larger_module(write, tmp_path: Path) -> None:
+    """build() does not take it; written under our names it does."""
+    content = state(SMALL)
+    path = write({f"net.{k}": v for k, v in content.items()})
+    found = diagnose(path)
+    assert (found.network, found.loads) == (SMALL, False)
+    assert found.notes == ("every name begins with 'net.': saved as the part of a larger module",)
+    with pytest.raises(ArtefactError, match="are not the network's 52"):
+        build(SMALL, weights=path)
+    assert convert(path, tmp_path / "ours.safetensors").network == SMALL
+    again = load_file(tmp_path / "ours.safetensors")
+    assert all(torch.equal(again[k], v) for k, v in content.items())
+    assert diagnose(tmp_path / "ours.safetensors").loads
+
+
+def test_a_headless_backbone(write) -> None:
+    found = diagnose(write({k: v for k, v in state(NORMED).items() if not k.startswith("fc")}))
+    assert (found.network, found.nearest, found.failing, found.loads) == (None, NORMED, 2, False)
+    assert found.problems == (
+        f"the head of {NORMED} is missing ('fc.weight', 'fc.bias'): the file holds a backbone alone",
+    )
+
+
+def test_every_misfit_is_named(write) -> None:
+    content = state(NORMED)
+    del content["conv5.1.bias"]
+    content["extra.weight"] = torch.zeros(3)
+    content["conv5.0.weight"] = content["conv5.0.weight"][:, :100].clone()
+    found = diagnose(write(content))
+    assert (found.network, found.nearest, found.failing) == (None, NORMED, 3)
+    assert found.problems == (
+        f"1 tensors of {NORMED} are missing: 'conv5.1.bias'",
+        f"1 tensors have no place in {NORMED} (1 in 'extra'): 'extra.weight'",
+        f"'conv5.0.weight' is 1024x100x1x1; {NORMED} has 1024x192x1x1",
+    )
+
+
+def test_many_misfits_are_counted(write) -> None:
+    content = {k: v if v.ndim < 4 else v[:, :1].clone() for k, v in state(NORMED).items()}
+    found = diagnose(write(content))
+    assert found.network is None
+    assert any("more tensors have another shape or kind" in problem for problem in found.problems)
+
+
+def test_missing_statistics(write) -> None:
+    found = diagnose(write({k: v for k, v in state(NORMED).items() if "running_" not in k}))
+    assert found.problems == ("the statistics of 56 batch-norms are missing: it cannot be evaluated",)
+
+
+def test_missing_auxiliary_classifiers(write, tmp_path: Path) -> None:
+    """A GoogLeNet without them fits, and is written with new ones."""
+    path = write(torchvision.models.googlenet(num_classes=5, aux_logits=False, init_weights=False).state_dict())
+    found = diagnose(path)
+    assert (found.network, found.loads) == ("googlenet", False)
+    assert any("the auxiliary classifiers are missing" in note for note in found.notes)
+    convert(path, tmp_path / "ours.safetensors")
+    network = build("googlenet", weights=tmp_path / "ours.safetensors")
+    assert torch.equal(network.state_dict()["fc.weight"], torch.load(path, weights_only=True)["fc.weight"])
+    assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_a_classifier_of_foveate(write) -> None:
+    content = {f"backbone.{k}": v for k, v in state(SMALL).items() if not k.startswith("classifier")}
+    found = diagnose(write(content | {"linear.weight": torch.zeros(3, 9), "linear.bias": torch.zeros(3)}))
+    assert (found.network, found.source) == (None, "foveate")
+    assert "it is a Foveate classifier's: load its folder with foveate.Classifier.load" in found.problems
+
+
+def test_timms_safetensors_are_written_under_our_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model("mobilenetv2_100", num_classes=5).eval()
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    found = convert(tmp_path / "model.safetensors", tmp_path / "ours.safetensors")
+    assert (found.network, found.source, found.loads) == ("mobilenet_v2", "timm", False)
+    assert found.naming.startswith("known; matched in the order of the layers")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        ours = build("mobilenet_v2", weights=tmp_path / "ours.safetensors").eval()
+        assert torch.equal(ours(x), theirs(x))
+
+
+def test_what_is_no_file_of_tensors(write, tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("nothing")
+    cut = write(state(SMALL), "cut.pth")
+    cut.write_bytes(cut.read_bytes()[:5000])
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    whole = write(torchvision.models.squeezenet1_1(), "whole.pth")
+    for path, words in (
+        (tmp_path, "is a folder; expected a file of weights"),
+        (tmp_path / "none.pth", "there is no file"),
+        (tmp_path / "text.pth", "damaged, or holds more than tensors"),
+        (cut, "damaged, or holds more than tensors"),
+        (tmp_path / "cut.safetensors", "is damaged, or no safetensors file"),
+        (whole, r"it could run code .* keep its tensors alone: torch.save"),
+        (write([1, 2], "list.pth"), "holds no state_dict"),
+    ):
+        with pytest.raises(ArtefactError, match=words):
+            diagnose(path)
+
+
+def test_a_pickle_runs_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "marker",))
+
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ArtefactError, match="it could run code"):
+        diagnose(tmp_path / "evil.pth")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_convert_refuses(write, tmp_path: Path) -> None:
+    path = write(state(SMALL))
+    with pytest.raises(UsageError, match=r"does not end in \.safetensors"):
+        convert(path, tmp_path / "x.pth")
+    (tmp_path / "x.safetensors").touch()
+    with pytest.raises(UsageError, match="exists already"):
+        convert(path, tmp_path / "x.safetensors")
+    with pytest.raises(ArtefactError, match="fits no network, so it cannot be written as one: the head of"):
+        convert(write({k: v for k, v in state(SMALL).items() if "classifier" not in k}), tmp_path / "y.safetensors")
+
+
+def foveate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "foveate", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_command(write, tmp_path: Path) -> None:
+    content = state(SMALL)
+    path = write({f"net.{k}": v for k, v in content.items()})
+    done = foveate("weights", "check", path, "--save-as", tmp_path / "ours.safetensors")
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
+    assert lines["fits"] == f"{SMALL}, 1000 classes, 3 channels"
+    assert lines["saved"] == str(tmp_path / "ours.safetensors")
+    assert lines["next"] == f'foveate.build("{SMALL}", weights="{tmp_path / "ours.safetensors"}")'
+    broken = write({k: v for k, v in content.items() if k != "features.0.bias"})
+    done = foveate("weights", "check", broken)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"no network; the nearest is {SMALL}, where 1 tensors fail" in done.stdout
+    assert f"problem  1 tensors of {SMALL} are missing: 'features.0.bias'" in done.stdout
+
+
+def test_the_command_in_json(write, tmp_path: Path) -> None:
+    done = foveate("weights", "check", write(state(SMALL)), "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["network"], found["loads"], found["failing"]) == (0, SMALL, True, 0)
+    done = foveate("weights", "check", tmp_path / "none.pth", "--json")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "there is no file" in done.stderr

@@ -1,0 +1,373 @@
+"""Weights from a user's own files: no code runs, every misfit is named, and what fits is read whatever made it."""
+
+import argparse
+import io
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from foveate import models
+from foveate.errors import ArtefactError, FoveateError
+from foveate.weights import build
+from foveate.weights.tensors import read_tensors
+
+NETWORK, LITE0 = "efficientnet_b0", "efficientnet_lite0"
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A fine-tuned network of five classes."""
+    torch.manual_seed(0)
+    return models.build(NETWORK, 5).eval()
+
+
+@pytest.fixture
+def state(network: nn.Module) -> State:
+    return OrderedDict(network.state_dict())
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def same(built: nn.Module, network: nn.Module, x: Tensor) -> bool:
+    with torch.no_grad():
+        return torch.equal(built.eval()(x), network(x))
+
+
+# What fits
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_formats(form: str, network: nn.Module, state: State, x: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / ("mine.safetensors" if form == "safetensors" else "mine.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
+    built = build(NETWORK, weights=path)
+    assert built.head.out_features == 5  # as many as the file has
+    assert same(built, network, x)
+    assert same(build(NETWORK, weights=str(path), num_classes=5, in_channels=3), network, x)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s},
+        lambda s: {"model": s, "epoch": 3, "best": 0.9, "optimizer": {"lr": 0.1}},
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {"model": {"state_dict": s}} and {"state_dict": {"model": s}},
+        lambda s: {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
+        lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
+        lambda s: {k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in s.items()},
+        lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k},
+        lambda s: dict(reversed(s.items())),
+    ],
+    ids="state_dict model module compiled nested parameters double channels_last uncounted reversed".split(),
+)
+def test_what_training_scripts_leave(
+    wrap: Callable[[State], object], network: nn.Module, state: State, x: Tensor, tmp_path: Path
+) -> None:
+    torch.save(wrap(state), tmp_path / "mine.pth")
+    built = build(NETWORK, weights=tmp_path / "mine.pth")
+    assert same(built, network, x)
+    assert all(t.is_contiguous() and t.dtype in (torch.float32, torch.int64) for t in built.state_dict().values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves(dtype: torch.dtype, network: nn.Module, state: State, x: Tensor, tmp_path: Path) -> None:
+    save_file({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "half.safetensors")
+    built = build(NETWORK, weights=tmp_path / "half.safetensors").eval()
+    assert all(p.dtype == torch.float32 for p in built.parameters())
+    assert torch.equal(built.head.weight, network.head.weight.to(dtype).float())
+
+
+def test_another_number_of_classes_or_channels_is_given_by_surgery(state: State, x: Tensor, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "mine.pth")
+    built = build(NETWORK, weights=tmp_path / "mine.pth", num_classes=7, in_channels=1)
+    assert built.head.out_features == 7
+    assert built.eval()(x[:, :1]).shape == (2, 7)
+    kept = {
+        name for name, tensor in built.state_dict().items() if torch.equal(tensor, state.get(name, torch.zeros(())))
+    }
+    assert set(state) - kept == {"features.0.0.weight", "classifier.1.weight", "classifier.1.bias"}
+
+
+def test_grey_networks(tmp_path: Path) -> None:
+    torch.save(models.build(NETWORK, 3, 1).state_dict(), tmp_path / "grey.pth")
+    built = build(NETWORK, weights=tmp_path / "grey.pth")
+    assert built.eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 3)
+
+
+def test_published_names_are_known(tmp_path: Path) -> None:
+    """Lite's own file, and DenseNet's dotted names, in a user's hands."""
+    from foveate.weights import WEIGHTS, source_file
+
+    published = source_file(WEIGHTS[LITE0])
+    torch.manual_seed(0)
+    first = build(LITE0, weights="imagenet").state_dict()
+    assert all(torch.equal(t, first[name]) for name, t in build(LITE0, weights=published).state_dict().items())
+
+
+def test_densenets_dotted_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = get_model("densenet121", weights=None).eval()
+    inverse = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])\.")
+    dotted = {inverse.sub(r"\1.\2.", name): tensor for name, tensor in theirs.state_dict().items()}
+    assert "features.denseblock2.denselayer12.norm.2.running_var" in dotted
+    torch.save(dotted, tmp_path / "dense.pth")
+    x = torch.randn(1, 3, 64, 64)
+    assert same(build("densenet121", weights=tmp_path / "dense.pth"), theirs, x)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_have_the_files_classes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"aux_logits": True, "init_weights": False}
+    theirs = get_model(name, weights=None, num_classes=4, **options)
+    torch.save(theirs.state_dict(), tmp_path / "aux.pth")
+    built = build(name, weights=tmp_path / "aux.pth")
+    assert all(torch.equal(t, theirs.state_dict()[key]) for key, t in built.state_dict().items())
+    assert [built.get_submodule(path).out_features for path in built.AUXILIARY] == len(built.AUXILIARY) * [4]
+    other = build(name, weights=tmp_path / "aux.pth", num_classes=6)
+    assert [other.get_submodule(path).out_features for path in other.AUXILIARY] == len(other.AUXILIARY) * [6]
+
+
+# What does not
+
+
+@pytest.mark.parametrize("name", ["gone.pth", "gone.safetensors"])
+def test_missing_files(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=rf"there is no file '.*{name}'; expected a .pth or .safetensors file"):
+        build(NETWORK, weights=tmp_path / name)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").mkdir()
+    with pytest.raises(ArtefactError, match="there is no file"):
+        build(NETWORK, weights=tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("classifier.1.bias"), r"1 missing: classifier\.1\.bias$"),
+        (lambda s: s.pop("classifier.1.weight"), r"1 missing: classifier\.1\.weight; 1 of another .*1\.bias \(5, exp"),
+        (lambda s: s.pop("features.0.0.weight"), r"1 missing: features\.0\.0\.weight$"),
+        (lambda s: s.update(extra=torch.zeros(2)), r"1 unexpected: extra$"),
+        (
+            lambda s: s.update({"features.0.0.weight": torch.zeros(32, 3, 5, 5)}),
+            r"1 of another shape or kind: features\.0\.0\.weight \(32x3x5x5, expected 32x3x3x3\)$",
+        ),
+        (
+            lambda s: s.update({"classifier.1.bias": torch.zeros(5, dtype=torch.int32)}),
+            r"classifier\.1\.bias \(5 torch\.int32, expected 5\)",
+        ),
+        (
+            lambda s: s.update({"classifier.1.bias": torch.zeros(5, dtype=torch.complex64)}),
+            r"classifier\.1\.bias \(5 torch\.complex64, expected 5\)",
+        ),
+        (lambda s: s.update({"classifier.1.bias": torch.zeros(6)}), r"classifier\.1\.bias \(6, expected 5\)"),
+        (lambda s: s.update({"classifier.1.weight": torch.zeros(0, 1280)}), r"weight \(0x1280, expected 1000x1280\)"),
+        (lambda s: s.update({"classifier.1.weight": torch.zeros(())}), r"weight \(one number, expected 1000x1280\)"),
+    ],
+    ids="bias head stem extra kernel integer complex bias-shape no-classes scalar".split(),
+)
+def test_misfits_are_named(change: Callable[[State], object], words: str, state: State, tmp_path: Path) -> None:
+    change(state)
+    torch.save(state, tmp_path / "mine.pth")
+    with pytest.raises(ArtefactError, match=rf"^the tensors in 'mine\.pth' are not the network's 360: .*{words}"):
+        build(NETWORK, weights=tmp_path / "mine.pth")
+
+
+def test_every_misfit_is_named(state: State, tmp_path: Path) -> None:
+    other = models.build("efficientnet_b2").state_dict()
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(ArtefactError) as caught:
+        build(NETWORK, weights=tmp_path / "other.pth")
+    said = str(caught.value)
+    wrong = [
+        k for k, v in other.items() if k not in state or (v.shape != state[k].shape and not k.startswith("classifier"))
+    ]
+    assert len(wrong) > 200 and all(name in said for name in wrong)
+
+
+class Evil:
+    """Leaves a marker when it is unpickled the plain way."""
+
+    marker = ""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path(self.marker),)  # type: ignore[return-value]
+
+
+class EvilSystem(Evil):
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+class EvilEval(Evil):
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, (f"open({self.marker!r}, 'w')",)
+
+
+def hostile(kind: str, thing: object, state: State) -> bytes:
+    file = io.BytesIO()
+    match kind:
+        case "plain pickle":
+            return pickle.dumps(thing)
+        case "old pickle":
+            return pickle.dumps(thing, protocol=0)
+        case "zip":
+            torch.save(thing, file)
+        case "legacy":
+            torch.save(thing, file, _use_new_zipfile_serialization=False)
+        case "beside the tensors":
+            torch.save({"state_dict": state, "config": thing}, file)
+        case "among the tensors":
+            torch.save(state | {"extra": thing}, file)
+        case "in a module":
+            module = nn.Linear(2, 2)
+            module.thing = thing
+            torch.save(module, file)
+    return file.getvalue()
+
+
+KINDS = ["plain pickle", "old pickle", "zip", "legacy", "beside the tensors", "among the tensors", "in a module"]
+
+
+@pytest.mark.parametrize("name", ["mine.pth", "mine.pt", "mine.bin", "mine.safetensors"])
+@pytest.mark.parametrize("evil", [Evil, EvilSystem, EvilEval])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_file_runs_code(
+    kind: str, evil: type[Evil], name: str, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # somebody may have it in his profile
+    evil.marker = str(tmp_path / "marker")
+    small = {"a": torch.zeros(1)}
+    (tmp_path / name).write_bytes(hostile(kind, evil(), small))
+    with pytest.raises(ArtefactError, match=r"is damaged, or (holds more than tensors|no safetensors file)"):
+        build(NETWORK, weights=tmp_path / name)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_the_marker_would_appear(tmp_path: Path) -> None:
+    """The tests above are worth something: read the plain way, each of these does run."""
+    for i, evil in enumerate((Evil, EvilSystem, EvilEval)):
+        evil.marker = str(tmp_path / f"marker{i}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a file that nobody closed
+            pickle.loads(pickle.dumps(evil()))
+        assert Path(evil.marker).exists()
+
+
+def test_the_remedy_is_named(state: State, tmp_path: Path) -> None:
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "mine.pth")
+    with pytest.raises(ArtefactError, match=r"argparse\.Namespace.*torch\.save\(network\.state_dict\(\), FILE\)$"):
+        build(NETWORK, weights=tmp_path / "mine.pth")
+
+
+def scripted(path: Path, state: State) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its makers call it old
+        torch.jit.script(nn.ReLU()).save(path)
+
+
+def packed(path: Path, state: State) -> None:
+    plain = io.BytesIO()
+    torch.save({"a": torch.zeros(10**6)}, plain)
+    with zipfile.ZipFile(plain) as parts, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for part in parts.infolist():
+            bomb.writestr(part.filename, parts.read(part))
+
+
+def cut(path: Path, state: State) -> None:
+    torch.save(state, path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path, s: path.write_bytes(b""), r"is damaged, or holds more than tensors.*\(EOFError\)"),
+        (lambda path, s: path.write_bytes(b"garbage garbage"), r"is damaged, .*Unsupported operand 103"),
+        (lambda path, s: path.write_bytes(b"PK\x03\x04" + bytes(100)), "is damaged"),
+        (lambda path, s: path.write_bytes(bytes(1000)), "is damaged"),
+        (cut, "is damaged"),
+        (scripted, r"is damaged, or holds more than tensors"),
+        (packed, r"'x\.pth' would unpack to 4,000,\d+ bytes, and torch.save packs nothing: refused"),
+        (
+            lambda path, s: torch.save(nn.Linear(2, 2), path),
+            r"holds more than tensors.*torch\.nn\.modules\.linear\.Linear",
+        ),
+        (lambda path, s: torch.save(torch.zeros(3), path), "'x.pth' holds no state_dict"),
+        (lambda path, s: torch.save([s], path), "'x.pth' holds no state_dict"),
+        (lambda path, s: torch.save({}, path), "'x.pth' holds no state_dict"),
+        (lambda path, s: torch.save({"model": {}}, path), "'x.pth' holds no state_dict"),
+        (
+            lambda path, s: torch.save({"weights": s}, path),
+            r"neither at its top nor under state_dict or model; keep one",
+        ),
+        (lambda path, s: torch.save({1: torch.zeros(2)}, path), "'x.pth' holds no state_dict"),
+        (
+            lambda path, s: torch.save(s | {"classifier.1.weight": torch.zeros(1).expand(10**12, 1280)}, path),
+            r"does not hold every number of its tensor 'classifier\.1\.weight'",
+        ),
+        (
+            lambda path, s: torch.save(s | {"classifier.1.bias": torch.ones(5).to_sparse()}, path),
+            r"does not hold every number of its tensor 'classifier\.1\.bias' \(sparse",
+        ),
+        (
+            lambda path, s: torch.save(s | {"classifier.1.bias": torch.ones(5, device="meta")}, path),
+            r"does not hold every number of its tensor 'classifier\.1\.bias'",
+        ),
+    ],
+)
+def test_damaged_and_impossible_files(
+    write: Callable[[Path, State], object], words: str, state: State, tmp_path: Path
+) -> None:
+    write(tmp_path / "x.pth", state)
+    with pytest.raises(ArtefactError, match=f"(?s){words}"):
+        build(NETWORK, weights=tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"\xff" * 100, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"])
+def test_damaged_safetensors(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(ArtefactError, match=r"no safetensors file|holds no state_dict"):
+        build(NETWORK, weights=tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_fuzzed_files_give_only_our_errors(suffix: str, tmp_path: Path) -> None:
+    path, rng = tmp_path / f"x{suffix}", torch.Generator().manual_seed(0)
+    state = {"a": torch.arange(20.0), "b": torch.zeros(2, 3)}
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    good = path.read_bytes()
+    read = 0
+    for _ in range(300):
+        bad = bytearray(good)
+        for _ in range(int(torch.randint(1, 6, (), generator=rng))):
+            bad[int(torch.randint(len(bad), (), generator=rng))] = int(torch.randint(256, (), generator=rng))
+        path.write_bytes(bad)
+        try:
+            read_tensors(path)
+            read += 1
+        except FoveateError:
+            pass
+    assert read < 300
