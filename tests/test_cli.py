@@ -71,7 +71,9 @@ def test_surface() -> None:
 def test_help_names_every_verb() -> None:
     done = foveate("--help")
     assert done.returncode == 0
-    assert all(f"\n  {verb} " in done.stdout for verb in "train predict evaluate models data weights doctor demo".split())
+    assert all(
+        f"\n  {verb} " in done.stdout for verb in "train predict evaluate models data weights doctor demo".split()
+    )
     assert foveate("--version").stdout.startswith("foveate ")
 
 
