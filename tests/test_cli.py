@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,10 +164,50 @@ def test_models_and_doctor() -> None:
     assert found["efficientnet_lite0"] == "here" and found["efficientnet_lite4"] == "none"
     assert found["resnet50"] == found["resnet50.v1"] == "download, 103 MB"
     shown = foveate("models").stdout
-    assert "efficientnet_b7" in shown and "ImageNet, which they were learnt from, has terms of its own" in shown
+    assert "efficientnet_b7" in shown and "ImageNet, which they learnt from, has its own terms" in shown
     found = json.loads(foveate("doctor", "--json").stdout)
     assert found["cores"] >= 1 and found["engine"] in ("openvino", "torch")
     assert found["cpu"] in foveate("doctor").stdout
+
+
+def test_models_filtered_and_sorted() -> None:
+    def listed(*options: str) -> list[dict[str, Any]]:
+        return json.loads(foveate("models", "--json", *options).stdout)["models"]
+
+    best = listed("--family", "resnet", "--pretrained", "--sort", "accuracy")
+    assert best[0]["model"] == "resnet152" and {row["family"] for row in best} == {"ResNet"}
+    assert all(
+        row["parameters"] <= 2e6 and row["macs"] <= 2e8 for row in listed("--max-params", "2", "--max-macs", "0.2")
+    )
+    assert [row["year"] for row in listed("--sort", "year")] == sorted(row["year"] for row in listed())
+
+
+def test_one_model(work: Path) -> None:
+    done = foveate("models", "resnet18", "--input", "3x64x96", "--diagram", "resnet18.svg")
+    assert done.returncode == 0, done.stderr
+    assert "arXiv:1512.03385" in done.stdout and "11,689,512 parameters" in done.stdout
+    assert Path("resnet18.svg").read_text().startswith("<svg")
+    found = json.loads(foveate("models", "resnet18", "--json").stdout)
+    assert found["summary"]["depth"] == 18 and found["weights"][0]["key"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet99"], "no network is called 'resnet99'; did you mean"),
+        (["resnet18", "--sort", "name"], "--sort cannot be used here: resnet18 is one network"),
+        (["--input", "3x64x64"], "--input cannot be used here: they need the name of a network"),
+        (["--family", "foo"], "no family is called 'foo'; expected one of LeNet"),
+        (["--sort", "foo"], "cannot sort by 'foo'; expected year"),
+        (["--max-params", "-1"], "are above 0"),
+        (["resnet18", "--input", "3x0x9"], "--input is channels x height x width"),
+        (["alexnet", "--input", "3x32x32"], "AlexNet needs pictures of at least 63x63 pixels, got 32x32"),
+        (["resnet18", "--diagram", "x.png"], "the diagram is SVG"),
+    ],
+)
+def test_models_refuses(arguments: list[str], message: str) -> None:
+    done = foveate("models", *arguments)
+    assert done.returncode == 2 and message in done.stderr
 
 
 def test_demo(work: Path) -> None:
