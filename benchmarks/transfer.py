@@ -215,7 +215,8 @@ def main() -> None:
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10, help="of the textbook loop")
-    parser.add_argument("--slow-repeats", type=int, default=1, help="repeats of d and e, which take minutes")
+    parser.add_argument("--slow", default="d,e", help="contenders that take minutes; add c16 where bf16 is emulated")
+    parser.add_argument("--slow-repeats", type=int, default=1, help="repeats of the slow ones")
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.json")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
@@ -235,7 +236,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for repeat in range(arguments.repeats):
             for contender in chosen:
-                if contender in ("d", "e") and repeat >= arguments.slow_repeats:
+                if contender in arguments.slow.split(",") and repeat >= arguments.slow_repeats:
                     continue
                 result = measure(contender, arguments, Path(scratch) / "cache")
                 seen[contender].append(result)

@@ -101,12 +101,25 @@ def assemble(
         for _ in pictures:
             waiting[0].unread -= 1
             if waiting[0].unread == 0:
-                plan, pixels = waiting[0].plan, waiting.popleft().pixels
-                rows = plan.rows[: plan.own]
-                names = tuple(dataset.files[row] for row in rows)
-                yield Batch(
-                    torch.from_numpy(pixels).permute(0, 3, 1, 2), plan.targets, rows, names, plan.number, plan.total
-                )
+                yield finished(waiting[0].plan, waiting.popleft().pixels, dataset)
+
+
+def whole_batches(
+    plans: Iterable[Plan], look: Callable[[Plan], Pixels], dataset: Dataset, limit: float
+) -> Iterator[Batch]:
+    """Let a thread make whole batches of what `look` gives, AHEAD of the reader."""
+
+    def make(plan: Plan) -> Batch:
+        return finished(plan, mixed(look(plan), plan), dataset)
+
+    return work_ahead(plans, make, lambda plan: dataset.files[plan.rows[0]], 1, AHEAD, limit, alone)
+
+
+def finished(plan: Plan, pixels: Pixels, dataset: Dataset) -> Batch:
+    """(own, H, W, C), mixed -> what the reader gets."""
+    rows = plan.rows[: plan.own]
+    names = tuple(dataset.files[row] for row in rows)
+    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), plan.targets, rows, names, plan.number, plan.total)
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.data.assembly import Batch, assemble, openmp
+from foveate.data.assembly import Batch, assemble, openmp, whole_batches
 from foveate.data.augment import augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import LIMIT, cores
@@ -22,6 +22,7 @@ from foveate.data.plan import Plan, Rows, draw_order, draw_plan, part
 from foveate.data.policy import Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.data.source import Source, for_evaluation, for_training, scaled
+from foveate.data.table import Table, applies, ready
 from foveate.data.view import generator
 from foveate.errors import UsageError
 
@@ -99,6 +100,10 @@ class TrainingBatches:
             rule = for_training(preprocess, self.scale(self.largest))
         self.cache = open_cache(cache, rule.identity, cache_bytes)
         self.source = Source(dataset, rule, self.cache)
+        array = ready(dataset, preprocess.channels, self.scale(self.largest))
+        self.table = None
+        if array is not None and not callable(size) and applies(augmentation):
+            self.table = Table(array, augmentation, self.largest)
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -125,6 +130,15 @@ class TrainingBatches:
             )
             for i in range(start, self.steps)
         )
+
+        if self.table is not None:
+            table = self.table
+            return whole_batches(
+                plans,
+                lambda plan: table.augmented(plan.rows, plan.samples, self.seed, number),
+                self.dataset,
+                self.limit,
+            )
 
         def look(plan: Plan, place: int) -> Pixels:
             pixels = self.source.pixels(int(plan.rows[place]))
@@ -170,6 +184,9 @@ class EvaluationBatches:
         rule = for_evaluation(preprocess)
         self.cache = open_cache(cache, rule.identity, cache_bytes)
         self.source = Source(dataset, rule, self.cache)
+        square = dataset.pixels is not None and dataset.pixels.shape[1] == dataset.pixels.shape[2]
+        whole = square and preprocess.crop == preprocess.resize
+        self.array = ready(dataset, preprocess.channels, preprocess.crop) if whole else None
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -181,10 +198,14 @@ class EvaluationBatches:
             rows = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
             return Plan(number, len(rows), len(rows), rows, rows, torch.from_numpy(self.dataset.labels[rows]))
 
+        plans = map(plan, range(len(self)))
+        if self.array is not None:
+            array = self.array
+            return whole_batches(plans, lambda plan: array[plan.rows], self.dataset, self.limit)
+
         def look(plan: Plan, place: int) -> Pixels:
             return self.source.pixels(int(plan.rows[place]))
 
-        plans = map(plan, range(len(self)))
         shape = self.preprocess.crop, self.preprocess.channels
         return assemble(plans, *shape, look, self.dataset, self.threads, self.limit)
 

@@ -9,6 +9,7 @@ import io
 import tarfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def load_builtin(name: str) -> Dataset:
             file = f"{split}/{classes[label]}/{i:05d}.pnm"
             position[file] = len(position)
             rows.append((file, classes[label], split, ""))
-    return index(name, "built-in set", rows, lambda file: pnm(pixels[position[file]]))
+    dataset = index(name, "built-in set", rows, lambda file: pnm(pixels[position[file]]))
+    ordered = pixels[[position[file] for file in dataset.files]]
+    return replace(dataset, pixels=ordered.reshape(*ordered.shape[:3], -1))
 
 
 def pnm(pixels: Pixels) -> bytes:

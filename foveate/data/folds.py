@@ -45,3 +45,33 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
         chosen[singles] = deal
         filled[:, c] += np.bincount(deal, minlength=folds)
     return chosen
+
+
+def hold_out(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], shares: tuple[float, ...], seed: int
+) -> NDArray[np.int64]:
+    """Deal pictures into parts: 0 to learn from, 1 for the first share, 2 for the second, and so on.
+
+    As `stratified_folds` deals them, twenty to the whole. A class that would have nothing left to learn from, as one of
+    two pictures may, keeps all of its groups in part 0.
+
+    Args:
+        labels, groups, seed: as there.
+        shares: parts of the whole, in twentieths: 0.15 is three of them.
+
+    Returns:
+        (N,), the part of each picture.
+
+    >>> hold_out(np.zeros(100, int), np.arange(100), (0.15, 0.15), seed=0).tolist().count(1)
+    15
+    """
+    fold = stratified_folds(labels, groups, 20, seed)
+    part = np.zeros(len(labels), dtype=np.int64)
+    first = 0
+    for number, share in enumerate(shares, start=1):
+        part[(fold >= first) & (fold < first + round(20 * share))] = number
+        first += round(20 * share)
+    for label in np.unique(labels):
+        if not ((labels == label) & (part == 0)).any():
+            part[np.isin(groups, groups[labels == label])] = 0
+    return part

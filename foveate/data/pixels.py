@@ -7,7 +7,6 @@ would throw out what comes next; what is kept stays.
 """
 
 import contextlib
-import math
 import os
 import shutil
 import struct
@@ -29,7 +28,6 @@ Pixels = NDArray[np.uint8]  # (H, W, C), not to be written to
 CacheKind = Literal["off", "ram", "disk"]
 
 RAM_SHARE = 0.4  # of the memory that is free when a cache is made; training and validation may each have one
-ARRAY = 64 << 20  # bytes of memory that are taken at a time
 DISK_LIMIT = 16 << 30  # bytes of kept pixels, all rules together
 DISK_SHARE = 0.5  # of the free space, at most
 STEP = 1 / 32  # of the limit is taken at a time, then what other runs have written is looked at again
@@ -74,17 +72,11 @@ def open_cache(kind: CacheKind, identity: Mapping[str, object], limit: int | Non
 
 
 class RamCache:
-    """Pixels in this process's memory, in the order in which they came until `limit` bytes are full.
-
-    They lie one behind the other in large arrays, which numpy puts into huge pages: to get memory in small ones takes
-    longer than to fill it.
-    """
+    """Pixels in this process's memory, in the order in which they came until `limit` bytes are full."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self.used = 0  # by all arrays
-        self.array = np.empty(0, np.uint8)  # the one that is being filled
-        self.filled = 0
+        self.used = 0
         self.kept: dict[str, Pixels] = {}
         self.refused: set[str] = set()
         self.lock = threading.Lock()
@@ -96,18 +88,11 @@ class RamCache:
         with self.lock:
             if digest in self.kept:
                 return
-            if self.filled + pixels.nbytes > len(self.array):
-                size = min(max(ARRAY, pixels.nbytes), self.limit - self.used)
-                if size < pixels.nbytes:
-                    self.refused.add(digest)
-                    return
-                self.array, self.filled = np.empty(size, np.uint8), 0
-                self.used += size
-            place = self.array[self.filled : self.filled + pixels.nbytes].reshape(pixels.shape)
-            self.filled += pixels.nbytes
-        place[:] = pixels
-        place.flags.writeable = False
-        self.kept[digest] = place
+            if self.used + pixels.nbytes > self.limit:
+                self.refused.add(digest)
+                return
+            self.used += pixels.nbytes
+            self.kept[digest] = pixels
 
     def notes(self) -> list[str]:
         if not self.refused or not self.limit:
@@ -128,6 +113,7 @@ class DiskCache:
         self.root = cache_root() / "pixels"
         self.folder = self.root / fingerprint(identity)[:32]
         self.limit = limit
+        self.looked = False  # at the folder and at the disk
         self.room = 0  # bytes that may be written before the folder is looked at again
         self.full = ""  # why nothing more is kept
         self.refused: set[str] = set()
@@ -158,17 +144,19 @@ class DiskCache:
         return pixels
 
     def keep(self, digest: str, pixels: Pixels) -> None:
+        path = self.place(digest)
+        if path.is_file():  # another process was faster
+            return
         data = pack(pixels)
         with self.lock:
             if not self.full and self.room < len(data):
-                self.room = self.make_room()
+                self.room = self.make_room(len(data))
                 if self.room < len(data):
                     self.full = f"its {self.limit / 1e9:.1f} GB, or half of the disk, are used"
             if self.full:
                 self.refused.add(digest)
                 return
             self.room -= len(data)
-        path = self.place(digest)
         temporary = path.with_name(f".{digest[:8]}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +171,7 @@ class DiskCache:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def make_room(self) -> int:
+    def make_room(self, least: int) -> int:
         """Delete what no run has used since this one began, if need be, the oldest first; gives bytes to write now."""
         files = []
         for path in self.root.rglob("*"):
@@ -191,16 +179,18 @@ class DiskCache:
                 if path.is_file():
                     files.append((path.stat().st_mtime, path.stat().st_size, path))
         used = sum(size for _, size, _ in files)
-        self.root.mkdir(parents=True, exist_ok=True)
-        limit = min(self.limit, used + int(DISK_SHARE * shutil.disk_usage(self.root).free))
-        wanted = math.ceil(STEP * limit)
+        if not self.looked:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.limit = min(self.limit, used + int(DISK_SHARE * shutil.disk_usage(self.root).free))
+            self.looked = True
+        wanted = max(least, int(STEP * self.limit))
         for used_last, size, path in sorted(files):
-            if used + wanted <= limit or used_last >= self.begun:
+            if used + wanted <= self.limit or used_last >= self.begun:
                 break
             with contextlib.suppress(OSError):
                 path.unlink()
                 used -= size
-        return min(wanted, limit - used)
+        return min(wanted, self.limit - used)
 
     def notes(self) -> list[str]:
         notes = []

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER, load_image
-from foveate.data.loader import decode
+from foveate.data.loader import decode, work_ahead
 from foveate.data.pixels import PixelCache, Pixels
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ImageError
@@ -66,7 +67,7 @@ def for_training(preprocess: Preprocess, short_side: int, slack: float = 1) -> R
 
 
 def scaled(pixels: Pixels, short_side: int, interpolation: str) -> Pixels:
-    """The picture, its shorter side of `short_side` pixels: Pillow's resize to a level or two, five times as fast."""
+    """The picture, its shorter side of `short_side` pixels: Pillow's resize but for rounding, five times as fast."""
     height, width = pixels.shape[:2]
     scale = short_side / min(height, width)
     size = [max(short_side, round(side * scale)) for side in (height, width)]
@@ -104,3 +105,26 @@ class Source:
         pixels.flags.writeable = False  # whoever comes next finds them as they are
         self.cache.keep(digest, pixels)
         return pixels
+
+
+def unreadable(source: Source, rows: NDArray[np.int64], threads: int, advance: Callable[[], None]) -> dict[str, str]:
+    """Decode every row once, which fills the source's cache; name and reason of each that cannot be read.
+
+    Raises:
+        ImageError: a file does not come in time; it names the file.
+    """
+
+    def attempt(row: int) -> ImageError | None:
+        try:
+            source.pixels(row)
+        except ImageError as error:
+            return error
+        return None
+
+    outcomes = work_ahead([int(row) for row in rows], attempt, lambda row: source.dataset.files[row], threads, 64)
+    bad: dict[str, str] = {}
+    for row, error in zip(rows, outcomes, strict=True):
+        advance()
+        if error is not None:
+            bad[source.dataset.files[row]] = str(error)
+    return bad

@@ -244,6 +244,8 @@ def test_a_paper_builds_on_older_papers_only(file: Path) -> None:
 
 def test_rows_do_not_depend_on_their_batch(network: nn.Module, batch: Tensor) -> None:
     network.double()  # in single precision deep random networks blow up what two orders of summing differ in
+    small: Any = network.input_size if network.min_size == network.input_size else max(32, network.min_size)
+    batch = batch[..., :small, :small]
     with torch.no_grad():
         together = network(batch.double())
         alone = torch.cat([network(row[None].double()) for row in batch])
@@ -299,7 +301,7 @@ def test_the_smallest_of_each_family_learns_sixteen_pictures_by_heart(name: str)
     x = nn.functional.interpolate(torch.randn(16, channels(name), 4, 4), (high, high))  # coarse, so that means differ
     labels = torch.arange(16) % 4
     optimiser = torch.optim.Adam(net.parameters(), SMALLEST[name])
-    for step in range(100):
+    for step in range(300):
         out = logits(net(x))
         loss = nn.functional.cross_entropy(out, labels)
         if step % 5 == 0 and bool((out.argmax(1) == labels).all()) and loss < 0.3:
@@ -307,7 +309,7 @@ def test_the_smallest_of_each_family_learns_sixteen_pictures_by_heart(name: str)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    pytest.fail(f"after 100 steps the loss is {float(loss.detach()):.3f}")
+    pytest.fail(f"after 300 steps the loss is {float(loss.detach()):.3f}")
 
 
 @pytest.mark.parametrize(
