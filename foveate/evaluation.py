@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from foveate.classifier import Classifier
+from foveate.classifier.views import Tta
 from foveate.data.dataset import Dataset, apply_policy, listed, load_dataset
 from foveate.errors import DataError, ImageError, UsageError
 from foveate.metrics import summarise
@@ -17,17 +18,25 @@ def evaluate(
     data: str | os.PathLike[str] | Dataset,
     on_bad: Literal["skip", "error"] = "skip",
     progress: Progress | None = None,
+    tta: Tta = "none",
 ) -> dict[str, Any]:
     """Measure a classifier on a labelled folder, table or built-in set: on its test split if it has one, else on all.
 
     Classes go by name: the folder's order and numbering play no part.
+
+    Args:
+        classifier: to be measured.
+        data: as for `train`.
+        on_bad: unreadable pictures: "skip" them, unless they are more than 5 %, or make it an "error".
+        progress: hears how far it is.
+        tta: test-time augmentation, as for `Classifier.predict`.
 
     Returns:
         What `metrics.summarise` returns, and: split, data, bad (unreadable pictures and why) and notes.
 
     Raises:
         DataError: the data cannot be used; it has a class the classifier does not know, or none that it knows.
-        UsageError: no such policy for unreadable pictures.
+        UsageError: no such policy for unreadable pictures; no such test-time augmentation, or one that changes nothing.
     """
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
@@ -40,7 +49,7 @@ def evaluate(
 
     progress.begin("pictures", len(dataset))
     rows, probabilities, bad = [], [], {}
-    for row, outcome in classifier.dataset_probabilities(dataset):
+    for row, outcome in classifier.dataset_probabilities(dataset, tta):
         progress.advance()
         if isinstance(outcome, ImageError):
             bad[dataset.files[row]] = str(outcome)

@@ -12,6 +12,9 @@ class Progress(Protocol):
     def advance(self, n: int = 1) -> None:
         """`n` steps of it are done."""
 
+    def say(self, sentence: str) -> None:
+        """Something that a person should read now."""
+
 
 class Silent:
     """Hears and says nothing."""
@@ -20,4 +23,7 @@ class Silent:
         pass
 
     def advance(self, n: int = 1) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
         pass

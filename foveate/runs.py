@@ -15,6 +15,11 @@ from foveate.data.loader import cores
 from foveate.errors import ArtefactError, UsageError
 from foveate.storage import disk_errors, write_json
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PACKAGES = ("foveate", "torch", "openvino", "numpy", "pillow", "safetensors")
 
 
@@ -24,7 +29,8 @@ class Run:
     config.json    what was asked, resolved        metrics.json     how good it is; written last
     env.json       machine and versions            predictions.jsonl  every judged picture, best guess and truth
     data.json      classes, splits by file         classifier/      what to keep
-    history.jsonl  one line per step of the search log.txt          what was said
+    history.jsonl  one line per epoch, or penalty  log.txt          what was said
+    checkpoints/   of a training by steps          plan.json        which layers learn, at which rate
     """
 
     def __init__(self, folder: Path, fresh: bool):
@@ -44,12 +50,12 @@ class Run:
             UsageError: the folder exists and resume is off; resume with other settings.
             ArtefactError: resume where there is no run.
         """
-        folder = out or (last(name) if resume else unused(name))
+        folder = cls.resumed(out, name) if resume else out or unused(name)
         if resume:
-            asked_before = read_json(folder / "config.json")
-            differing = sorted(key for key in {*config, *asked_before} if config.get(key) != asked_before.get(key))
+            before, now = flat(read_json(folder / "config.json")), flat(config)
+            differing = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
             if differing:
-                was = ", ".join(f"{key} {asked_before.get(key)!r}, now {config.get(key)!r}" for key in differing)
+                was = ", ".join(f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differing)
                 raise UsageError(
                     f"'{folder}' was begun with other settings ({was}); repeat them, or choose another --out"
                 )
@@ -69,6 +75,11 @@ class Run:
             run.write("env.json", environment())
         return run
 
+    @classmethod
+    def resumed(cls, out: Path | None, name: str) -> Path:
+        """The folder that `open` would resume."""
+        return out or last(name)
+
     @property
     def finished(self) -> bool:
         return (self.folder / "metrics.json").is_file() and (self.folder / "classifier" / "card.json").is_file()
@@ -77,15 +88,41 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         return read_json(self.folder / "metrics.json")
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
     @contextlib.contextmanager
     def kept_if_whole(self) -> Iterator[None]:
-        """Remove the folder again if what follows fails or is interrupted: what took time is in the cache."""
+        """Remove the folder again if what follows fails or is interrupted: what took time is in the cache.
+
+        A folder with a checkpoint stays: the training can go on from there.
+        """
         try:
             yield
         except BaseException:
-            if self.fresh:
+            if self.fresh and not self.checkpoints.exists():
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else works in this folder meanwhile; a process that was killed holds nothing.
+
+        Raises:
+            UsageError: another process does.
+        """
+        if fcntl is None:  # Windows
+            yield
+            return
+        with disk_errors(self.folder), (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"another process is training in '{self.folder}'; wait, or choose another --out"
+                ) from error
+            yield
 
     def write(self, name: str, value: Any) -> None:
         write_json(self.folder / name, value)
@@ -96,9 +133,26 @@ class Run:
             text = "".join(json.dumps(value) + "\n" for value in values)
             (self.folder / name).write_text(text, encoding="ascii")
 
+    def add_line(self, name: str, value: dict[str, Any]) -> None:
+        """One JSON value more, at the end of a file."""
+        with disk_errors(self.folder / name), (self.folder / name).open("a", encoding="ascii") as file:
+            file.write(json.dumps(value) + "\n")
+
     def log(self, sentence: str) -> None:
         with disk_errors(self.folder), (self.folder / "log.txt").open("a", encoding="utf-8", errors="replace") as file:
             file.write(sentence + "\n")
+
+
+def flat(config: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings by their whole names.
+
+    >>> flat({"a": 1, "b": {"c": 2}})
+    {'a': 1, 'b.c': 2}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return found
 
 
 def unused(name: str) -> Path:

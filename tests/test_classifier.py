@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from foveate.classifier import Classifier, Prediction, model_card, save_classifier
+from foveate.classifier import Classifier, Prediction
+from foveate.classifier.card import model_card
+from foveate.classifier.saving import save_probe
 from foveate.data.dataset import load_dataset
 from foveate.data.image import load_image
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError
@@ -621,7 +623,7 @@ def head(classes: int = 2, seed: int = 0) -> Head:
 
 def save(folder: Path, engine: str = "torch", classes: tuple[str, ...] = ("a", "b"), seed: int = 0) -> Classifier:
     preprocess = find_weights("efficientnet_lite0").preprocess.at(224)
-    return save_classifier(
+    return save_probe(
         folder, "efficientnet_lite0", head(len(classes), seed), classes, preprocess, False, engine, {"metrics": {}}
     )
 

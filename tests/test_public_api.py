@@ -24,8 +24,9 @@ PUBLIC = [
     "train",
 ]
 SIGNATURES = {
-    "train": "data model effort out seed on_bad engine threads resume progress command",
-    "evaluate": "classifier data on_bad progress",
+    "train": "data model recipe effort out seed on_bad engine threads resume settings augment parts size channels "
+    "cache tensorboard progress command",
+    "evaluate": "classifier data on_bad progress tta",
     "build": "name weights num_classes in_channels",
     "load_dataset": "source",
     "load_image": "source name short_side",

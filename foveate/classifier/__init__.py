@@ -7,7 +7,6 @@ classifier/
   README.md           the model card, for people
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
 
+from foveate.classifier.card import GRAPH, TENSORS, read_card
+from foveate.classifier.views import Tta, Views
 from foveate.data.dataset import Dataset, walk
 from foveate.data.image import SUFFIXES, UPRIGHT, orientation, read_file, to_rgb
 from foveate.data.loader import cores, decode, decode_ahead
@@ -28,13 +27,8 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine, choose_engine
 from foveate.errors import ArtefactError, DataError, ImageError, UsageError
 from foveate.features import in_batches
-from foveate.heads import Head
 from foveate.metrics import softmax
-from foveate.storage import replacing, sha256, write_json
-from foveate.weights import WEIGHTS, find_weights, weights_file
-
-FORMAT = 1
-TENSORS, GRAPH = "model.safetensors", "engine.xml"
+from foveate.weights import find_weights
 
 
 @dataclass(frozen=True)
@@ -100,12 +94,15 @@ class Classifier:
         """The folder of the run that left this classifier."""
         return self.folder.parent
 
-    def predict(self, source: str | os.PathLike[str] | bytes | Image.Image | Sequence[Any], top: int = 3) -> Any:
+    def predict(
+        self, source: str | os.PathLike[str] | bytes | Image.Image | Sequence[Any], top: int = 3, tta: Tta = "none"
+    ) -> Any:
         """Classify one picture, or many.
 
         Args:
             source: a path, a file's bytes or a PIL image; a folder; or a list of any of these.
             top: how many classes to name.
+            tta: test-time augmentation: "mirror" looks at the mirror image too, for twice the time; "ten" at ten crops.
 
         Returns:
             A Prediction for one picture, a list of them for a folder or a list.
@@ -114,27 +111,27 @@ class Classifier:
             ImageError: the one picture asked for cannot be read. Of many, each has its own `error`.
         """
         if isinstance(source, (list, tuple)) or (isinstance(source, (str, os.PathLike)) and is_folder(Path(source))):
-            return list(self.predict_each(source if isinstance(source, (list, tuple)) else [source], top))
-        prediction = next(self.predict_each([source], top))
+            return list(self.predict_each(source if isinstance(source, (list, tuple)) else [source], top, tta))
+        prediction = next(self.predict_each([source], top, tta))
         if prediction.error:
             raise ImageError(prediction.error)
         return prediction
 
-    def predict_each(self, sources: Iterable[Any], top: int = 3) -> Iterator[Prediction]:
+    def predict_each(self, sources: Iterable[Any], top: int = 3, tta: Tta = "none") -> Iterator[Prediction]:
         """As `predict` for a list, giving each Prediction as it is made."""
         if top < 1:
             raise UsageError(f"expected top of at least 1, got {top}")
         items = [item for source in sources for item in expand(source)]
         names = [name for name, _ in items]
 
-        def pixels(row: int) -> NDArray[np.uint8]:
+        def pixels(row: int, shown: Preprocess) -> NDArray[np.uint8]:
             source = items[row][1]
             if isinstance(source, Image.Image):
-                return self.preprocess.pixels(upright_rgb(source, names[row]))
+                return shown.pixels(upright_rgb(source, names[row]))
             data = source if isinstance(source, bytes) else read_file(source)
-            return decode(data, names[row], self.preprocess)
+            return decode(data, names[row], shown)
 
-        for row, outcome in self.probabilities(len(items), pixels):
+        for row, outcome in self.probabilities(len(items), pixels, tta):
             if isinstance(outcome, ImageError):
                 yield Prediction(names[row], error=str(outcome))
             else:
@@ -143,12 +140,15 @@ class Classifier:
                 yield Prediction(names[row], *ranked[0], ranked)
 
     def probabilities(
-        self, n: int, pixels: Callable[[int], NDArray[np.uint8]]
+        self, n: int, pixels: Callable[[int, Preprocess], NDArray[np.uint8]], tta: Tta = "none"
     ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
-        """Each row's probabilities, (classes,), in order; `pixels(row)` gives what `decode` gives."""
+        """Each row's probabilities, (classes,), in order; `pixels(row, preprocess)` gives what `decode` gives."""
+        views = Views(tta, self.preprocess)
+        if views.kind == "mirror" and self.card["mirror"]:
+            raise UsageError("tta mirror changes nothing: this classifier looks at mirror images by itself")
         if n == 0:
             return
-        decoded = decode_ahead(range(n), pixels, self.preprocess, self.threads)
+        decoded = decode_ahead(range(n), lambda row: pixels(row, views.preprocess), views.preprocess, self.threads)
         failed: dict[int, ImageError] = {}
         rows: list[int] = []
 
@@ -158,25 +158,28 @@ class Classifier:
                     failed[row] = outcome
                 else:
                     rows.append(row)
-                    yield outcome
+                    yield from views.of(outcome)
 
         engine = self.engine
         due = 0
         batches = (np.stack(batch) for batch in in_batches(readable(), engine.batch))
-        for logits in engine.run(batches):
-            for probabilities in softmax(logits):
-                row = rows.pop(0)
-                for earlier in range(due, row):
-                    yield earlier, failed.pop(earlier)
-                yield row, probabilities
-                due = row + 1
+        each_look = (look for logits in engine.run(batches) for look in softmax(logits))
+        looks = len(views.of(np.zeros((views.preprocess.crop,) * 2 + (1,), np.uint8)))
+        for one_picture in in_batches(each_look, looks):
+            row = rows.pop(0)
+            for earlier in range(due, row):
+                yield earlier, failed.pop(earlier)
+            yield row, np.mean(one_picture, axis=0)
+            due = row + 1
         for row in range(due, n):
             yield row, failed.pop(row)
 
-    def dataset_probabilities(self, dataset: Dataset) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
+    def dataset_probabilities(
+        self, dataset: Dataset, tta: Tta = "none"
+    ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
         """Each picture's probabilities, in the dataset's order."""
         return self.probabilities(
-            len(dataset), lambda row: decode(dataset.read(row), dataset.files[row], self.preprocess)
+            len(dataset), lambda row, shown: decode(dataset.read(row), dataset.files[row], shown), tta
         )
 
     @cached_property
@@ -195,115 +198,24 @@ class Classifier:
         return TorchEngine(self.network(), self.preprocess, self.threads)
 
     def network(self) -> Any:
-        """The Probe as a torch module, with its weights."""
+        """The torch module, with its weights, in evaluation: a Probe, or a network of the canon."""
         from safetensors.torch import load_file as load_tensors
 
         from foveate.transfer import Probe
         from foveate.weights import build
 
         tensors = load_tensors(self.folder / TENSORS)
-        classes, width = tensors["linear.weight"].shape
-        probe = Probe(build(find_weights(self.card["model"]).network), width, classes, self.card["mirror"])
+        module: Any
+        if self.card["form"] == "probe":
+            classes, width = tensors["linear.weight"].shape
+            module = Probe(build(find_weights(self.card["model"]).network), width, classes, self.card["mirror"])
+        else:
+            module = build(self.card["model"], None, len(self.classes), self.preprocess.channels)
         try:
-            probe.load_state_dict(tensors)
+            module.load_state_dict(tensors)
         except RuntimeError as error:
             raise ArtefactError(f"'{self.folder / TENSORS}' does not fit the card's {self.card['model']}") from error
-        return probe.eval()
-
-
-def save_classifier(
-    folder: Path,
-    model: str,
-    head: Head,
-    classes: tuple[str, ...],
-    preprocess: Preprocess,
-    mirror: bool,
-    engine: str,
-    about: dict[str, Any],
-) -> Classifier:
-    """Write a classifier's folder, whole or not at all.
-
-    Args:
-        folder: to be written; an older one there is replaced.
-        model: name of the backbone.
-        head: solved on its features.
-        about: provenance and metrics, for the card.
-        engine: with "openvino" the graph is saved beside the tensors.
-    """
-    prefix = find_weights(model).head + "."
-    backbone = load_file(weights_file(model))
-    tensors = {f"backbone.{name}": t for name, t in backbone.items() if not name.startswith(prefix)}
-    tensors |= {"linear.weight": head.weight, "linear.bias": head.bias}
-    with replacing(folder) as temporary:
-        temporary.mkdir()
-        (temporary / TENSORS).write_bytes(save(tensors))
-        if engine == "openvino":
-            from foveate.engine.conversion import graph_path
-            from foveate.engine.openvino import attach_head, save_graph
-
-            graph = attach_head(graph_path(model, preprocess), head.weight, head.bias, mirror)
-            save_graph(graph, temporary / GRAPH)
-        card = {
-            "format": FORMAT,
-            "model": model,
-            "classes": list(classes),
-            "preprocess": preprocess.to_dict(),
-            "mirror": mirror,
-            "temperature": head.temperature,
-            **about,
-            "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
-        }
-        (temporary / "README.md").write_text(model_card(card), encoding="utf-8")
-        write_json(temporary / "card.json", card)
-    return Classifier.load(folder)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """card.json, checked: its form, and the SHA-256 of each file it names."""
-    path = folder / "card.json"
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        if card["format"] != FORMAT:
-            raise ArtefactError(f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update Foveate")
-        fits = (
-            card["model"] in WEIGHTS
-            and isinstance(card["classes"], list)
-            and len(set(card["classes"])) == len(card["classes"]) >= 2
-            and all(isinstance(c, str) for c in card["classes"])
-            and isinstance(card["mirror"], bool)
-            and TENSORS in card["files"]
-            and all(Path(name).name == name for name in card["files"])
-        )
-        if not fits:
-            raise ValueError("a field has an impossible value")
-        Preprocess.from_dict(card["preprocess"])
-        files = dict(card["files"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ArtefactError(f"'{path}' is damaged: {error!r}; train again, or restore it from a backup") from error
-    for name, digest in files.items():
-        try:
-            found = sha256(folder / name) if (folder / name).is_file() else ""
-        except (OSError, ValueError):  # it is shut, or no system allows the name
-            found = ""
-        if not found:
-            raise ArtefactError(f"'{folder / name}' is missing; train again, or restore it from a backup")
-        if found != digest:
-            raise ArtefactError(
-                f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup"
-            )
-    if head_shape(folder / TENSORS) != [len(card["classes"])]:
-        raise ArtefactError(f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes")
-    return card
-
-
-def head_shape(path: Path) -> list[int]:
-    """The shape of the head's bias, read from the file's header; [] if that is none."""
-    try:
-        with safe_open(path, "np") as tensors:
-            shape: list[int] = tensors.get_slice("linear.bias").get_shape()
-            return shape if tensors.get_slice("linear.weight").get_shape()[:1] == shape else []
-    except SafetensorError:
-        return []
+        return module.eval()
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -338,29 +250,3 @@ def expand(source: Any) -> list[tuple[str, Any]]:
             raise DataError(f"the folder '{path}' has no pictures (looked for {' '.join(sorted(SUFFIXES))})")
         return [(str(p), p) for p in sorted(pictures)]
     return [(str(path), path)]
-
-
-def model_card(card: dict[str, Any]) -> str:
-    """The card as Markdown, for people."""
-
-    def safe(text: str) -> str:
-        return "".join(c if c.isalnum() or c in " -_.,+" else f"&#{ord(c)};" for c in text)
-
-    lines = [f"# A classifier of {len(card['classes'])} classes", ""]
-    lines += [f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate.", ""]
-    for split, m in card["metrics"].items():
-        low, high = m["accuracy_ci95"]
-        lines.append(
-            f"- {split.replace('_', ' ')}: accuracy {m['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}) "
-            f"on {m['n']} pictures, ECE {m['ece']:.3f}"
-        )
-    lines += ["", "Classes: " + ", ".join(safe(c) for c in card["classes"]) + ".", ""]
-    lines += [
-        "```python",
-        "import foveate",
-        'clf = foveate.Classifier.load("classifier")',
-        'clf.predict("x.jpg")',
-        "```",
-    ]
-    lines += ["", "It knows only these classes: a picture of anything else gets one of them too.", ""]
-    return "\n".join(lines)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from foveate.cli.console import JSON_HELP, TerminalProgress, print_json
+from foveate.cli.console import JSON_HELP, TTA_HELP, TerminalProgress, print_json
 from foveate.cli.train import show
 
 
@@ -15,6 +15,7 @@ def evaluate(
     on_bad: Annotated[
         Literal["skip", "error"], typer.Option(help="Unreadable pictures: skip and name, or stop.")
     ] = "skip",
+    tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
@@ -26,7 +27,7 @@ def evaluate(
     if threads:
         classifier.threads = min(threads, classifier.threads)
     with TerminalProgress() as progress:
-        result = evaluation.evaluate(classifier, data, on_bad, progress)
+        result = evaluation.evaluate(classifier, data, on_bad, progress, tta)
     if as_json:
         print_json(result | {"run": str(run)})
     else:

@@ -1,17 +1,18 @@
 """foveate predict"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from foveate.cli.console import complain, print_json, say
+from foveate.cli.console import TTA_HELP, complain, print_json, say
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
     pictures: Annotated[list[str], typer.Argument(help="Pictures, and folders of pictures.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
 ) -> None:
@@ -26,7 +27,7 @@ def predict(
     if absent:
         raise DataError(f"no such file or folder: {', '.join(absent)}")
     read = failed = 0
-    for prediction in classifier.predict_each(pictures, top):
+    for prediction in classifier.predict_each(pictures, top, tta):
         if as_json:
             print_json(prediction.to_dict())
         elif prediction.error:

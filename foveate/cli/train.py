@@ -1,42 +1,110 @@
 """foveate train"""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from foveate.cli import augmentation, settings
 from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, print_table, say
+from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
+LINES = 25  # of the rates that were tried
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         str, typer.Argument(help="A folder of pictures, a CSV (path,label), or a built-in set (digits ...).")
     ],
-    model: Annotated[str, typer.Option(help="Pretrained network; see: foveate models")] = "efficientnet_lite0",
+    model: Annotated[str, typer.Option(help="A network; see: foveate models")] = "efficientnet_lite0",
+    recipe: Annotated[
+        Literal["probe", "finetune", "scratch"] | None,
+        typer.Option(
+            help="A solved head on a frozen backbone; then all layers; a random start "
+            "[default: probe where there are published weights]"
+        ),
+    ] = None,
     effort: Annotated[
-        Literal["fast", "best"], typer.Option(help="best: larger pictures and their mirror image, four times the cost.")
-    ] = "fast",
+        Literal["fast", "best"] | None,
+        typer.Option(help="Of a probe. best: larger pictures and their mirror image, four times the cost."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of folds, splits, random starts, order and augmentation.")] = 0,
     on_bad: Annotated[
         Literal["skip", "error"], typer.Option(help="Unreadable pictures: skip and name them (5 % at most), or stop.")
     ] = "skip",
     engine: Annotated[Literal["auto", "openvino", "torch"], typer.Option(help="What runs the network.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    epochs: settings.Epochs = None,
+    batch_size: settings.BatchSize = None,
+    accumulate: settings.Accumulate = None,
+    optimizer: settings.Optimizer = None,
+    lr: settings.Lr = None,
+    head_lr: settings.HeadLr = None,
+    layer_decay: settings.LayerDecay = None,
+    momentum: settings.Momentum = None,
+    weight_decay: settings.WeightDecay = None,
+    schedule: settings.Schedule = None,
+    warmup: settings.Warmup = None,
+    label_smoothing: settings.LabelSmoothing = None,
+    clip: settings.Clip = None,
+    ema: settings.Ema = None,
+    patience: settings.Patience = None,
+    freeze: settings.Freeze = None,
+    unfreeze_at: settings.UnfreezeAt = None,
+    batch_norm: settings.BatchNorm = None,
+    balance: settings.Balance = None,
+    precision: settings.Precision = None,
+    compile: settings.Compile = None,
+    progressive: settings.Progressive = None,
+    auxiliary: settings.Auxiliary = None,
+    size: settings.Size = None,
+    channels: settings.Channels = None,
+    cache: settings.Cache = None,
+    tensorboard: settings.Tensorboard = False,
+    find_lr: settings.FindLr = False,
+    augment: augmentation.Policy = None,
+    hflip: augmentation.Hflip = None,
+    vflip: augmentation.Vflip = None,
+    crop: augmentation.Crop = None,
+    padding: augmentation.Padding = None,
+    crop_area: augmentation.CropArea = None,
+    crop_ratio: augmentation.CropRatio = None,
+    rotation: augmentation.Rotation = None,
+    translate: augmentation.Translate = None,
+    scale: augmentation.Scale = None,
+    shear: augmentation.Shear = None,
+    brightness: augmentation.Brightness = None,
+    contrast: augmentation.Contrast = None,
+    saturation: augmentation.Saturation = None,
+    hue: augmentation.Hue = None,
+    pca_colour: augmentation.PcaColour = None,
+    pca_from: augmentation.PcaFrom = None,
+    auto: augmentation.Auto = None,
+    magnitude: augmentation.Magnitude = None,
+    erasing: augmentation.Erasing = None,
+    mixup: augmentation.Mixup = None,
+    cutmix: augmentation.Cutmix = None,
 ) -> None:
     """Turn labelled pictures into a classifier, and measure it on pictures it did not learn from."""
     from foveate import training
     from foveate.runs import Run
 
-    with TerminalProgress() as progress:
+    if find_lr:
+        try_rates(context, data, model, recipe, seed, threads, as_json)
+        return
+    silent = int(os.environ.get("RANK", "0")) > 0  # of the processes that torchrun started, the first one speaks
+    with TerminalProgress(silent) as progress:
         classifier = training.train(
             data,
             model=model,
+            recipe=recipe,
             effort=effort,
             out=out,
             seed=seed,
@@ -44,9 +112,18 @@ def train(
             engine=engine,
             threads=threads,
             resume=resume,
+            settings=settings.given_settings(context),
+            augment=augment,
+            parts=augmentation.given_parts(context),
+            size=size,
+            channels=None if channels is None else 1 if channels == "1" else 3,
+            cache=cache,
+            tensorboard=tensorboard,
             progress=progress,
             command=typed(),
         )
+    if silent:
+        return
     metrics = Run(classifier.run, fresh=False).metrics
     if as_json:
         print_json(metrics | {"run": str(classifier.run)})
@@ -54,6 +131,48 @@ def train(
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
         say(f"next  foveate predict {classifier.run} PICTURE")
+        if "offer" in metrics:
+            say(f"more  {metrics['offer']}")
+
+
+def try_rates(
+    context: typer.Context,
+    data: str,
+    model: str,
+    recipe: Literal["probe", "finetune", "scratch"] | None,
+    seed: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """`--find-lr`: the test instead of a training."""
+    from foveate import training
+
+    recipe = recipe or training.choose_recipe(model)
+    if recipe == "probe":
+        raise UsageError("find-lr applies to the recipes finetune and scratch; a probe has no learning rate")
+    given = context.params
+    with TerminalProgress() as progress:
+        test = training.find_lr(
+            data,
+            model,
+            recipe,
+            seed,
+            threads,
+            settings.given_settings(context),
+            given["augment"],
+            augmentation.given_parts(context),
+            given["size"],
+            given["channels"] and (1 if given["channels"] == "1" else 3),
+            progress,
+        )
+    if as_json:
+        print_json({"suggestion": test.suggestion, "rates": list(test.rates), "losses": list(test.losses)})
+        return
+    lowest, highest = min(test.losses), max(test.losses)
+    for rate, loss in list(zip(test.rates, test.losses, strict=True))[:: max(1, len(test.rates) // LINES)]:
+        bar = "#" * round(40 * (loss - lowest) / max(highest - lowest, 1e-9))
+        say(f"{rate:9.2g}  {loss:7.3f}  {bar}")
+    say(f"next  the same command with --lr {test.suggestion:g} instead of --find-lr")
 
 
 def typed() -> str:
@@ -65,7 +184,7 @@ def show(metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
     """The result for people: accuracy with its interval, each class, the worst confusions."""
     from foveate.metrics import worst_confusions
 
-    split = "test" if "test" in metrics else "out_of_fold"
+    split = next(split for split in ("test", "out_of_fold", "validation") if split in metrics)
     result = metrics[split]
     rows = sorted(result["per_class"].items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
     title = "the worst classes" if len(classes) > MOST_CLASSES else "each class, the worst first"
@@ -77,7 +196,7 @@ def show(metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
     for pair in worst_confusions(result["confusion"], classes):
         say(f"{pair['n']:4} of {pair['of']:<4} {pair['true']} taken for {pair['predicted']}")
     say()
-    for name, words in (("out_of_fold", "out of fold"), ("test", "test")):
+    for name, words in (("out_of_fold", "out of fold"), ("validation", "validation"), ("test", "test")):
         if name in metrics:
             say(headline(words, metrics[name]))
     say()

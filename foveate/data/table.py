@@ -90,8 +90,7 @@ def uniform(seed: int, epoch: int, samples: Rows, block: int) -> NDArray[np.floa
         )
         counter = [high1 ^ counter[1] ^ np.uint64(key[0]), low1, high0 ^ counter[3] ^ np.uint64(key[1]), low0]
         key = [(k + increment) & 0xFFFFFFFFFFFFFFFF for k, increment in zip(key, INCREMENTS, strict=True)]
-    numbers: NDArray[np.float64] = (np.stack(counter, axis=1) >> np.uint64(11)) * 2.0**-53
-    return numbers
+    return (np.stack(counter, axis=1) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def product(x: Words, multiplier: int) -> tuple[Words, Words]:

@@ -48,38 +48,12 @@ def is_whole(path: Path) -> bool:
 
 
 def convert(network: str, preprocess: Preprocess) -> Path:
-    """Build the network, load its weights, fold its batch-norms, export, convert, save."""
-    import torch
-
-    from foveate.engine.openvino import ov, save_graph
+    """Build the network, load its weights, convert, save."""
+    from foveate.engine.openvino import save_graph
     from foveate.transfer import PooledStages
     from foveate.weights import pretrained
 
-    class FromPixels(torch.nn.Module):
-        """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.stages = PooledStages(pretrained(network))
-            self.mean = torch.nn.Buffer(255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
-            self.std = torch.nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
-
-        def forward(self, pixels: "Tensor") -> "Tensor":
-            x = pixels.permute(0, 3, 1, 2).float()  # (N, C, H, W)
-            return self.stages((x - self.mean) / self.std)
-
-    module = FromPixels().eval()
-    pixels = torch.zeros(2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8)
-    with torch.no_grad():
-        fold_batchnorm(module, pixels)
-        # Exported for a batch of two, as that takes a third of the time, if nothing in the network depends on it;
-        # a channel shuffle does, that of ShuffleNet, which makes the number of pictures a constant of the graph.
-        model = ov.convert_model(torch.export.export(module, (pixels,)))
-        if not reads_any_batch(model):
-            batch = {"pixels": {0: torch.export.Dim("batch")}}
-            model = ov.convert_model(torch.export.export(module, (pixels,), dynamic_shapes=batch))
-    model.reshape([-1, *pixels.shape[1:]])
-
+    model = to_graph(PooledStages(pretrained(network)), preprocess)
     path = graph_path(network, preprocess)
     with replacing(path.parent) as folder:
         folder.mkdir()
@@ -88,13 +62,47 @@ def convert(network: str, preprocess: Preprocess) -> Path:
     return path
 
 
+def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
+    """Fold a module's batch-norms, in place, export it and convert it: pixels (N, H, W, C), uint8 -> its output."""
+    import torch
+
+    from foveate.engine.openvino import ov
+
+    class FromPixels(torch.nn.Module):
+        """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            self.mean = torch.nn.Buffer(255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
+            self.std = torch.nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
+
+        def forward(self, pixels: "Tensor") -> "Tensor":
+            x = pixels.permute(0, 3, 1, 2).float()  # (N, C, H, W)
+            return self.module((x - self.mean) / self.std)
+
+    whole = FromPixels().eval()
+    pixels = torch.zeros(2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8)
+    with torch.no_grad():
+        fold_batchnorm(whole, pixels)
+        # Exported for a batch of two, as that takes a third of the time, if nothing in the network depends on it;
+        # a channel shuffle does, that of ShuffleNet, which makes the number of pictures a constant of the graph.
+        model = ov.convert_model(torch.export.export(whole, (pixels,)))
+        if not reads_any_batch(model):
+            batch = {"pixels": {0: torch.export.Dim("batch")}}
+            model = ov.convert_model(torch.export.export(whole, (pixels,), dynamic_shapes=batch))
+    model.reshape([-1, *pixels.shape[1:]])
+    return model
+
+
 def reads_any_batch(model: Any) -> bool:
     """Whether a graph that was exported for a batch of two gives a row a picture for three."""
     try:
         model.reshape([3, *list(model.input(0).get_partial_shape())[1:]])
     except RuntimeError:
         return False
-    return model.output(0).get_partial_shape()[0].get_length() == 3
+    rows = model.output(0).get_partial_shape()[0]
+    return bool(rows.is_static and rows.get_length() == 3)
 
 
 def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:

@@ -137,16 +137,16 @@ def save_graph(model: Any, path: Path) -> None:
         raise FoveateError(f"'{path}' could not be written ({error}); is the disk full?") from error
 
 
-def attach_head(backbone: Path, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool) -> Any:
+def attach_head(backbone: Any, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool) -> Any:
     """The backbone's graph with a linear head: pixels -> logits, the Probe as one graph.
 
     Args:
-        backbone: .xml of the pooled stages.
+        backbone: the graph of the pooled stages, or the path of its .xml.
         weight, bias: (classes, width) and (classes,).
         mirror: also show the backbone the mirror image, in the same batch, and average the two.
     """
     ops = ov.opset13
-    model = read_graph(backbone)
+    model = read_graph(backbone) if isinstance(backbone, Path) else backbone
     pixels, pooled = model.input(0), model.output(0).get_node().input_value(0)
     if mirror:
         readers = list(pixels.get_target_inputs())

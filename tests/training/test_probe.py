@@ -19,7 +19,8 @@ from foveate.features import Extracted
 from foveate.metrics import wilson_interval
 from foveate.progress import Silent
 from foveate.runs import Run, read_json
-from foveate.training import dataset_fingerprint, train
+from foveate.training import probe, train
+from foveate.training.outcome import dataset_fingerprint
 
 pytestmark = pytest.mark.usefixtures("warm_cache")
 
@@ -151,7 +152,7 @@ def test_threads_change_no_byte_of_a_large_head(tmp_path: Path, monkeypatch: pyt
     rng, n = np.random.default_rng(0), 3000
     labels = np.arange(n) % 3
     drawn = (rng.normal(size=(n, 300)) + rng.normal(size=(3, 300))[labels] / 4).astype(np.float32)
-    monkeypatch.setattr(training, "extract", lambda *_: Extracted(drawn, {}, n))
+    monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, n))
     names = tuple(f"{i}.png" for i in range(n))
     dataset = Dataset("drawn", "", names, labels, ("a", "b", "c"), ("train",) * n, ("",) * n, read=lambda i: b"%d" % i)
     runs = [train(dataset, out=tmp_path / str(t), threads=t, engine="torch").run for t in (1, 2)]
@@ -394,7 +395,11 @@ def test_a_class_whose_pictures_are_all_bad(root: Path, tmp_path: Path, draw_fol
         ({"threads": 0}, UsageError, "expected at least 1 thread, got 0"),
         ({"threads": -2}, UsageError, "expected at least 1 thread, got -2"),
         ({"engine": "onnx"}, UsageError, "no engine is called 'onnx'; expected auto, openvino, torch"),
-        ({"model": "efficientnet_lite4"}, UsageError, "no pretrained weights for 'efficientnet_lite4'; there are for"),
+        (
+            {"model": "efficientnet_lite4", "recipe": "probe"},
+            UsageError,
+            "no pretrained weights for 'efficientnet_lite4'; there are for",
+        ),
         ({"data": "no-such-folder"}, DataError, "no such folder or file: 'no-such-folder'"),
     ],
 )

@@ -1,0 +1,100 @@
+"""The card of a classifier: what it is and where it comes from, for programs and for people."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from foveate.catalogue import CATALOGUE
+from foveate.data.preprocess import Preprocess
+from foveate.errors import ArtefactError
+from foveate.storage import sha256
+from foveate.weights import WEIGHTS
+
+FORMAT = 1
+TENSORS, GRAPH = "model.safetensors", "engine.xml"
+FORMS: dict[str, Mapping[str, object]] = {
+    "probe": WEIGHTS,
+    "network": CATALOGUE,
+}  # a backbone with a linear layer on its stages, or a network as it is
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """card.json, checked: its form, and the SHA-256 of each file it names."""
+    path = folder / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card["format"] != FORMAT:
+            raise ArtefactError(f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update Foveate")
+        fits = (
+            card["model"] in FORMS[card["form"]]
+            and isinstance(card["classes"], list)
+            and len(set(card["classes"])) == len(card["classes"]) >= 2
+            and all(isinstance(c, str) for c in card["classes"])
+            and isinstance(card["mirror"], bool)
+            and TENSORS in card["files"]
+            and all(Path(name).name == name for name in card["files"])
+        )
+        if not fits:
+            raise ValueError("a field has an impossible value")
+        Preprocess.from_dict(card["preprocess"])
+        files = dict(card["files"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ArtefactError(f"'{path}' is damaged: {error!r}; train again, or restore it from a backup") from error
+    for name, digest in files.items():
+        try:
+            found = sha256(folder / name) if (folder / name).is_file() else ""
+        except (OSError, ValueError):  # it is shut, or no system allows the name
+            found = ""
+        if not found:
+            raise ArtefactError(f"'{folder / name}' is missing; train again, or restore it from a backup")
+        if found != digest:
+            raise ArtefactError(
+                f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup"
+            )
+    if card["form"] == "probe" and head_shape(folder / TENSORS) != [len(card["classes"])]:
+        raise ArtefactError(f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes")
+    return card
+
+
+def head_shape(path: Path) -> list[int]:
+    """The shape of the head's bias, read from the file's header; [] if that is none."""
+    try:
+        with safe_open(path, "np") as tensors:
+            shape: list[int] = tensors.get_slice("linear.bias").get_shape()
+            return shape if tensors.get_slice("linear.weight").get_shape()[:1] == shape else []
+    except SafetensorError:
+        return []
+
+
+def model_card(card: dict[str, Any]) -> str:
+    """The card as Markdown, for people."""
+
+    def safe(text: str) -> str:
+        return "".join(c if c.isalnum() or c in " -_.,+" else f"&#{ord(c)};" for c in text)
+
+    lines = [f"# A classifier of {len(card['classes'])} classes", ""]
+    how = {
+        "probe": f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate.",
+        "finetune": f"{card['model']}, fine-tuned from published weights, a linear head on its stages, with Foveate.",
+        "scratch": f"{card['model']}, trained from a random start with Foveate.",
+    }
+    lines += [how[card["provenance"]["recipe"]], ""]
+    for split, m in card["metrics"].items():
+        low, high = m["accuracy_ci95"]
+        lines.append(
+            f"- {split.replace('_', ' ')}: accuracy {m['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}) "
+            f"on {m['n']} pictures, ECE {m['ece']:.3f}"
+        )
+    lines += ["", "Classes: " + ", ".join(safe(c) for c in card["classes"]) + ".", ""]
+    lines += [
+        "```python",
+        "import foveate",
+        'clf = foveate.Classifier.load("classifier")',
+        'clf.predict("x.jpg")',
+        "```",
+    ]
+    lines += ["", "It knows only these classes: a picture of anything else gets one of them too.", ""]
+    return "\n".join(lines)

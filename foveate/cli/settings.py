@@ -1,0 +1,63 @@
+"""The options of training by steps; `given_settings` reads them back. Their defaults are the recipe's own."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
+BatchSize = Annotated[int | None, typer.Option(help="Pictures a step, on all processes together.")]
+Accumulate = Annotated[int | None, typer.Option(help="Pieces a batch is cut into, to save memory.")]
+Optimizer = Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="SGD with Nesterov's momentum, or AdamW.")]
+Lr = Annotated[float | None, typer.Option(help="Highest learning rate.")]
+HeadLr = Annotated[float | None, typer.Option(help="That of the last layer [default: --lr]")]
+LayerDecay = Annotated[float | None, typer.Option(help="Each stage's rate in parts of the next one's.")]
+Momentum = Annotated[float | None, typer.Option(help="Of SGD.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Of weights; biases and norms have none.")]
+Schedule = Annotated[Literal["cosine", "one-cycle", "constant"] | None, typer.Option(help="Of the rate.")]
+Warmup = Annotated[float | None, typer.Option(help="Epochs in which the rate rises from 0.")]
+LabelSmoothing = Annotated[float | None, typer.Option(help="Share of a label that is spread over all classes.")]
+Clip = Annotated[float | None, typer.Option(help="Longest gradient, by its norm; 0 is no limit.")]
+Ema = Annotated[float | None, typer.Option(help="Decay of the average of the weights; 0 is off.")]
+Patience = Annotated[int | None, typer.Option(help="Epochs without a better validation that end training; 0 is never.")]
+Freeze = Annotated[str | None, typer.Option(help="What does not learn: none, backbone, or a number of stages.")]
+UnfreezeAt = Annotated[int | None, typer.Option(help="The epoch from which it learns after all.")]
+BatchNorm = Annotated[
+    Literal["train", "frozen"] | None, typer.Option(help="Statistics of batches, or those learnt before.")
+]
+Balance = Annotated[
+    Literal["none", "weights", "sampling"] | None, typer.Option(help="Rare classes count more, or are seen more often.")
+]
+Precision = Annotated[
+    Literal["auto", "f32", "bf16"] | None, typer.Option(help="auto: bf16 where the processor has it.")
+]
+Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the network.")]
+Progressive = Annotated[float | None, typer.Option(help="First epoch's side in parts of the last one's.")]
+Auxiliary = Annotated[float | None, typer.Option(help="Weight of auxiliary classifiers' losses.")]
+
+Size = Annotated[int | None, typer.Option(help="Side in pixels of what the network reads.")]
+Channels = Annotated[Literal["1", "3"] | None, typer.Option(help="Grey or colour, from scratch.")]
+Cache = Annotated[
+    Literal["off", "ram", "disk"] | None, typer.Option(help="Where decoded pixels are kept [default: ram]")
+]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write the history for TensorBoard too.")]
+
+FindLr = Annotated[bool, typer.Option("--find-lr", help="Instead of training: try rising rates, and suggest one.")]
+
+
+def given_settings(context: typer.Context) -> dict[str, Any]:
+    """The fields of `TrainConfig` that were given on the command line; epochs are counted from 1 there."""
+    from dataclasses import fields
+
+    from foveate.errors import UsageError
+    from foveate.training.config import TrainConfig
+
+    names = [field.name for field in fields(TrainConfig)]
+    given = {name: value for name in names if (value := context.params.get(name)) is not None}
+    freeze = given.get("freeze")
+    if isinstance(freeze, str) and freeze.isdecimal():
+        given["freeze"] = int(freeze)
+    if "unfreeze_at" in given:
+        if given["unfreeze_at"] < 1:
+            raise UsageError(f"unfreeze-at is an epoch, counted from 1, not {given['unfreeze_at']}")
+        given["unfreeze_at"] -= 1
+    return given

@@ -1,0 +1,210 @@
+"""finetune and scratch: from pictures to a run, by way of the loop.
+
+    split ── what the network reads ── augmentation ── network ── plan ── loop ── calibrate ── save ── measure
+
+finetune begins with the probe of its backbone, solved on the training pictures alone: the head is right from the first
+step on, and no random head sends large gradients through what the backbone knows (Kumar et al., arXiv:2202.10054).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+
+from foveate.classifier import Classifier
+from foveate.data.augment import with_pca
+from foveate.data.dataset import Dataset
+from foveate.data.policy import resolve
+from foveate.progress import Silent
+from foveate.runs import Run, environment, read_json
+from foveate.training.config import resolve_config
+from foveate.training.find_lr import RateTest, range_test
+from foveate.training.finish import keep
+from foveate.training.job import Job, Means, Request
+from foveate.training.loop import Loop, check_batches
+from foveate.training.memory import bytes_a_picture, pieces_that_fit
+from foveate.training.precision import choose_precision
+from foveate.training.ranks import Ranks, joined
+from foveate.training.record import Record
+from foveate.training.start import Loader, class_weights, has_norms, inputs, judge, start, with_splits
+from foveate.training.telling import as_lines, seconds_an_epoch
+from foveate.training.watch import Listener
+from foveate.transfer import make_plan
+from foveate.weights import find_weights, is_here, source_file
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DescentConfig:
+    """What a run was asked, resolved; saved in its config.json, and compared when it is resumed."""
+
+    data: str  # the set's name
+    fingerprint: str  # of its files, labels, splits and groups
+    recipe: str
+    model: str
+    seed: int
+    on_bad: str
+    engine: str
+    policy: str
+    augmentation: dict[str, Any]
+    preprocess: dict[str, Any]
+    training: dict[str, Any]
+
+
+def descend(
+    dataset: Dataset, digest: str, request: Request, means: Means, out: Path | None, resume: bool
+) -> Classifier:
+    """Train, measure and save. Arguments as `training.train` has them."""
+
+    def act(job: Job, loop: Loop) -> Classifier:
+        with means.clock.phase("training"):
+            fitted = loop.run(resume)
+        with means.clock.phase("saving"):
+            classifier = keep(job, loop.network, fitted)
+        job.ranks.share(None)  # nobody leaves before it is written
+        return classifier or Classifier.load(job.run.folder)
+
+    def finished(run: Run) -> Classifier | None:
+        return Classifier.load(run.folder) if resume and run.finished else None
+
+    return prepared(dataset, digest, request, means, out, resume, finished, act)
+
+
+def try_rates(dataset: Dataset, digest: str, request: Request, means: Means) -> RateTest:
+    """The learning rate range test, in a run's folder that does not stay."""
+    with TemporaryDirectory() as scratch:
+        out = Path(scratch) / "run"
+        return prepared(dataset, digest, request, means, out, False, lambda run: None, lambda _, loop: range_test(loop))
+
+
+def prepared(
+    dataset: Dataset,
+    digest: str,
+    request: Request,
+    means: Means,
+    out: Path | None,
+    resume: bool,
+    finished: Callable[[Run], T | None],
+    act: Callable[[Job, Loop], T],
+) -> T:
+    """Let `act` work with a loop that is ready, on all ranks; unless the run is `finished`."""
+    with joined() as ranks:
+        if not ranks.first:
+            means = replace(means, progress=Silent())
+        if request.recipe == "finetune" and ranks.first:
+            weights = find_weights(request.model)
+            if not is_here(weights):
+                with means.clock.phase("weights"):
+                    source_file(weights, progress=means.progress)
+        ranks.share(None)  # the weights are here now, for all
+        run, job = opened(dataset, digest, request, means, ranks, out, resume)
+        done = finished(run)
+        if done is not None:
+            return done
+        if not ranks.first:
+            return act(job, ready_loop(job))
+        with run.kept_if_whole(), run.alone():
+            return act(job, ready_loop(job))
+
+
+def opened(
+    dataset: Dataset, digest: str, request: Request, means: Means, ranks: Ranks, out: Path | None, resume: bool
+) -> tuple[Run, Job]:
+    """The run's folder, and everything that can be settled before a network is there."""
+    dataset, reasons = with_splits(dataset, request.seed)
+    rows = {split: np.flatnonzero([s == split for s in dataset.splits]) for split in ("train", "validation", "test")}
+    preprocess = inputs(dataset, rows["train"], request, means.threads)
+    choice = resolve(dataset, preprocess.crop, preprocess.channels, request.augment, request.parts)
+    augmentation = with_pca(choice.augmentation, dataset, rows["train"], preprocess, means.threads)
+    config = resolve_config(request.recipe, request.settings, has_norms(request.model))
+    folder = ranks.share(Run.resumed(out, dataset.name) if resume and ranks.first else out)
+    if resume and config.precision == "auto" and folder is not None:
+        before = read_json(folder / "config.json").get("training", {}).get("precision")
+        config = replace(config, precision=before if before in ("f32", "bf16") else "auto")
+    config = replace(config, precision=choose_precision(config.precision, ranks.device.type))
+    settled = DescentConfig(
+        data=dataset.name,
+        fingerprint=digest,
+        recipe=request.recipe,
+        model=request.model,
+        seed=request.seed,
+        on_bad=request.on_bad,
+        engine=request.engine,
+        policy=choice.policy,
+        augmentation=augmentation.to_dict(),
+        preprocess=preprocess.to_dict(),
+        training=config.to_dict(),
+    )
+    fresh = Run.open(folder, dataset.name, as_json(asdict(settled)), resume) if ranks.first else None
+    run = fresh or Run(Path(), fresh=False)
+    run = Run(ranks.share(run.folder), run.fresh)
+    about = {"provenance": {"command": means.command, "environment": environment(), **as_json(asdict(settled))}}
+    notes = [*dataset.notes, *reasons, *choice.reasons]
+    job = Job(run, ranks, request, means, config, dataset, rows, preprocess, choice.policy, augmentation, about, notes)
+    return run, job
+
+
+def ready_loop(job: Job) -> Loop:
+    """The loop before its first step, its plan told and saved."""
+    run, config = job.run, job.config
+    job.say(f"foveate {job.means.command or 'train'}")
+    loader = Loader(job)
+    with job.means.clock.phase("network"):
+        network = start(job, loader)
+    size = (job.preprocess.channels, job.preprocess.crop, job.preprocess.crop)
+    frozen_norms = config.batch_norm == "frozen"
+    rates = (config.lr, config.head_lr, config.layer_decay)
+    plan = make_plan(network, size, config.freeze, *rates, config.unfreeze_at, frozen_norms)
+    batches, validation = loader.batches, loader.validation
+    check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate)
+    listener = Listener(run.folder, job.means.tensorboard and job.ranks.first)
+    loop = Loop(
+        network=network,
+        plan=plan,
+        config=config,
+        batches=batches,
+        judge=lambda net: judge(net, validation, job.preprocess, config.precision, job.ranks),
+        labels=job.dataset.labels[job.rows["validation"]],
+        preprocess=job.preprocess,
+        seed=job.request.seed,
+        ranks=job.ranks,
+        progress=job.means.progress,
+        folder=run.checkpoints,
+        class_weights=class_weights(job) if config.balance == "weights" else None,
+        start_counts=job.request.recipe == "finetune",
+        log=job.say,
+        on_epoch=lambda record: heard(job, listener, loop, record),
+    )
+    if loop.device.type == "cpu":
+        n, each = -(-len(batches.rows) // len(batches) // job.ranks.world), bytes_a_picture(network, plan, size)
+        loop.pieces = pieces_that_fit(n, each, config.accumulate)
+        if loop.pieces > config.accumulate:
+            job.say(f"a step of {n} pictures would take {n * each / 1e9:.1f} GB: it is done in {loop.pieces} pieces")
+    if job.ranks.first:
+        run.write("plan.json", plan.to_dict())
+    for line in as_lines(plan, job, seconds_an_epoch(loop)):
+        job.say(line)
+    return loop
+
+
+def heard(job: Job, listener: Listener, loop: Loop, record: Record) -> None:
+    """An epoch is done."""
+    if not job.ranks.first:
+        return
+    job.run.write_lines("history.jsonl", [asdict(r) for r in loop.history])
+    listener.hear(record)
+    job.say(
+        f"epoch {record.epoch:>3}  loss {record.loss:.3f}  accuracy {record.accuracy:.3f}  validation loss "
+        f"{record.validation_loss:.3f}  accuracy {record.validation_accuracy:.3f}{' *' if record.best else '  '}  "
+        f"{record.pictures_per_second:.0f} pictures/s"
+    )
+
+
+def as_json(value: Any) -> Any:
+    """As JSON gives it back: tuples become lists."""
+    return json.loads(json.dumps(value))

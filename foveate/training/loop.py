@@ -1,0 +1,396 @@
+"""The one loop: from random or pretrained weights, in one process or in many.
+
+    for each epoch    what learns, the pictures' size
+      for each batch  rate ── forward, loss, backward, in pieces ── finite? ── clip ── step ── average
+      judge           on the validation pictures, which choose the epoch that is kept
+      save            network, optimiser, average, history: enough to go on, bit for bit
+
+What a step does depends on (seed, epoch, batch) and the weights alone: dropout draws from them, as the pictures do
+(data/batches.py). So a training that was interrupted anywhere ends with the same weights as one that was not.
+"""
+
+import gc
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from foveate.checkpoint import Found, State, latest, part_of, save_best, save_checkpoint, tensors_of
+from foveate.data.assembly import Batch
+from foveate.data.batches import normalise
+from foveate.data.preprocess import Preprocess
+from foveate.errors import ArtefactError, FoveateError, UsageError
+from foveate.heads import fit_temperature, log_loss
+from foveate.progress import Progress
+from foveate.training.config import TrainConfig
+from foveate.training.optimisation import (
+    Average,
+    make_optimizer,
+    optimizer_tensors,
+    rate_factor,
+    restore_optimizer,
+    set_rates,
+)
+from foveate.training.ranks import Ranks
+from foveate.training.record import Fitted, Record, Sums
+from foveate.training.signals import heard, stop
+from foveate.transfer import Plan
+
+SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
+
+
+class Epochs(Protocol):
+    """Training batches: `data.batches.TrainingBatches`, or what a test makes."""
+
+    rows: NDArray[np.int64]  # of the pictures of an epoch, on all ranks together
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass
+class Loop:
+    """A training: what it works on, and how far it is.
+
+    Args:
+        network: trained in place, where `ranks.device` says; with the tensors it is to start from.
+        plan: what learns, at which rate.
+        config: resolved; `precision` is "f32" or "bf16".
+        batches: the training pictures.
+        judge: gives a network's logits of the validation pictures.
+        labels: (N,), theirs.
+        preprocess: whose mean and std normalise.
+        seed: of dropout and the like.
+        ranks: this process among all.
+        folder: of the checkpoints; None saves nothing.
+        class_weights: (classes,), how much a picture of each class counts; None is all the same.
+        start_counts: whether the state before the first epoch may be the one that is kept.
+        progress, log, on_epoch: hear of each batch, of what a person should know, of each epoch.
+    """
+
+    network: nn.Module
+    plan: Plan
+    config: TrainConfig
+    batches: Epochs
+    judge: Callable[[nn.Module], NDArray[np.float32]]
+    labels: NDArray[np.int64]
+    preprocess: Preprocess
+    seed: int
+    ranks: Ranks
+    progress: Progress
+    folder: Path | None = None
+    class_weights: tuple[float, ...] | None = None
+    start_counts: bool = False
+    log: Callable[[str], object] = lambda sentence: None
+    on_epoch: Callable[[Record], object] = lambda record: None
+
+    epoch: int = field(default=0, init=False)
+    batch: int = field(default=0, init=False)
+    sums: Sums = field(default_factory=Sums, init=False)
+    history: list[Record] = field(default_factory=list, init=False)
+    best: str = field(default="", init=False)  # file of the best epoch's tensors
+    best_state: State = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.device = self.ranks.device
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.network, self.plan, self.config)
+        self.average = Average(self.network, self.config.ema) if self.config.ema else None
+        self.pieces = self.config.accumulate
+        self.steps = len(self.batches) * self.config.epochs
+        self.warmup = min(self.config.warmup * len(self.batches), self.steps)
+        self.weights = None if self.class_weights is None else torch.tensor(self.class_weights, device=self.device)
+        self.inputs: dict[int, Tensor] = {}  # by number of pictures: memory that is written over
+        self.saved = time.monotonic()
+
+    def run(self, resume: bool = False) -> Fitted:
+        """Train to the end, from the newest checkpoint if asked.
+
+        Raises:
+            FoveateError: a loss or gradient is not finite; the memory is too small for one picture; the disk is full.
+            ArtefactError: the checkpoints are all damaged, or of another network.
+            KeyboardInterrupt, SystemExit: a signal came, and the state is saved.
+        """
+        found = self.found() if resume else None
+        with torch.random.fork_rng(devices=[]), heard() as wish:
+            if found:
+                self.restore(found)
+            elif self.start_counts:
+                self.keep_if_best(Record(0, 0.0, 0.0, 0.0, *self.judged()[:2], 0.0, 0.0, 0.0, best=True))
+            while self.epoch < self.config.epochs and not self.stale:
+                self.train_epoch(lambda: wish.code)
+                self.end_epoch()
+                if self.ranks.largest(wish.code):
+                    raise stop(int(self.ranks.largest(wish.code)))
+        return self.finish()
+
+    # one epoch
+
+    def train_epoch(self, wish: Callable[[], int]) -> None:
+        """The rest of the epoch that has begun."""
+        self.plan.apply(self.network, self.epoch)
+        module = self.wrapped()
+        shown = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        self.progress.begin(shown, len(self.batches.rows))
+        self.progress.advance(self.batch * len(self.batches.rows) // len(self.batches))
+        begun = time.perf_counter()
+        for batch in self.batches.epoch(self.epoch, self.batch):
+            self.step(module, batch)
+            self.batch += 1
+            self.progress.advance(batch.total)
+            now = time.perf_counter()
+            self.sums.seconds, begun = self.sums.seconds + now - begun, now
+            due = self.folder is not None and time.monotonic() - self.saved > SAVE_EVERY
+            told = self.ranks.largest(wish() + 0.5 * due)  # on all ranks together, or they would wait for each other
+            if told and self.batch < len(self.batches):
+                self.save()
+                if told >= 1:
+                    raise stop(int(told))
+
+    def wrapped(self) -> nn.Module:
+        """The network as its forward is called: compiled, or with its gradients averaged over the ranks."""
+        module: nn.Module = self.network
+        if self.ranks.world > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        return torch.compile(module) if self.config.compile else module  # type: ignore[return-value]
+
+    def step(self, module: nn.Module, batch: Batch) -> None:
+        """Learn from one batch."""
+        number = self.epoch * len(self.batches) + batch.number
+        set_rates(self.optimizer, rate_factor(self.config.schedule, number, self.steps, self.warmup))
+        loss, right = self.gradients(module, batch)
+        learning = [p for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+        if not (math.isfinite(loss) and bool(norm.isfinite())):
+            raise FoveateError(self.not_finite(batch, loss, number))
+        if self.config.clip:
+            torch.nn.utils.clip_grads_with_norm_(learning, self.config.clip, norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.network)
+        self.sums.loss += loss * batch.total / self.ranks.world
+        self.sums.right += right
+        self.sums.gradient += float(norm)
+        self.sums.pictures += len(batch.rows)
+
+    def not_finite(self, batch: Batch, loss: float, number: int) -> str:
+        rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
+        what = "the loss" if not math.isfinite(loss) else "a gradient"
+        return (
+            f"{what} is not finite at step {number + 1} (epoch {self.epoch + 1}, batch {batch.number + 1}, rate "
+            f"{rate:.3g}); nothing was learnt from it, and the last checkpoint is from before. Lower --lr, or look at "
+            f"these pictures: {', '.join(batch.names[:5])}{' ...' if len(batch.names) > 5 else ''}"
+        )
+
+    def gradients(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
+        """Backward through a batch, in smaller pieces if memory runs out; the loss, and how many were right."""
+        while True:
+            try:
+                return self.attempt(module, batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                smallest = self.pieces >= len(batch.rows)
+                if smallest or self.ranks.world > 1:
+                    raise FoveateError(
+                        f"out of memory with {-(-len(batch.rows) // self.pieces)} pictures at once; choose a smaller "
+                        f"--size or network{'' if smallest else ', or a larger --accumulate'}"
+                    ) from error
+            self.pieces = min(
+                2 * self.pieces, len(batch.rows)
+            )  # out of the handler, which holds what filled the memory
+            self.inputs.clear()
+            gc.collect()
+            self.log(f"out of memory: batches go through the network in {self.pieces} pieces from here on")
+
+    def attempt(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(mixed(self.seed, self.epoch, batch.number, self.ranks.rank))
+        n, loss, right = len(batch.rows), 0.0, 0.0
+        pieces = min(self.pieces, n)
+        for i in range(pieces):
+            rows = slice(n * i // pieces, n * (i + 1) // pieces)
+            targets = batch.targets[rows].to(self.device, non_blocking=True)
+            x = self.input(batch.pixels[rows])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                outputs = module(x)
+            logits, cost = self.cost(outputs, targets)
+            share = cost * (self.ranks.world / batch.total)  # ranks' gradients are averaged, pieces' are added
+            alone = isinstance(module, DistributedDataParallel) and i < pieces - 1
+            with module.no_sync() if alone else nullcontext():  # type: ignore[operator]
+                torch.autograd.backward(share)
+            loss += float(share.detach())
+            right += int((logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum())
+        return loss, right
+
+    def input(self, pixels: Tensor) -> Tensor:
+        """Normalised, on the device, in memory that the last batch of this size no longer needs."""
+        self.inputs[len(pixels)] = x = normalise(
+            pixels.to(self.device, non_blocking=True), self.preprocess, self.inputs.get(len(pixels), None)
+        )
+        return x
+
+    def cost(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits and the loss, summed over the pictures; auxiliary classifiers count for a part."""
+        heads = [outputs] if isinstance(outputs, Tensor) else [outputs.logits, *auxiliary(outputs)]
+        costs = [
+            F.cross_entropy(
+                head.float(), targets, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing
+            )
+            for head in heads
+        ]
+        total = costs[0]
+        for cost in costs[1:]:
+            total = total + self.config.auxiliary * cost
+        return heads[0].detach(), total
+
+    # judging and keeping
+
+    @property
+    def judged_network(self) -> nn.Module:
+        """The one whose validation counts, and that is kept."""
+        return self.average.network if self.average else self.network
+
+    def judged(self) -> tuple[float, float, NDArray[np.float32]]:
+        """Calibrated log-loss, accuracy and logits on the validation pictures."""
+        network = self.judged_network.eval()
+        logits = self.judge(network)
+        temperature = fit_temperature(logits, self.labels)
+        loss = log_loss(logits / np.float32(temperature), self.labels)
+        return loss, float((logits.argmax(1) == self.labels).mean()), logits
+
+    def end_epoch(self) -> None:
+        """Judge, keep, record and save."""
+        begun = time.perf_counter()
+        self.ranks.mean_of_buffers(self.network)
+        if self.average:
+            self.ranks.mean_of_buffers(self.average.network)
+        loss, accuracy, _ = self.judged()
+        sums = self.summed()
+        record = Record(
+            epoch=self.epoch + 1,
+            lr=rate_factor(self.config.schedule, (self.epoch + 1) * len(self.batches) - 1, self.steps, self.warmup),
+            loss=sums.loss / sums.pictures,
+            accuracy=sums.right / sums.pictures,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            gradient=sums.gradient / (len(self.batches) * self.ranks.world),
+            seconds=round(self.sums.seconds + time.perf_counter() - begun, 3),
+            pictures_per_second=round(sums.pictures / max(self.sums.seconds, 1e-9), 1),
+            best=not self.history or loss < min(r.validation_loss for r in self.history),
+        )
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
+        self.keep_if_best(record)
+        self.save()
+        self.on_epoch(record)
+
+    def keep_if_best(self, record: Record) -> None:
+        self.history.append(record)
+        if record.best:
+            state = {name: t.detach().clone() for name, t in self.judged_network.state_dict().items()}
+            self.best_state = state
+            if self.folder and self.ranks.first:
+                self.best = save_best(self.folder, record.epoch, state)
+
+    def summed(self) -> Sums:
+        """The epoch's sums over all ranks."""
+        own = torch.tensor([*asdict(self.sums).values()], dtype=torch.float64)
+        if self.ranks.world > 1:
+            own = self.ranks.total(own.to(self.device, torch.float32)).double().cpu()
+        return Sums(*own.tolist())
+
+    @property
+    def stale(self) -> bool:
+        """Whether validation has not become better for as long as patience lasts."""
+        best = max((r.epoch for r in self.history if r.best), default=0)
+        return bool(self.config.patience) and self.epoch - best >= self.config.patience
+
+    def finish(self) -> Fitted:
+        """Put the best epoch's tensors into the network."""
+        self.network.load_state_dict(self.best_state)
+        self.network.eval().requires_grad_(True)
+        best = max(r.epoch for r in self.history if r.best)
+        return Fitted(tuple(self.history), self.judge(self.network), best, self.epoch < self.config.epochs)
+
+    # saving and going on
+
+    def save(self) -> None:
+        """Write a checkpoint: of the epochs that are done, or in the midst of one."""
+        sums = asdict(self.summed())
+        self.saved = time.monotonic()
+        if self.folder is None or not self.ranks.first:
+            return
+        tensors = tensors_of(self.network, "network.") | optimizer_tensors(self.optimizer, "optimizer.")
+        about: dict[str, Any] = {
+            "sums": sums,
+            "history": [asdict(record) for record in self.history],
+            "pieces": self.pieces,
+        }
+        if self.average:
+            tensors |= tensors_of(self.average.network, "average.")
+            about["updates"] = self.average.updates
+        save_checkpoint(self.folder, self.epoch, self.batch, tensors, about, self.best)
+
+    def found(self) -> Found | None:
+        """The newest whole checkpoint, the same one on all ranks."""
+        assert self.folder is not None
+        return latest(self.folder, self.log if self.ranks.first else lambda sentence: None)
+
+    def restore(self, found: Found) -> None:
+        """Go back to what a checkpoint holds."""
+        try:
+            self.network.load_state_dict(part_of(found.tensors, "network."))
+            restore_optimizer(self.optimizer, part_of(found.tensors, "optimizer."))
+            if self.average:
+                self.average.network.load_state_dict(part_of(found.tensors, "average."))
+                self.average.updates = int(found.about["updates"])
+            self.best_state = {name: t.to(self.device) for name, t in found.best.items()}
+            self.history = [Record(**record) for record in found.about["history"]]
+            self.epoch, self.batch = found.about["epoch"], found.about["batch"]
+            self.best, self.pieces = found.about["best"], found.about["pieces"]
+            self.sums = Sums(**found.about["sums"]) if self.ranks.first else Sums()
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtefactError(f"'{found.path}' is of another network or training ({reason}); train anew") from error
+
+
+def auxiliary(outputs: Any) -> list[Tensor]:
+    """The auxiliary classifiers' logits in a network's NamedTuple."""
+    return [value for name, value in outputs._asdict().items() if name != "logits" and value is not None]
+
+
+def mixed(*numbers: int) -> int:
+    """A seed of 63 bits from several numbers.
+
+    >>> mixed(0, 1) == mixed(0, 1) != mixed(1, 0)
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in the words of each device."""
+    words = ("DefaultCPUAllocator", "can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
+
+
+def check_batches(plan: Plan, smallest: int) -> None:
+    """UsageError if batch-norm would take statistics from a single picture."""
+    if smallest < 2 and any(part.norms == "batch" for part in plan.parts):
+        raise UsageError(
+            "batch-norm takes statistics from a batch, and some would have one picture (of each process and piece); "
+            "give a larger --batch-size, a smaller --accumulate, or --batch-norm frozen"
+        )

@@ -1,0 +1,105 @@
+"""What all recipes leave in a run's folder, and how they measure the time they take."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.catalogue import CATALOGUE
+from foveate.data.dataset import Dataset, duplicates, listed
+from foveate.storage import fingerprint
+from foveate.weights import find_weights
+
+BRIEF = ("n", "accuracy", "accuracy_ci95", "ece")  # of a split's metrics, for the card
+
+
+STEPPING = 8e9  # multiply-accumulates a second that a core does in training, roughly: docs/LOG.md
+POINTS = "1 to 3 points of accuracy"  # what fine-tuning has brought, docs/LOG.md
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.phases[name] = round(time.perf_counter() - begun, 3)
+
+    def seconds(self) -> dict[str, float]:
+        return {"total": round(time.perf_counter() - self.start, 3), **self.phases}
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Of everything that a training sees of a dataset: bytes, labels, splits, groups. Where it lies plays no part."""
+    rows = zip(dataset.digests, dataset.labels.tolist(), dataset.splits, dataset.groups, strict=True)
+    return fingerprint([list(dataset.classes), sorted(rows)])
+
+
+def twins(dataset: Dataset) -> list[str]:
+    """Notes on files with the same bytes: with two labels, or on both sides of the test split."""
+    place = {name: i for i, name in enumerate(dataset.files)}
+    sets = duplicates(dataset)
+    quarrels = [names for names in sets if len({int(dataset.labels[place[n]]) for n in names}) > 1]
+    leaks = [names for names in sets if len({dataset.splits[place[n]] == "test" for n in names}) > 1]
+    notes = []
+    if quarrels:
+        notes.append(f"{len(quarrels)} pictures are in two classes, byte for byte: {listed(quarrels[0])}")
+    if leaks:
+        notes.append(f"{len(leaks)} test pictures are also outside the test split, byte for byte: {listed(leaks[0])}")
+    return notes
+
+
+def describe(
+    dataset: Dataset,
+    bad: dict[str, str],
+    notes: list[str],
+    learn: NDArray[np.int64] | None = None,
+    folds: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
+    """What data.json holds: every file's split, label and, where pictures were dealt into folds, its fold."""
+    fold = {} if learn is None or folds is None else dict(zip(learn.tolist(), folds.tolist(), strict=True))
+    return {
+        "name": dataset.name,
+        "layout": dataset.layout,
+        "classes": list(dataset.classes),
+        "counts": dataset.counts(),
+        "bad": bad,
+        "ignored": list(dataset.ignored),
+        "notes": notes,
+        "files": {
+            name: {"split": split, "label": int(label), **({"fold": fold[i]} if i in fold else {})}
+            for i, (name, split, label) in enumerate(zip(dataset.files, dataset.splits, dataset.labels, strict=True))
+        },
+    }
+
+
+def judgements(
+    dataset: Dataset, judged: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+) -> Iterator[dict[str, Any]]:
+    """Every judged picture: its true class, the best guess, and how probable both are."""
+    for split, (rows, probabilities) in judged.items():
+        for row, p in zip(rows, probabilities, strict=True):
+            best, true = int(p.argmax()), int(dataset.labels[row])
+            yield {
+                "split": split,
+                "file": dataset.files[row],
+                "label": dataset.classes[true],
+                "predicted": dataset.classes[best],
+                "probability": round(float(p[best]), 6),
+                "probability_of_label": round(float(p[true]), 6),
+            }
+
+
+def finetune_offer(model: str, pictures: int, cores: int, epochs: int) -> str:
+    """What `finetune` would cost on this machine, and what it may bring, in a sentence."""
+    seconds = 3 * CATALOGUE[find_weights(model).network].macs * pictures * epochs / (STEPPING * cores)
+    minutes = max(1, round(seconds / 60))
+    return f"--recipe finetune trains all of the network on: roughly {minutes} min here, and often {POINTS} more"

@@ -1,0 +1,190 @@
+"""What a training starts from: splits, what the network reads, batches, and the network before its first step."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from foveate import models
+from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
+from foveate.data.dataset import Dataset, apply_policy, check_trainable
+from foveate.data.folds import hold_out, stratified_folds
+from foveate.data.preprocess import Preprocess
+from foveate.data.source import unreadable
+from foveate.errors import UsageError
+from foveate.features import extract
+from foveate.heads import PENALTIES, fit_head
+from foveate.training.inputs import choose_inputs, look_at
+from foveate.training.job import Job, Request, Rows
+from foveate.training.loop import mixed
+from foveate.training.probe import FOLDS, shown
+from foveate.training.ranks import Ranks
+from foveate.transfer import Probe
+from foveate.weights import find_weights, pretrained
+
+HELD_OUT = (0.15, 0.15)  # validation and test, where the data has no split of its own
+JUDGED = 64  # pictures at once in validation
+ROUND = 32  # pixels: sizes of progressive resizing are multiples of it, of large pictures
+
+
+def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
+    """The dataset with a validation and a test split: its own, or held out; and what a person should know of that."""
+    there = set(dataset.splits)
+    wanted = [split for split in ("validation", "test") if split not in there]
+    if not wanted:
+        return dataset, []
+    learn = np.flatnonzero([split == "train" for split in dataset.splits])
+    part = hold_out(dataset.labels[learn], dataset.grouping()[learn], HELD_OUT[: len(wanted)], seed)
+    splits = np.array(dataset.splits, dtype=object)
+    for number, split in enumerate(wanted, start=1):
+        splits[learn[part == number]] = split
+        if not (part == number).any():
+            raise UsageError(
+                f"{len(learn)} pictures are too few to hold some out for {split}; a probe needs none: --recipe probe"
+            )
+    words = " and ".join(f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1))
+    return replace(dataset, splits=tuple(splits)), [f"held out of {len(learn)} pictures: {words}"]
+
+
+def inputs(dataset: Dataset, rows: Rows, request: Request, threads: int) -> Preprocess:
+    """How pictures are shown to the network."""
+    if request.recipe == "scratch":
+        with torch.device("meta"):
+            smallest = int(models.build(request.model).min_size)  # type: ignore[arg-type]
+        return choose_inputs(request.model, smallest, look_at(dataset, rows, threads), request.size, request.channels)
+    if request.channels not in (None, 3):
+        raise UsageError("channels applies to the recipe scratch: published weights read three")
+    weights = find_weights(request.model)
+    preprocess = shown(weights)
+    return preprocess if request.size is None else preprocess.at(request.size, preprocess.stretch)
+
+
+def has_norms(model: str) -> bool:
+    """Whether a network has batch-norms."""
+    with torch.device("meta"):
+        return any(isinstance(m, nn.BatchNorm2d) for m in models.build(model).modules())
+
+
+class Loader:
+    """The batches of a job, made when it is known which pictures can be read."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.batches: TrainingBatches
+        self.validation: EvaluationBatches
+
+    def make(self) -> None:
+        job, config = self.job, self.job.config
+        self.batches = TrainingBatches(
+            job.dataset,
+            job.rows["train"],
+            job.preprocess,
+            job.augmentation,
+            config.batch_size,
+            seed=job.request.seed,
+            threads=job.means.threads,
+            cache=job.means.cache,
+            rank=job.ranks.rank,
+            world=job.ranks.world,
+            sampling="balanced" if config.balance == "sampling" else "all",
+            size=progressive(job) if config.progressive < 1 else None,
+        )
+        self.validation = EvaluationBatches(
+            job.dataset,
+            job.rows["validation"],
+            job.preprocess,
+            JUDGED,
+            threads=job.means.threads,
+            cache=job.means.cache,
+            rank=job.ranks.rank,
+            world=job.ranks.world,
+        )
+
+    def without(self, bad: dict[str, str]) -> None:
+        """Leave unreadable pictures out, and make the batches."""
+        job = self.job
+        job.bad = bad
+        apply_policy(len(job.dataset), bad, job.request.on_bad)
+        for split, rows in job.rows.items():
+            job.rows[split] = np.array([row for row in rows if job.dataset.files[row] not in bad], dtype=np.int64)
+        check_trainable(job.dataset.select(np.concatenate([*job.rows.values()])))
+        self.make()
+
+
+def progressive(job: Job) -> Callable[[int], int]:
+    """The side of each epoch's pictures: from a part of the full one to all of it, evenly."""
+    full, first, epochs = job.preprocess.crop, job.config.progressive, job.config.epochs
+    step = ROUND if full >= 4 * ROUND else 4
+
+    def size(epoch: int) -> int:
+        share = first + (1 - first) * (epoch / (epochs - 1) if epochs > 1 else 1)
+        return min(full, step * max(1, round(full * share / step))) if share < 1 else full
+
+    return size
+
+
+def start(job: Job, loader: Loader) -> nn.Module:
+    """The network as it is before the first step."""
+    if job.request.recipe == "scratch":
+        loader.make()
+        bad = job.ranks.share(check_readable(job, loader) if job.ranks.first else {})
+        loader.without(bad)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mixed(job.request.seed))
+            return models.build(job.request.model, len(job.dataset.classes), job.preprocess.channels)
+    head, bad = job.ranks.share(solved_head(job) if job.ranks.first else ((), {}))
+    loader.without(bad)
+    weight, bias = (torch.from_numpy(a) for a in head)
+    probe = Probe(pretrained(job.request.model), weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        probe.linear.weight.copy_(weight)
+        probe.linear.bias.copy_(bias)
+    return probe
+
+
+def check_readable(job: Job, loader: Loader) -> dict[str, str]:
+    """Decode every picture once, which fills the cache; name and reason of each that cannot be read."""
+    bad: dict[str, str] = {}
+    if job.dataset.pixels is not None:  # a built-in set, which has no files
+        return bad
+    job.means.progress.begin("reading", len(job.dataset))
+    test = EvaluationBatches(job.dataset, job.rows["test"], job.preprocess, JUDGED, job.means.threads)
+    for batches in (loader.batches, loader.validation, test):
+        bad |= unreadable(batches.source, batches.rows, job.means.threads, job.means.progress.advance)
+    return bad
+
+
+def solved_head(job: Job) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], dict[str, str]]:
+    """The probe's head, solved on the training pictures alone; and the pictures that cannot be read."""
+    dataset, means, request = job.dataset, job.means, job.request
+    found = extract(dataset, request.model, job.preprocess, False, request.engine, means.threads, means.progress)
+    rows = np.array([r for r in job.rows["train"] if dataset.files[r] not in found.bad], dtype=np.int64)
+    check_trainable(dataset.select(rows))
+    labels = dataset.labels[rows]
+    folds = stratified_folds(labels, dataset.grouping()[rows], FOLDS, request.seed)
+    means.progress.begin("head", len(PENALTIES))
+    head = fit_head(found.features[rows], labels, folds, len(dataset.classes), means.threads, means.progress.advance)
+    return (head.weight, head.bias), found.bad
+
+
+def class_weights(job: Job) -> tuple[float, ...]:
+    """How much a picture of each class counts, so that all classes count the same and a picture 1 in the mean."""
+    counts = np.bincount(job.dataset.labels[job.rows["train"]], minlength=len(job.dataset.classes))
+    return tuple((counts.sum() / (len(counts) * np.maximum(counts, 1))).tolist())
+
+
+@torch.no_grad()
+def judge(
+    network: nn.Module, batches: EvaluationBatches, preprocess: Preprocess, precision: str, ranks: Ranks
+) -> NDArray[np.float32]:
+    """A network's logits of the validation pictures, (N, classes), on all ranks."""
+    device = ranks.device
+    rows = []
+    for batch in batches:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            rows.append(network(normalise(batch.pixels.to(device), preprocess)).float().cpu().numpy())
+    own: NDArray[np.float32] = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+    return np.concatenate([part for part in ranks.gather(own) if len(part)])

@@ -1,0 +1,128 @@
+"""Memory that runs out (R11) and numbers that are none (R12)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy import CONFIG, batches_of, drawn, loop_of, plan_of, same, small, train
+
+from foveate.checkpoint import latest
+from foveate.errors import FoveateError, UsageError
+from foveate.training.loop import check_batches
+from foveate.training.ranks import Ranks
+
+PLAIN = replace(CONFIG, batch_size=13)
+CPU = "[enforce fail at alloc_cpu.cpp:113] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+
+
+class Narrow(torch.nn.Module):
+    """A network on a machine that holds so many pictures and no more."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.inner, self.most, self.error = small(norms=False), most, error
+
+    @property
+    def head(self) -> torch.nn.Module:
+        return self.inner.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > self.most:
+            raise self.error
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(CPU), MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_r11_smaller_pieces_of_the_same_batch(error: Exception) -> None:
+    wide, narrow = Narrow(99, error), Narrow(4, error)
+    narrow.load_state_dict(wide.state_dict())
+    train(wide, config=PLAIN)
+    said: list[str] = []
+    loop = loop_of(narrow, config=PLAIN, log=said.append)
+    loop.run()
+    assert loop.pieces == 4 and len(said) == 2
+    assert said[-1] == "out of memory: batches go through the network in 4 pieces from here on"
+    for mine, its in zip(narrow.parameters(), wide.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)  # added up in another order
+
+
+def test_r11_pieces_are_kept_when_resumed(tmp_path: Path) -> None:
+    train(Narrow(4, MemoryError()), tmp_path, config=PLAIN)
+    found = latest(tmp_path, print)
+    assert found and found.about["pieces"] == 4
+
+
+def test_r11_ends_when_a_single_picture_is_too_much() -> None:
+    with pytest.raises(
+        FoveateError, match=r"out of memory with 1 pictures at once; choose a smaller --size or network$"
+    ):
+        train(Narrow(0, MemoryError()), config=PLAIN)
+
+
+def test_r11_other_errors_are_not_memory() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        train(Narrow(4, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), config=PLAIN)
+
+
+def test_r11_ranks_do_not_shrink_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = loop_of(Narrow(4, MemoryError()), config=PLAIN)
+    batch = next(loop.batches.epoch(0))
+    loop.ranks = Ranks(0, 2)
+    with pytest.raises(FoveateError, match="or a larger --accumulate"):
+        loop.gradients(loop.network, batch)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
+    network = small()
+    train(small(), tmp_path / "whole", config=replace(CONFIG, epochs=1))
+    batches = batches_of(drawn())
+    loop = loop_of(network, tmp_path, batches=batches)
+    cost = loop.cost
+
+    def poisoned(outputs, targets):  # type: ignore[no-untyped-def]
+        logits, total = cost(outputs, targets)
+        return logits, total * (poison if loop.epoch == 1 and loop.batch == 2 else 1)
+
+    loop.cost = poisoned  # type: ignore[method-assign]
+    with pytest.raises(FoveateError) as caught:
+        loop.run()
+    words = str(caught.value)
+    assert "the loss is not finite at step 7 (epoch 2, batch 3, rate " in words and "Lower --lr" in words
+    third = list(batches.epoch(1))[2]
+    assert all(name in words for name in third.names[:5])
+    assert all(p.isfinite().all() for p in network.parameters())  # nothing was learnt from it
+    found = latest(tmp_path, print)
+    assert found and found.about["epoch"] == 1
+
+
+def test_r12_a_gradient_that_is_no_number() -> None:
+    network = small()
+    network.fc.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(FoveateError, match=r"a gradient is not finite at step 1 \(epoch 1, batch 1"):
+        train(network)
+
+
+def test_a_rate_that_throws_it_off(tmp_path: Path, pictures: Path) -> None:
+    from foveate.training import train as train_pictures
+
+    with pytest.raises(UsageError, match=r"lr must be a number from 0 to 100, not 1e\+30"):
+        train_pictures(pictures, "resnet20", "scratch", settings={"lr": 1e30}, out=tmp_path / "run")
+    settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
+    with pytest.raises(FoveateError, match=r"not finite at step \d+ .*Lower --lr"):
+        train_pictures(pictures, "lenet5", "scratch", settings=settings, out=tmp_path / "run")
+
+
+def test_a_batch_of_one_with_batch_norm() -> None:
+    plan = plan_of(small())
+    check_batches(plan, 2)
+    with pytest.raises(UsageError, match="batch-norm takes statistics from a batch, and some would have one picture"):
+        check_batches(plan, 1)
+
+
+def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
+    one, many = small(), small()
+    train(one, batches=batches_of(drawn(), threads=1))
+    train(many, batches=batches_of(drawn(), threads=5, cache="off"))
+    assert same(one, many)

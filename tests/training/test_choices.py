@@ -1,0 +1,154 @@
+"""Choices that are made from the data or the machine: precision, inputs, progressive sizes, lines of the plan."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.data.dataset import load_dataset
+from foveate.data.folds import hold_out
+from foveate.errors import DataError
+from foveate.models import build
+from foveate.training import precision
+from foveate.training.inputs import Seen, choose_inputs, look_at
+from foveate.training.memory import bytes_a_picture, pieces_that_fit
+from foveate.training.start import progressive
+from foveate.training.telling import clock_time
+from foveate.transfer import make_plan
+
+
+@pytest.mark.parametrize(
+    ("wish", "device", "flags", "chosen"),
+    [
+        ("f32", "cpu", {"amx_bf16"}, "f32"),
+        ("bf16", "cpu", set(), "bf16"),
+        ("auto", "cpu", {"avx512f"}, "f32"),
+        ("auto", "cpu", {"avx512f", "avx512_bf16"}, "bf16"),
+        ("auto", "cpu", {"amx_bf16"}, "bf16"),
+        ("auto", "mps", {"amx_bf16"}, "f32"),
+    ],
+)
+def test_precision(wish, device, flags, chosen, monkeypatch):
+    monkeypatch.setattr(precision, "instructions", lambda: flags)
+    assert precision.choose_precision(wish, device) == chosen
+
+
+def test_precision_of_a_gpu(monkeypatch):
+    for able, chosen in ((True, "bf16"), (False, "f32")):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation, able=able: able)
+        assert precision.choose_precision("auto", "cuda") == chosen
+
+
+def test_instructions_where_the_system_does_not_tell(monkeypatch):
+    def refuse(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert precision.instructions() == set()
+
+
+SEEN = Seen(grey=True, short_side=28, mean=(0.2, 0.3, 0.4), std=(0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("model", "smallest", "seen", "asked", "expected"),
+    [
+        ("lenet5", 28, SEEN, (None, None), (28, 1)),
+        ("resnet20", 1, SEEN, (None, None), (28, 1)),  # small pictures stay as they are
+        ("resnet20", 1, SEEN._replace(short_side=200), (None, None), (32, 1)),
+        ("resnet18", 1, SEEN, (None, None), (224, 1)),  # a network for large pictures sees them large
+        ("resnet20", 1, SEEN._replace(grey=False), (None, None), (28, 3)),
+        ("resnet20", 1, SEEN, (48, 3), (48, 3)),
+        ("nin_cifar", 4, SEEN._replace(short_side=2), (None, None), (4, 1)),
+    ],
+)
+def test_inputs(model, smallest, seen, asked, expected):
+    preprocess = choose_inputs(model, smallest, seen, *asked)
+    assert (preprocess.crop, preprocess.channels) == expected and preprocess.resize == preprocess.crop
+    assert preprocess.mean == ((0.2, 0.3, 0.4) if expected[1] == 3 else (0.3,))
+
+
+def test_what_pictures_are_like(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    arrays = []
+    for i in range(8):
+        pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
+        pixels[..., 2] = 60
+        arrays.append(pixels)
+        Image.fromarray(pixels).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    dataset = load_dataset(tmp_path)
+    seen = look_at(dataset, np.arange(8), 2)
+    values = np.stack(arrays).reshape(-1, 3) / 255
+    assert not seen.grey and seen.short_side == 20
+    np.testing.assert_allclose(seen.mean, values.mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(seen.std[:2], values.std(axis=0)[:2], atol=1e-3)
+    assert seen.std[2] == pytest.approx(0.01)  # a colour that never changes is not divided by nothing
+    assert look_at(load_dataset("digits"), np.arange(100), 2).grey
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of the training pictures of .* can be read"):
+        look_at(dataset, np.arange(8), 2)
+
+
+@pytest.mark.parametrize(
+    ("crop", "first", "epochs", "sizes"),
+    [
+        (224, 0.57, 4, [128, 160, 192, 224]),
+        (32, 0.5, 3, [16, 24, 32]),
+        (224, 0.5, 1, [224]),
+        (30, 0.9, 2, [28, 30]),
+    ],
+)
+def test_progressive_sizes(crop, first, epochs, sizes):
+    job = SimpleNamespace(
+        preprocess=SimpleNamespace(crop=crop), config=SimpleNamespace(progressive=first, epochs=epochs)
+    )
+    size = progressive(job)  # type: ignore[arg-type]
+    assert [size(epoch) for epoch in range(epochs)] == sizes
+
+
+def test_clock_time():
+    assert [clock_time(s) for s in (0.4, 59.6, 90, 3_725)] == ["0:00", "1:00", "1:30", "1:02:05"]
+
+
+def test_holding_out_keeps_groups_and_small_classes():
+    labels = np.array([0] * 60 + [1] * 38 + [2] * 2)
+    groups = np.arange(100)
+    groups[:6] = 500  # six pictures of one thing
+    part = hold_out(labels, groups, (0.15, 0.15), seed=3)
+    assert len(set(part[:6])) == 1
+    assert set(part[labels == 2]) >= {0}
+    counts = np.bincount(part)
+    assert counts[1] == pytest.approx(15, abs=3) and counts[2] == pytest.approx(15, abs=3)
+    for seed in range(30):
+        part = hold_out(np.array([0, 0, 1, 1, 1, 1]), np.arange(6), (0.15, 0.15), seed)
+        assert {0, 1} == set(np.array([0, 0, 1, 1, 1, 1])[part == 0])
+
+
+def test_memory_of_a_picture():
+    """By hand: a linear network keeps its input, the convolution's output for the ReLU's sign, and the pooled map."""
+    network = build("lenet5")
+    plan = make_plan(network, (1, 28, 28), "none", 0.1, 0.1)
+    each = bytes_a_picture(network, plan, (1, 28, 28))
+    least = 4 * (28 * 28 + 6 * 28 * 28 + 6 * 14 * 14 + 16 * 10 * 10 + 400 + 120 + 84)
+    assert least <= each <= 1.5 * least
+    frozen = bytes_a_picture(network, make_plan(network, (1, 28, 28), "backbone", 0.1, 0.1), (1, 28, 28))
+    assert frozen <= 4 * 84 * 2  # what is frozen keeps nothing
+
+
+@pytest.mark.parametrize(
+    ("pictures", "each", "pieces", "free", "expected"),
+    [
+        (128, 1, 1, 10**9, 1),
+        (128, 10**9, 1, 10**9, 128),
+        (128, 10**7, 1, 10**9, 3),
+        (128, 1, 4, 10**9, 4),
+        (2, 9, 9, 99, 2),
+    ],
+)
+def test_pieces_that_fit(pictures, each, pieces, free, expected):
+    assert pieces_that_fit(pictures, each, pieces, free) == expected

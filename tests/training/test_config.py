@@ -1,0 +1,82 @@
+"""Settings: each recipe's own, what is given instead, and what is refused."""
+
+from dataclasses import fields
+
+import pytest
+
+from foveate.errors import UsageError
+from foveate.training.config import CHOICES, FINETUNE, RANGES, SCRATCH, TrainConfig, resolve_config
+
+
+def test_every_field_is_checked():
+    checked = {*CHOICES, *RANGES, "freeze", "compile"}
+    assert checked == {field.name for field in fields(TrainConfig)}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_out_of_its_range(name):
+    low, high = RANGES[name]
+    for value in (low - 1, high + 1, float("nan"), True, "3"):
+        with pytest.raises(UsageError, match=f"^{name.replace('_', '-')} must be a (whole )?number from"):
+            resolve_config("scratch", {name: value}, norms=True)
+    if isinstance(getattr(TrainConfig, name), int):
+        with pytest.raises(UsageError, match="a whole number"):
+            resolve_config("scratch", {name: 1.5}, norms=True)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_name_that_does_not_exist(name):
+    with pytest.raises(UsageError, match=f"no {name.replace('_', '-')} is called 'tape'; expected "):
+        resolve_config("scratch", {name: "tape"}, norms=True)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "all", None])
+def test_freeze(value):
+    with pytest.raises(UsageError, match="freeze must be none, backbone or a number of stages, not"):
+        TrainConfig(freeze=value)
+
+
+def test_a_setting_that_does_not_exist():
+    with pytest.raises(UsageError, match="no setting of training is called 'epoch'; did you mean epochs"):
+        resolve_config("scratch", {"epoch": 3}, norms=True)
+    with pytest.raises(UsageError, match="no setting of training is called 'zzz'; there are epochs, batch_size"):
+        resolve_config("scratch", {"zzz": 3}, norms=True)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "norms", "words"),
+    [
+        ("scratch", {"batch_norm": "frozen"}, False, "batch-norm does not apply: the network has none"),
+        ("finetune", {"momentum": 0.8}, True, "momentum applies to the optimizer sgd, and this recipe's is adamw"),
+        ("scratch", {"momentum": 0.8, "optimizer": "adamw"}, True, "momentum applies to the optimizer sgd; adamw"),
+        ("scratch", {"unfreeze_at": 2}, True, "unfreeze-at applies where something is frozen"),
+        ("scratch", {"schedule": "one-cycle", "warmup": 2.0}, True, "warmup applies to the schedules cosine and"),
+    ],
+)
+def test_what_does_not_apply(recipe, given, norms, words):
+    with pytest.raises(UsageError, match=words):
+        resolve_config(recipe, given, norms)
+
+
+def test_recipes_have_their_own():
+    assert resolve_config("finetune", {}, norms=True) == FINETUNE
+    assert resolve_config("scratch", {}, norms=True) == SCRATCH
+    bare = resolve_config("scratch", {}, norms=False)
+    assert (bare.optimizer, bare.lr, bare.clip) == ("adamw", 1e-3, 1.0)
+
+
+def test_a_rate_is_the_heads_too():
+    config = resolve_config("finetune", {"lr": 3e-4}, norms=True)
+    assert (config.lr, config.head_lr) == (3e-4, 3e-4)
+    config = resolve_config("finetune", {"lr": 3e-4, "head_lr": 1e-2}, norms=True)
+    assert (config.lr, config.head_lr) == (3e-4, 1e-2)
+
+
+def test_another_optimizer_brings_its_own_rates():
+    assert resolve_config("scratch", {"optimizer": "adamw"}, norms=True).lr == 1e-3
+    assert resolve_config("finetune", {"optimizer": "sgd"}, norms=True).lr == 1e-2
+    assert resolve_config("finetune", {"optimizer": "sgd", "momentum": 0.5}, norms=True).momentum == 0.5
+
+
+def test_one_cycle_has_no_warmup():
+    assert resolve_config("scratch", {"schedule": "one-cycle"}, norms=True).warmup == 0

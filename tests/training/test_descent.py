@@ -1,0 +1,233 @@
+"""finetune and scratch, from pictures to a classifier: the run's folder, its numbers, and what is refused."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foveate import Classifier, UsageError, build, evaluate
+from foveate.data.dataset import load_dataset
+from foveate.errors import DataError, FoveateError
+from foveate.training import find_lr, train
+from foveate.training.start import with_splits
+
+SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 24}
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a training from scratch. To be read only."""
+    folder = tmp_path_factory.mktemp("scratch") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOVEATE_CACHE", str(folder.parent / "cache"))
+        settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
+        return train(pictures, out=folder, **SCRATCH, settings=settings, command="train photos").run
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_the_runs_folder(run: Path) -> None:
+    assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
+        *("config.json", "env.json", "data.json", "plan.json", "metrics.json", "history.jsonl", "predictions.jsonl"),
+        *("curves.png", "log.txt", "checkpoints", "classifier"),
+    }
+    config, metrics, plan = (read(run / f"{name}.json") for name in ("config", "metrics", "plan"))
+    assert config["training"]["epochs"] == 6 and config["preprocess"]["crop"] == 24
+    assert config["training"]["precision"] in ("f32", "bf16")
+    assert (metrics["model"], metrics["recipe"], metrics["epochs"]) == ("resnet20", "scratch", 6)
+    assert {"validation", "test"} <= set(metrics) and metrics["test"]["n"] == 24
+    assert plan["learning"] == plan["parameters"]
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
+    best = min(history, key=lambda record: record["validation_loss"])
+    assert metrics["best_epoch"] == best["epoch"]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_splits_are_written_and_kept_apart(run: Path, pictures: Path) -> None:
+    data = read(run / "data.json")
+    splits = Counter(row["split"] for row in data["files"].values())
+    assert splits == {"train": 61, "validation": 11, "test": 24} or splits["test"] == 24
+    assert all(name.startswith("test/") == (row["split"] == "test") for name, row in data["files"].items())
+    assert any("held out of 72 pictures" in note for note in data["notes"])
+
+
+def test_what_is_saved_is_what_is_measured(run: Path, pictures: Path) -> None:
+    measured = evaluate(Classifier.load(run), pictures)
+    saved = read(run / "metrics.json")["test"]
+    assert measured["n"] == saved["n"] and measured["accuracy"] == saved["accuracy"]
+    assert measured["log_loss"] == pytest.approx(saved["log_loss"], abs=1e-6)
+
+
+def test_torch_and_the_engine_agree(run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, slow = Classifier.load(run), Classifier.load(run)
+    monkeypatch.setattr("foveate.classifier.choose_engine", lambda: "torch")
+    slow.engine
+    monkeypatch.undo()
+    folder = pictures / "test" / "blob"
+    for a, b in zip(fast.predict(folder), slow.predict(folder), strict=True):
+        assert dict(a.top) == pytest.approx(dict(b.top), abs=0.02)
+
+
+def test_a_network_that_anyone_can_load(run: Path) -> None:
+    """Plain names, and the temperature in the head: `foveate.build` reads the file as it is."""
+    clf = Classifier.load(run)
+    network = build("resnet20", weights=run / "classifier" / "model.safetensors")
+    assert network.head.out_features == 3
+    x = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(x), clf.network()(x))
+    assert clf.card["form"] == "network" and clf.card["provenance"]["recipe"] == "scratch"
+    assert "trained from a random start" in (run / "classifier" / "README.md").read_text()
+    assert str(run) not in (run / "classifier" / "card.json").read_text()
+
+
+def test_same_seed_same_bytes(run: Path, pictures: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
+    again = train(pictures, out=tmp_path / "again", **SCRATCH, settings=settings, cache="off", command="train photos")
+    other = train(pictures, out=tmp_path / "other", **SCRATCH, settings=settings, seed=1)
+    tensors, same, different = (
+        load_file(folder / "classifier" / "model.safetensors") for folder in (run, again.run, other.run)
+    )
+    assert all(torch.equal(tensors[name], same[name]) for name in tensors)
+    assert not torch.equal(tensors["conv1.weight"], different["conv1.weight"])
+
+
+def test_finetune_starts_from_the_probe(pictures: Path, tmp_path: Path, warm_cache: Path) -> None:
+    settings = {"epochs": 1, "batch_size": 24, "lr": 1e-5}
+    clf = train(pictures, recipe="finetune", out=tmp_path / "run", settings=settings, augment="light")
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [0, 1]
+    assert history[0]["validation_accuracy"] > 0.5  # three classes: the solved head, before any step
+    assert clf.card["form"] == "probe" and clf.card["mirror"] is False
+    assert (clf.folder / "engine.xml").is_file()
+    before = load_file(next((warm_cache / "weights").glob("*.safetensors")))
+    after = load_file(clf.folder / "model.safetensors")
+    assert any("running_mean" in name for name in before)
+    for name, tensor in before.items():
+        if "running" in name:  # frozen statistics
+            assert torch.equal(after[f"backbone.{name}"], tensor)
+    assert clf.predict(pictures / "test" / "blob" / "100.jpg").label in clf.classes
+
+
+def test_a_run_that_is_finished_is_left_as_it_is(run: Path, pictures: Path) -> None:
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
+    clf = train(pictures, out=run, **SCRATCH, settings=settings, resume=True, command="train photos")
+    assert clf.run == run
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_unreadable_pictures(pictures: Path, tmp_path: Path, draw_folder) -> None:
+    photos = draw_folder(tmp_path / "photos", 16)
+    (photos / "blob" / "003.png").write_bytes(b"no picture")
+    settings = {"epochs": 1, "batch_size": 8}
+    clf = train(photos, out=tmp_path / "run", **SCRATCH, settings=settings)
+    metrics = read(clf.run / "metrics.json")
+    assert list(metrics["bad"]) == ["blob/003.png"]
+    assert "blob/003.png" in (clf.run / "log.txt").read_text()
+    with pytest.raises(DataError, match=r"blob/003\.png"):
+        train(photos, out=tmp_path / "strict", **SCRATCH, settings=settings, on_bad="error")
+    assert not (tmp_path / "strict").exists()
+
+
+def test_grey_pictures_and_small_ones() -> None:
+    clf = train("digits", "lenet5", "scratch", settings={"epochs": 1}, out=None)
+    assert clf.preprocess.channels == 1 and clf.preprocess.crop == 28
+    clf = train("digits", "resnet20", settings={"epochs": 1, "batch_size": 256})
+    assert (clf.preprocess.channels, clf.preprocess.crop) == (1, 8)
+    assert clf.network().conv1.in_channels == 1
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"recipe": "guess"}, "no recipe is called 'guess'; expected probe, finetune, scratch"),
+        ({"model": "resnet21", "recipe": "scratch"}, "no network is called 'resnet21'; did you mean .*resnet20"),
+        ({"model": "zzz", "recipe": "scratch"}, "no network is called 'zzz'; see: foveate models"),
+        ({"settings": {"epochs": 3}}, "epochs: this applies to the recipes finetune and scratch; give --recipe"),
+        ({"parts": {"rotation": 3}, "cache": "off"}, "cache, rotation: this applies"),
+        ({"tensorboard": True}, "tensorboard: this applies"),
+        ({"recipe": "scratch", "effort": "best"}, "effort applies to the recipe probe, and this one is scratch"),
+        ({"recipe": "finetune", "channels": 1}, "channels applies to the recipe scratch: published weights read three"),
+        ({"seed": -1}, "a seed is not negative, got -1"),
+        ({**SCRATCH, "settings": {"freeze": 99}}, "cannot freeze 99 stages: the network has 3"),
+        ({**SCRATCH, "size": 0}, "do not fit together"),
+        ({**SCRATCH, "model": "lenet5"}, "LeNet5 reads pictures of 28x28 pixels only, got 24x24"),
+        ({**SCRATCH, "settings": {"batch_size": 1}}, "batch-norm takes statistics from a batch"),
+        ({**SCRATCH, "settings": {"batch_size": 8, "accumulate": 8}}, "batch-norm takes statistics from a batch"),
+        ({**SCRATCH, "parts": {"rotate": 3}}, "no part of augmentation is called 'rotate'; did you mean rotation"),
+        ({**SCRATCH, "cache": "tape"}, "no cache is called 'tape'"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], words: str, pictures: Path) -> None:
+    with pytest.raises((UsageError, ValueError), match=words):
+        train(pictures, out="run", **options)
+    assert not Path("run").exists()
+
+
+def test_too_few_pictures_to_hold_out(tmp_path: Path, draw_folder) -> None:
+    photos = draw_folder(tmp_path / "few", 2)
+    with pytest.raises(UsageError, match=r"6 pictures are too few to hold some out for .*; a probe needs none"):
+        train(photos, out="run", **SCRATCH)
+
+
+def test_tensorboard_that_is_missing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import builtins
+
+    from foveate.errors import MissingExtraError
+
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **options: Any) -> Any:
+        if name.startswith("torch.utils.tensorboard"):
+            raise ImportError(name)
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=r"pip install 'foveate\[track\]'"):
+        train(pictures, out="run", **SCRATCH, tensorboard=True)
+
+
+def test_a_run_that_another_process_works_in(pictures: Path, run: Path) -> None:
+    from foveate.runs import Run
+
+    one, other = Run(run, fresh=False), Run(run, fresh=False)
+    with one.alone(), pytest.raises(UsageError, match="another process is training in"), other.alone():
+        pass
+
+
+def test_find_lr(pictures: Path) -> None:
+    settings = {"epochs": 1, "batch_size": 24, "optimizer": "adamw", "lr": 1e-2}
+    test = find_lr(pictures, "resnet20", "scratch", settings=settings, size=16)
+    assert len(test.rates) == len(test.losses) >= 12
+    assert list(test.rates) == sorted(test.rates) and test.rates[0] == pytest.approx(1e-5)
+    assert test.rates[0] <= test.suggestion <= test.rates[-1]
+    assert not Path("runs").exists()
+    with pytest.raises((UsageError, FoveateError), match=r"the loss jumped at a rate of .*; start lower, --lr"):
+        find_lr(pictures, "resnet20", "scratch", settings={"batch_size": 24, "lr": 90.0, "optimizer": "adamw"}, size=16)
+
+
+def test_held_out_pictures(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    dataset, told = with_splits(digits, seed=0)
+    counts = dataset.counts()
+    assert told == ["held out of 1797 pictures: 270 for validation and 270 for test"]
+    assert all(24 <= n <= 30 for split in ("validation", "test") for n in counts[split].values())
+    groups = dataset.grouping()  # the same bytes stay on one side
+    for group in np.flatnonzero(np.bincount(groups) > 1):
+        assert len({dataset.splits[i] for i in np.flatnonzero(groups == group)}) == 1
+    assert with_splits(dataset, seed=1) == (dataset, [])
+    assert with_splits(digits, seed=1)[0].splits != dataset.splits

@@ -1,0 +1,88 @@
+"""What is said of trainings that go wrong, and of those that do not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foveate.training.curves import draw_curves
+from foveate.training.record import Record
+from foveate.training.watch import Listener, remarks
+
+CLASSES = ("cat", "dog", "eel")
+LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+
+
+def history(losses, accuracies=None, validation=None, best: int = -1, start: bool = False) -> tuple[Record, ...]:
+    n = len(losses)
+    accuracies = accuracies or [0.8] * n
+    validation = validation or [0.8] * n
+    records = [
+        Record(e, 1.0, loss, a, loss, v, 1.0, 1.0, 9.0, best=e == (best if best >= 0 else n))
+        for e, loss, a, v in zip(range(1, n + 1), losses, accuracies, validation, strict=True)
+    ]
+    return (*([Record(0, 0, 0, 0, 0.1, 0.9, 0, 0, 0, best=True)] if start else []), *records)
+
+
+def logits_of(predicted) -> np.ndarray:
+    return np.eye(3, dtype=np.float32)[predicted]
+
+
+RIGHT = logits_of(LABELS)
+
+
+def say(records, logits=RIGHT, stopped=True) -> list[str]:
+    return remarks(records, logits, LABELS, CLASSES, stopped)
+
+
+def test_nothing_to_say():
+    assert say(history([2.0, 1.0, 0.5])) == []
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (history([1.0, 1.2, 1.5]), "the training loss rose, from 1.000 to 1.500: lower --lr"),
+        (
+            history([1.0, 1.0, 1.0], validation=[0.5, 0.4, 0.5]),
+            "nothing was learnt: validation accuracy never passed 50%",
+        ),
+        (history([1.0, 0.9], best=9, start=True), "no epoch was better than the probe"),
+        (
+            history([1.0, 0.5, 0.2, 0.1], [0.6, 0.8, 0.9, 0.99], [0.7, 0.7, 0.7, 0.7], best=1),
+            "it overfits: after epoch 1",
+        ),
+    ],
+)
+def test_what_looks_wrong(records, words):
+    assert len(say(records)) == 1 and words in say(records)[0]
+
+
+def test_more_epochs_may_help():
+    assert say(history([2.0, 1.0, 0.5]), stopped=False) == ["the last epoch was the best: more --epochs may bring more"]
+
+
+def test_a_class_that_is_never_predicted():
+    assert "never predicted on validation: 'eel'" in say(history([2.0, 1.0]), logits_of([0, 0, 0, 0, 1, 1, 0, 1]))[0]
+
+
+def test_curves(tmp_path: Path):
+    from PIL import Image
+
+    for records in (history([2.0, 1.0, 0.5], start=True), history([1.0])):
+        draw_curves(tmp_path / "curves.png", records)
+        with Image.open(tmp_path / "curves.png") as image:
+            assert image.width > 2 * image.height
+            assert len(image.convert("RGB").resize((90, 34)).getcolors(90 * 34)) > 20  # something is drawn
+
+
+def test_tensorboard(tmp_path: Path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    listener = Listener(tmp_path, tensorboard=True)
+    for record in history([2.0, 1.0, 0.5]):
+        listener.hear(record)
+    listener.close()
+    read = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [round(e.value, 3) for e in read.Scalars("loss/training")] == [2.0, 1.0, 0.5]
+    Listener(tmp_path / "other", tensorboard=False).close()
+    assert not (tmp_path / "other").exists()
