@@ -10,19 +10,16 @@ the middle.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from machine import RESULTS, described, save
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -32,7 +29,6 @@ from foveate.data.mix import cutmix, mixup
 from foveate.data.policy import POLICIES, Augmentation
 from foveate.data.view import generator
 
-RESULTS = Path(__file__).parent / "results"
 BILINEAR = v2.InterpolationMode.BILINEAR
 
 
@@ -142,24 +138,14 @@ def main() -> None:
         print(f"{name:32}{shown}" + (f"  x{ratio}" if ratio else ""), file=sys.stderr, flush=True)
 
     report = {
-        "benchmark": "augmentation",
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
-        "versions": {name: version(name) for name in ("foveate", "torch", "torchvision", "numpy", "pillow")},
+        **described("augmentation", "foveate torch torchvision numpy pillow"),
         "threads": 1,
         "size": arguments.size,
         "pictures": arguments.pictures,
         "repeats": arguments.repeats,
         "results": results,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    save(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ of the same kind. CPU seconds are those of the process and its workers, over all
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -24,10 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+from machine import RESULTS, described, save
+
 CONTENDERS = ("torchvision", "ram", "disk", "off")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -61,6 +60,8 @@ def torchvision_epochs(data: Path, arguments: argparse.Namespace) -> list[float]
 
 
 def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> list[float]:
+    from dataclasses import replace
+
     import numpy as np
     import torch
 
@@ -75,7 +76,13 @@ def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> lis
     rows = np.flatnonzero([split == "train" for split in dataset.splits])
     preprocess = Preprocess(224, 224, interpolation="bilinear", mean=MEAN, std=STD)
     batches = TrainingBatches(
-        dataset, rows, preprocess, POLICIES["standard"], arguments.batch, threads=arguments.workers, cache=cache
+        dataset,
+        rows,
+        preprocess,
+        replace(POLICIES["standard"], crop_area=(0.08, 1.0)),
+        arguments.batch,
+        threads=arguments.workers,
+        cache=cache,
     )
     seconds = []
     used: dict[int, torch.Tensor] = {}
@@ -155,9 +162,7 @@ def main() -> None:
         c: {key: statistics.median(r[key] for r in results) for key in results[0]} for c, results in seen.items()
     }
     report = {
-        "benchmark": "loading",
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
-        "versions": {name: version(name) for name in ("foveate", "torch", "torchvision", "pillow")},
+        **described("loading", "foveate torch torchvision pillow"),
         "pictures": len(files),
         "batch": arguments.batch,
         "workers": arguments.workers,
@@ -174,21 +179,13 @@ def main() -> None:
             for c in chosen
         },
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    save(report, arguments.out)
     for c, result in report["results"].items():
         rates, ratios = result["median_images_per_second"], result["ratio_to_torchvision"] or {}
         print(
             f"{c:12} first {rates['first']:7.0f}/s  x{ratios.get('first')}   later {rates['later']:7.0f}/s ",
             f"x{ratios.get('later')}   {rates['cpu_ms']:.2f} ms of CPU a picture",
         )
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

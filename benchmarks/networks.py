@@ -9,25 +9,22 @@ Memory is the peak of a process of its own during two training steps, less what 
 """
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torchvision
+from machine import RESULTS, described, save
 from torch import Tensor, nn
 
 from foveate import models
 
-RESULTS = Path(__file__).parent / "results"
 NETWORKS = (
     "alexnet vgg11 vgg11_bn googlenet inception_v3 resnet18 resnet50 squeezenet1_0 squeezenet1_1 densenet121 "
     "densenet121+saving mobilenet_v2 mobilenet_v3_small mobilenet_v3_large shufflenet_v2_x1_0 efficientnet_b0"
@@ -140,22 +137,12 @@ def main() -> None:
             f"{name:22} {found['forward_ratio']:9.3f} {found['step_ratio']:9.3f} {found['peak_ratio']:9.3f}", flush=True
         )
     report = {
-        "benchmark": "networks",
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
-        "versions": {name: version(name) for name in ("foveate", "torch", "torchvision")},
+        **described("networks", "foveate torch torchvision"),
         "batch": arguments.batch,
         "repeats": arguments.repeats,
         "results": results,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    save(report, arguments.out)
 
 
 if __name__ == "__main__":

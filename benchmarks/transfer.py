@@ -17,7 +17,6 @@ take turns within a repeat. The seconds are wall time, the memory the peak of th
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -29,8 +28,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from machine import RESULTS, described, save
 
-RESULTS = Path(__file__).parent / "results"
 CONTENDERS = ("a", "b", "c32", "c16", "d", "e")
 
 
@@ -244,9 +243,7 @@ def main() -> None:
 
     medians = {c: statistics.median(r["seconds"] for r in results) for c, results in seen.items() if results}
     report = {
-        "benchmark": "transfer",
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
-        "versions": {name: version(name) for name in ("foveate", "torch", "torchvision", "openvino", "timm", "pillow")},
+        **described("transfer", "foveate torch torchvision openvino timm pillow"),
         "epochs_of_d": arguments.epochs,
         "results": {
             c: {
@@ -260,20 +257,12 @@ def main() -> None:
             if results
         },
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    save(report, arguments.out)
     for c, result in report["results"].items():
         print(
             f"{c:4} {result['median_seconds']:8.1f} s  x{result['ratio_to_a']}  {result['peak_mb']:6} MB",
             f"{result['accuracy'][0]:.3f}",
         )
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from foveate.errors import UsageError
 from foveate.models.summary import summarise, summarise_stages
 from foveate.models.surgery import drop_head
 
+EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
 EPSILON = 1e-4  # keeps the slope of the square root finite at 0
 
 
@@ -162,7 +163,7 @@ class Plan:
 def make_plan(
     network: nn.Module,
     size: tuple[int, int, int],
-    freeze: int | Literal["none", "backbone"],
+    freeze: int | Literal["none", "early", "backbone"],
     lr: float,
     head_lr: float,
     layer_decay: float = 1.0,
@@ -174,7 +175,8 @@ def make_plan(
     Args:
         network: it is not changed.
         size: of a picture, (channels, height, width).
-        freeze: a number of stages from the first; "backbone", all but the head; or "none".
+        freeze: a number of stages from the first; "early", the first two fifths of them, rounded down; "backbone", all
+            but the head; or "none".
         lr, head_lr: highest rates, of the last stage and of the head.
         layer_decay: each stage's rate in parts of the next one's.
         unfreeze_at: the epoch from which everything learns; -1 is never.
@@ -190,6 +192,8 @@ def make_plan(
         *stages, rest = summarise_stages(body, summarise(body, size))
     except ValueError as error:
         raise UsageError(f"{error}; choose another --size") from error
+    if freeze == "early":
+        freeze = int(EARLY * len(stages))
     if isinstance(freeze, int) and freeze > len(stages):
         raise UsageError(f"cannot freeze {freeze} stages: the network has {len(stages)}; give 0 to {len(stages)}")
 

@@ -19,7 +19,7 @@ LabelSmoothing = Annotated[float | None, typer.Option(help="Share of a label tha
 Clip = Annotated[float | None, typer.Option(help="Longest gradient, by its norm; 0 is no limit.")]
 Ema = Annotated[float | None, typer.Option(help="Decay of the average of the weights; 0 is off.")]
 Patience = Annotated[int | None, typer.Option(help="Epochs without a better validation that end training; 0 is never.")]
-Freeze = Annotated[str | None, typer.Option(help="What does not learn: none, backbone, or a number of stages.")]
+Freeze = Annotated[str | None, typer.Option(help="What does not learn: none, early, backbone, or a number of stages.")]
 UnfreezeAt = Annotated[int | None, typer.Option(help="The epoch from which it learns after all.")]
 BatchNorm = Annotated[
     Literal["train", "frozen"] | None, typer.Option(help="Statistics of batches, or those learnt before.")

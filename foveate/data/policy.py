@@ -145,11 +145,11 @@ def is_pair(value: Any) -> bool:
 
 
 LIGHT = Augmentation(crop="random", hflip=0.5)
-STANDARD = Augmentation(crop="resized", hflip=0.5)
+STANDARD = Augmentation(crop="resized", crop_area=(0.35, 1.0), hflip=0.5)
 POLICIES = {
     "none": Augmentation(),
     "light": LIGHT,  # as in the AlexNet paper; with small pictures as in the ResNet paper's CIFAR experiments
-    "standard": STANDARD,  # as in the GoogLeNet paper and everywhere since
+    "standard": STANDARD,  # GoogLeNet's; its 8 % of the area suit a hundred epochs of a million pictures, not these
     "strong": replace(STANDARD, auto="trivial", erasing=0.1, mixup=0.2, cutmix=1.0),  # torchvision's recipe of 2021
 }
 
@@ -264,7 +264,7 @@ def describe(a: Augmentation) -> list[str]:
     """The parts that are on, in words, in the order in which they happen.
 
     >>> describe(POLICIES["standard"])
-    ['a rectangle of 8 to 100 % of the area, 3:4 to 4:3, resized', 'mirrored with probability 0.5']
+    ['a rectangle of 35 to 100 % of the area, 3:4 to 4:3, resized', 'mirrored with probability 0.5']
     """
     crops = {
         "none": "the middle",

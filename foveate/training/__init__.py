@@ -97,7 +97,7 @@ def train(
         raise UsageError(f"expected at least 1 thread, got {threads}")
     if seed < 0:
         raise UsageError(f"a seed is not negative, got {seed}")
-    threads = min(threads or cores(), cores())
+    threads = cores_to_use(threads)
     kind = choose_engine(engine)
     recipe = recipe or choose_recipe(model)
     of_descent = {"augment": augment, "size": size, "channels": channels, "cache": cache, "tensorboard": tensorboard}
@@ -157,8 +157,14 @@ def find_lr(
     check_trainable(dataset)
     asked = (dict(settings or {}), augment, dict(parts or {}), size, channels)
     request = Request(recipe, model, *asked, seed, "skip", choose_engine())
-    means = Means(min(threads or cores(), cores()), "ram", False, progress or Silent(), Clock(), "")
+    means = Means(cores_to_use(threads), "ram", False, progress or Silent(), Clock(), "")
     return descent.try_rates(dataset, dataset_fingerprint(dataset), request, means)
+
+
+def cores_to_use(threads: int | None) -> int:
+    """As many as were asked for, if there are so many; by default all, shared by torchrun's processes here."""
+    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(threads, cores()) if threads else max(1, cores() // processes)
 
 
 def choose_recipe(model: str) -> Literal["probe", "scratch"]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from foveate.errors import UsageError
 
-Freeze = int | Literal["none", "backbone"]
+Freeze = int | Literal["none", "early", "backbone"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrainConfig:
         clip: longest gradient, by its norm over all parameters; 0 is no limit.
         ema: decay of the exponential moving average of the weights, which is then what is judged and kept; 0 is off.
         patience: epochs without a better validation after which training ends; 0 is never.
-        freeze: "none"; "backbone", all but the head; or a number of stages, from the first.
+        freeze: "none"; "early", the first two fifths of the stages; "backbone", all but the head; or how many stages.
         unfreeze_at: the epoch, from 0, from which everything learns; -1 is never.
         batch_norm: "train" takes statistics from each batch and keeps their running mean; "frozen" leaves those that
             were learnt before. Frozen stages never change theirs.
@@ -81,9 +81,9 @@ class TrainConfig:
             if not (fits and math.isfinite(value) and low <= value <= high):
                 number = "a whole number" if whole else "a number"
                 raise UsageError(f"{spoken(name)} must be {number} from {low:g} to {high:g}, not {value!r}")
-        named = self.freeze in ("none", "backbone")
+        named = self.freeze in ("none", "early", "backbone")
         if not named and not (isinstance(self.freeze, int) and self.freeze >= 0):
-            raise UsageError(f"freeze must be none, backbone or a number of stages, not {self.freeze!r}")
+            raise UsageError(f"freeze must be none, early, backbone or a number of stages, not {self.freeze!r}")
         if self.unfreeze_at >= 0 and self.freeze in ("none", 0):
             raise UsageError("unfreeze-at applies where something is frozen; give --freeze backbone or a number too")
         if self.warmup and self.schedule == "one-cycle":
@@ -126,16 +126,17 @@ FINETUNE = replace(
     epochs=5,
     batch_size=32,
     optimizer="adamw",
-    lr=1e-4,
-    head_lr=1e-4,
-    layer_decay=0.7,
+    lr=3e-4,
+    head_lr=3e-4,
+    layer_decay=0.85,
     weight_decay=0.01,
     warmup=0.5,
     clip=1.0,
     ema=0.99,
+    freeze="early",
     batch_norm="frozen",
 )
-RATES = {"scratch": {"sgd": 0.1, "adamw": 1e-3}, "finetune": {"sgd": 1e-2, "adamw": 1e-4}}
+RATES = {"scratch": {"sgd": 0.1, "adamw": 1e-3}, "finetune": {"sgd": 1e-2, "adamw": 3e-4}}
 
 
 def resolve_config(recipe: Literal["finetune", "scratch"], given: Mapping[str, Any], norms: bool) -> TrainConfig:

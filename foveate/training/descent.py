@@ -7,13 +7,15 @@ step on, and no random head sends large gradients through what the backbone know
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from foveate.classifier import Classifier
 from foveate.data.augment import with_pca
@@ -93,7 +95,7 @@ def prepared(
     act: Callable[[Job, Loop], T],
 ) -> T:
     """Let `act` work with a loop that is ready, on all ranks; unless the run is `finished`."""
-    with joined() as ranks:
+    with joined() as ranks, torch_threads(means.threads):
         if not ranks.first:
             means = replace(means, progress=Silent())
         if request.recipe == "finetune" and ranks.first:
@@ -110,6 +112,17 @@ def prepared(
             return act(job, ready_loop(job))
         with run.kept_if_whole(), run.alone():
             return act(job, ready_loop(job))
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """So many cores for torch's operations, meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def opened(

@@ -32,7 +32,7 @@ def test_a_name_that_does_not_exist(name):
 
 @pytest.mark.parametrize("value", [-1, 1.5, "all", None])
 def test_freeze(value):
-    with pytest.raises(UsageError, match="freeze must be none, backbone or a number of stages, not"):
+    with pytest.raises(UsageError, match="freeze must be none, early, backbone or a number of stages, not"):
         TrainConfig(freeze=value)
 
 

@@ -88,6 +88,14 @@ def test_backbone() -> None:
     assert [part.name for part in learning] == ["head"] and learning[0].lr == 0.2
 
 
+def test_early_stages() -> None:
+    for name, still in (("efficientnet_lite0", 3), ("resnet20", 1), ("vgg11", 2)):
+        network = build(name, num_classes=4)
+        side = network.input_size
+        plan = make_plan(network, (3, side, side), "early", 0.1, 0.1)
+        assert [part.name for part in plan.parts if part.frozen] == [f"stage {i + 1}" for i in range(still)]
+
+
 def test_thawed_at_an_epoch() -> None:
     network = build("resnet20", num_classes=4)
     plan = make_plan(network, (3, 32, 32), 2, 0.1, 0.1, unfreeze_at=3)

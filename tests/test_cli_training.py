@@ -1,0 +1,150 @@
+"""`foveate train` by steps, as a user meets it: options, signals, resume, torchrun."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RESNET = ("--recipe", "scratch", "--model", "resnet20", "--size", "24", "--batch-size", "16", "--lr", "0.05")
+
+
+def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "foveate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment,
+        timeout=300,
+    )
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_training_is_told_shown_and_saved(pictures: Path) -> None:
+    done = foveate("train", pictures, *RESNET, "--epochs", 2, "--rotation", 15, "--pca-colour", "0.1", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "scratch of resnet20, 3x24x24",
+        "stage 1",
+        "parameters learn",
+        "rotated by up to 15°",
+        "epoch   2  loss",
+    ):
+        assert words in done.stderr
+    assert "PCA colour of the training pictures, sigma 0.1" in done.stderr
+    for words in ("validation   accuracy", "test         accuracy", "next  foveate predict run"):
+        assert words in done.stdout
+    config = json.loads(Path("run/config.json").read_text())
+    assert len(config["augmentation"]["pca"]["directions"]) == 3  # fitted on these pictures, and kept
+    measured = foveate("evaluate", "run", pictures, "--tta", "mirror", "--json")
+    assert json.loads(measured.stdout)["n"] == 24
+    assert foveate("predict", "run", pictures / "test" / "blob" / "100.jpg", "--tta", "ten").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--epochs", 0), "epochs must be a whole number from 1 to 100000, not 0"),
+        (("--lr", "1e30"), "lr must be a number from 0 to 100, not 1e+30"),
+        (("--freeze", 99), "cannot freeze 99 stages: the network has 3; give 0 to 3"),
+        (("--freeze", "all"), "freeze must be none, early, backbone or a number of stages"),
+        (("--freeze", 1, "--unfreeze-at", 0), "unfreeze-at is an epoch, counted from 1, not 0"),
+        (("--unfreeze-at", 2), "unfreeze-at applies where something is frozen"),
+        (("--batch-size", 1), "batch-norm takes statistics from a batch"),
+        (("--effort", "best"), "effort applies to the recipe probe"),
+        (("--progressive", "0.1"), "progressive must be a number from 0.25 to 1"),
+        (("--magnitude", 3), "magnitude applies to auto 'rand' alone"),
+        (("--find-lr", "--recipe", "probe"), "find-lr applies to the recipes finetune and scratch"),
+    ],
+)
+def test_what_is_refused(options: tuple[object, ...], words: str, pictures: Path) -> None:
+    done = foveate("train", pictures, *RESNET, *options, "--out", "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+    assert not Path("run").exists()
+
+
+def test_pictures_below_the_networks_minimum(pictures: Path) -> None:
+    done = foveate("train", pictures, "--recipe", "scratch", "--model", "alexnet", "--size", 32, "--out", "run")
+    assert done.returncode == 2 and "at least 63x63 pixels" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7", "R7 term", "R8"]
+)
+def test_a_signal_saves_and_resume_goes_on(sent: signal.Signals, code: int, pictures: Path) -> None:
+    command = ["train", str(pictures), *RESNET, "--epochs", "40", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "foveate", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(3000):
+        if any(Path("run/checkpoints").glob("epoch-0002*")) or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.send_signal(sent)
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, ""), said
+    assert "a run with --resume" in said
+    done_before = len(Path("run/history.jsonl").read_text().splitlines())
+
+    refused = foveate(*command)
+    assert refused.returncode == 2 and "--resume to go on with it" in refused.stderr
+    refused = foveate(*command[:-4], "--epochs", "50", "--out", "run", "--resume")
+    assert refused.returncode == 2 and "training.epochs 40, now 50" in refused.stderr
+    done = foveate(*command, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert 2 <= done_before < 40 and json.loads(done.stdout)["epochs"] == 40
+    again = foveate(*command, "--resume", "--json")
+    assert again.returncode == 0 and again.stdout == done.stdout
+
+
+def test_rates_are_tried(pictures: Path) -> None:
+    options = (*RESNET, "--optimizer", "adamw", "--find-lr")
+    done = foveate("train", pictures, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found: Any = json.loads(done.stdout)
+    assert found["rates"][0] <= found["suggestion"] <= found["rates"][-1]
+    assert not Path("runs").exists()
+
+
+def test_torchrun_is_the_same_command(pictures: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    torchrun += ["--rdzv-endpoint", "localhost:0", "-m"]
+    options = [
+        "--recipe",
+        "scratch",
+        "--model",
+        "lenet5",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "64",
+        "--json",
+        "--augment",
+        "none",
+    ]
+    done = subprocess.run(
+        [*torchrun, "foveate", "train", "digits", *options, "--out", "two"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = json.loads(done.stdout)  # one object: rank 0 alone speaks
+    one = json.loads(foveate("train", "digits", *options, "--out", "one").stdout)
+    histories = [
+        [json.loads(line) for line in Path(run, "history.jsonl").read_text().splitlines()] for run in ("one", "two")
+    ]
+    for a, b in zip(*histories, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=1e-2)
+    assert two["test"]["accuracy"] == pytest.approx(one["test"]["accuracy"], abs=0.02)
