@@ -27,8 +27,9 @@ EPSILON = 1e-4  # keeps the slope of the square root finite at 0
 
 def pool_stages(maps: list[Tensor]) -> Tensor:
     """The maps of a network's stages, each (N, C_i, H_i, W_i) -> (N, C_1 + ... + C_n)."""
-    inner = [spread(m.float()) for m in maps[:-1]]  # in f32, also where the network computes in bf16
-    mean = maps[-1].float().mean(dim=(2, 3))
+    maps = [m.float() if m.dtype == torch.bfloat16 else m for m in maps]
+    inner = [spread(m) for m in maps[:-1]]
+    mean = maps[-1].mean(dim=(2, 3))
     last = torch.sign(mean) * torch.sqrt(mean.abs() + EPSILON)
     return torch.cat([*inner, last], dim=1)
 

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads then leave the cores to whoever works
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is a worker for each core
 
 
 @pytest.fixture(scope="session")

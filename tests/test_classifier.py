@@ -689,7 +689,7 @@ def test_any_class_name_is_kept_and_harmless(tmp_path: Path, picture: Path) -> N
 
 def test_the_model_card_says_its_numbers() -> None:
     metrics = {"test": {"n": 10, "accuracy": 0.9, "accuracy_ci95": [0.596, 0.982], "ece": 0.05}}
-    text = model_card({"classes": ["a", "b"], "model": "m", "metrics": metrics})
+    text = model_card({"classes": ["a", "b"], "model": "m", "recipe": "probe", "metrics": metrics})
     assert "- test: accuracy 90.0% (95 % interval 59.6% to 98.2%) on 10 pictures, ECE 0.050" in text
     assert "It knows only these classes" in text
 

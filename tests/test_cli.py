@@ -337,13 +337,14 @@ def test_signals_keep_what_is_computed(sent: signal.Signals, code: int, work: Pa
 
 def test_full_disk(work: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half-written, and the message names the disk."""
-    from foveate import classifier, training
+    from foveate import training
+    from foveate.classifier import saving
     from foveate.errors import FoveateError
 
     def full(*_: object) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(classifier, "save", full)
+    monkeypatch.setattr(saving, "save", full)
     with pytest.raises(FoveateError, match="the disk is full: 'run/classifier' could not be written"):
         training.train(pictures, out="run")
     assert not Path("run").exists()

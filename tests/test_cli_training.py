@@ -47,7 +47,7 @@ def test_a_training_is_told_shown_and_saved(pictures: Path) -> None:
     for words in ("validation   accuracy", "test         accuracy", "next  foveate predict run"):
         assert words in done.stdout
     config = json.loads(Path("run/config.json").read_text())
-    assert len(config["augmentation"]["pca"]["directions"]) == 3  # fitted on these pictures, and kept
+    assert len(config["augmentation"]["pca"]["eigenvalues"]) == 3  # fitted on these pictures, and kept
     measured = foveate("evaluate", "run", pictures, "--tta", "mirror", "--json")
     assert json.loads(measured.stdout)["n"] == 24
     assert foveate("predict", "run", pictures / "test" / "blob" / "100.jpg", "--tta", "ten").returncode == 0
@@ -85,7 +85,7 @@ def test_pictures_below_the_networks_minimum(pictures: Path) -> None:
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7", "R7 term", "R8"]
 )
 def test_a_signal_saves_and_resume_goes_on(sent: signal.Signals, code: int, pictures: Path) -> None:
-    command = ["train", str(pictures), *RESNET, "--epochs", "40", "--out", "run"]
+    command = ["train", str(pictures), *RESNET, "--epochs", "16", "--out", "run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "foveate", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -102,10 +102,10 @@ def test_a_signal_saves_and_resume_goes_on(sent: signal.Signals, code: int, pict
     refused = foveate(*command)
     assert refused.returncode == 2 and "--resume to go on with it" in refused.stderr
     refused = foveate(*command[:-4], "--epochs", "50", "--out", "run", "--resume")
-    assert refused.returncode == 2 and "training.epochs 40, now 50" in refused.stderr
+    assert refused.returncode == 2 and "training.epochs 16, now 50" in refused.stderr
     done = foveate(*command, "--resume", "--json")
     assert done.returncode == 0, done.stderr
-    assert 2 <= done_before < 40 and json.loads(done.stdout)["epochs"] == 40
+    assert 2 <= done_before < 16 and json.loads(done.stdout)["epochs"] == 16
     again = foveate(*command, "--resume", "--json")
     assert again.returncode == 0 and again.stdout == done.stdout
 

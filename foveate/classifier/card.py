@@ -81,7 +81,7 @@ def model_card(card: dict[str, Any]) -> str:
         "finetune": f"{card['model']}, fine-tuned from published weights, a linear head on its stages, with Foveate.",
         "scratch": f"{card['model']}, trained from a random start with Foveate.",
     }
-    lines += [how[card["provenance"]["recipe"]], ""]
+    lines += [how[card["recipe"]], ""]
     for split, m in card["metrics"].items():
         low, high = m["accuracy_ci95"]
         lines.append(

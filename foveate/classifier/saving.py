@@ -43,12 +43,13 @@ def save_probe(
         from foveate.engine.openvino import attach_head
 
         graph = attach_head(graph_path(model, preprocess), head.weight, head.bias, mirror)
-    kind = {"form": "probe", "model": model, "mirror": mirror, "temperature": head.temperature}
+    kind = {"form": "probe", "recipe": "probe", "model": model, "mirror": mirror, "temperature": head.temperature}
     return write_classifier(folder, kind, tensors, graph, classes, preprocess, about)
 
 
 def save_network(
     folder: Path,
+    recipe: str,
     model: str,
     network: Any,
     classes: tuple[str, ...],
@@ -61,6 +62,7 @@ def save_network(
 
     Args:
         folder: to be written; an older one there is replaced.
+        recipe: "finetune" or "scratch".
         model: the network's name, or that of a Probe's backbone.
         network: a Probe or a network of the canon; the temperature is folded into its head.
         graph: the same as an OpenVINO model, or None.
@@ -70,7 +72,7 @@ def save_network(
 
     tensors = {name: t.detach().contiguous().cpu().numpy() for name, t in network.state_dict().items()}
     form = "probe" if isinstance(network, Probe) else "network"
-    kind = {"form": form, "model": model, "mirror": False, "temperature": temperature}
+    kind = {"form": form, "recipe": recipe, "model": model, "mirror": False, "temperature": temperature}
     return write_classifier(folder, kind, tensors, graph, classes, preprocess, about)
 
 

@@ -35,7 +35,15 @@ def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
     job.notes += doubts
     job.notes += remarks(fitted.history, fitted.logits, labels, job.dataset.classes, fitted.stopped_early)
     saved = job.run.folder / "classifier"
-    arguments = (job.request.model, network, job.dataset.classes, job.preprocess, temperature, graph)
+    arguments = (
+        job.request.recipe,
+        job.request.model,
+        network,
+        job.dataset.classes,
+        job.preprocess,
+        temperature,
+        graph,
+    )
     first = save_network(saved, *arguments, job.about | {"metrics": {}})
     first.threads = job.means.threads
     results, judged = measure(job, first)
