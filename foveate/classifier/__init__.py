@@ -22,7 +22,7 @@ from foveate.classifier.card import GRAPH, TENSORS, read_card
 from foveate.classifier.views import Tta, Views
 from foveate.data.dataset import Dataset, walk
 from foveate.data.image import SUFFIXES, UPRIGHT, orientation, read_file, to_rgb
-from foveate.data.loader import cores, decode, decode_ahead
+from foveate.data.loader import as_prediction_sees, cores, decode, decode_ahead
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine, choose_engine
 from foveate.errors import ArtefactError, DataError, ImageError, UsageError
@@ -178,9 +178,14 @@ class Classifier:
         self, dataset: Dataset, tta: Tta = "none"
     ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
         """Each picture's probabilities, in the dataset's order."""
-        return self.probabilities(
-            len(dataset), lambda row, shown: decode(dataset.read(row), dataset.files[row], shown), tta
-        )
+        array = as_prediction_sees(dataset, self.preprocess)
+
+        def pixels(row: int, shown: Preprocess) -> NDArray[np.uint8]:
+            if array is not None and shown == self.preprocess:
+                return array[row]
+            return decode(dataset.read(row), dataset.files[row], shown)
+
+        return self.probabilities(len(dataset), pixels, tta)
 
     @cached_property
     def engine(self) -> Engine:

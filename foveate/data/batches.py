@@ -16,13 +16,13 @@ from torch import Tensor
 from foveate.data.assembly import Batch, assemble, openmp, whole_batches
 from foveate.data.augment import augment
 from foveate.data.dataset import Dataset
-from foveate.data.loader import LIMIT, cores
+from foveate.data.loader import LIMIT, as_prediction_sees, cores
 from foveate.data.pixels import CacheKind, Pixels, open_cache
 from foveate.data.plan import Plan, Rows, draw_order, draw_plan, part
 from foveate.data.policy import Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.data.source import Source, for_evaluation, for_training, scaled
-from foveate.data.table import Table, applies, ready
+from foveate.data.table import Table, applies
 from foveate.data.view import generator
 from foveate.errors import UsageError
 
@@ -100,7 +100,7 @@ class TrainingBatches:
             rule = for_training(preprocess, self.scale(self.largest))
         self.cache = open_cache(cache, rule.identity, cache_bytes)
         self.source = Source(dataset, rule, self.cache)
-        array = ready(dataset, preprocess.channels, self.scale(self.largest))
+        array = dataset.array(preprocess.channels, self.scale(self.largest))
         self.table = None
         if array is not None and not callable(size) and applies(augmentation):
             self.table = Table(array, augmentation, self.largest)
@@ -184,9 +184,7 @@ class EvaluationBatches:
         rule = for_evaluation(preprocess)
         self.cache = open_cache(cache, rule.identity, cache_bytes)
         self.source = Source(dataset, rule, self.cache)
-        square = dataset.pixels is not None and dataset.pixels.shape[1] == dataset.pixels.shape[2]
-        whole = square and preprocess.crop == preprocess.resize
-        self.array = ready(dataset, preprocess.channels, preprocess.crop) if whole else None
+        self.array = as_prediction_sees(dataset, preprocess)
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)

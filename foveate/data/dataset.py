@@ -99,6 +99,13 @@ class Dataset:
             chosen.__dict__["digests"] = tuple(self.digests[i] for i in rows)
         return chosen
 
+    def array(self, channels: int, short_side: int) -> NDArray[np.uint8] | None:
+        """The pictures as one array, if they are one and need neither scaling nor to lose their colour."""
+        pixels = self.pixels
+        if pixels is None or min(pixels.shape[1:3]) != short_side or (pixels.shape[3], channels) == (3, 1):
+            return None
+        return pixels if pixels.shape[3] == channels else pixels.repeat(channels, axis=3)
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Pictures of each class in each split: {split: {class: n}}."""
         table: dict[str, dict[str, int]] = {s: dict.fromkeys(self.classes, 0) for s in dict.fromkeys(self.splits)}

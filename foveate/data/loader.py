@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.dataset import Dataset
 from foveate.data.image import load_image
 from foveate.data.preprocess import Preprocess
 from foveate.errors import FoveateError, ImageError
@@ -35,6 +36,13 @@ def cores() -> int:
 def decode(data: bytes, name: str, preprocess: Preprocess) -> NDArray[np.uint8]:
     """A picture's bytes -> (crop, crop, channels), uint8. Everything that shows pictures to a network calls this."""
     return preprocess.pixels(load_image(data, name, short_side=preprocess.resize))
+
+
+def as_prediction_sees(dataset: Dataset, preprocess: Preprocess) -> NDArray[np.uint8] | None:
+    """All pictures of a built-in set as `decode` would give them, if it would leave them as they are."""
+    array = dataset.array(preprocess.channels, preprocess.crop)
+    fits = array is not None and array.shape[1] == array.shape[2] and preprocess.crop == preprocess.resize
+    return array if fits else None
 
 
 def decode_ahead(

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.dataset import Dataset
 from foveate.data.policy import Augmentation
 from foveate.data.view import SAMPLES, TRIES
 
@@ -57,14 +56,6 @@ class Table:
         y = np.where((mirror[:, 1] < a.vflip)[:, None], side[::-1], side) + top[:, None]
         x = np.where((mirror[:, 0] < a.hflip)[:, None], side[::-1], side) + left[:, None]
         return self.padded[rows[:, None, None], y[:, :, None], x[:, None, :]]
-
-
-def ready(dataset: Dataset, channels: int, short_side: int) -> NDArray[np.uint8] | None:
-    """The pictures of a dataset as one array, if they are one and need neither scaling nor another kind of colour."""
-    pixels = dataset.pixels
-    if pixels is None or min(pixels.shape[1:3]) != short_side or (pixels.shape[3], channels) == (3, 1):
-        return None
-    return pixels if pixels.shape[3] == channels else pixels.repeat(channels, axis=3)
 
 
 def applies(augmentation: Augmentation) -> bool:

@@ -34,6 +34,7 @@ from foveate.errors import ArtefactError, FoveateError, UsageError
 from foveate.heads import fit_temperature, log_loss
 from foveate.progress import Progress
 from foveate.training.config import TrainConfig
+from foveate.training.memory import is_out_of_memory
 from foveate.training.optimisation import (
     Average,
     make_optimizer,
@@ -102,6 +103,8 @@ class Loop:
     history: list[Record] = field(default_factory=list, init=False)
     best: str = field(default="", init=False)  # file of the best epoch's tensors
     best_state: State = field(default_factory=dict, init=False)
+    module: nn.Module | None = field(default=None, init=False)
+    learning: int = field(default=0, init=False)  # parameters for which `module` was made
 
     def __post_init__(self) -> None:
         self.device = self.ranks.device
@@ -132,8 +135,8 @@ class Loop:
             while self.epoch < self.config.epochs and not self.stale:
                 self.train_epoch(lambda: wish.code)
                 self.end_epoch()
-                if self.ranks.largest(wish.code):
-                    raise stop(int(self.ranks.largest(wish.code)))
+                if code := int(self.ranks.largest(wish.code)):
+                    raise stop(code)
         return self.finish()
 
     # one epoch
@@ -141,7 +144,7 @@ class Loop:
     def train_epoch(self, wish: Callable[[], int]) -> None:
         """The rest of the epoch that has begun."""
         self.plan.apply(self.network, self.epoch)
-        module = self.wrapped()
+        module = self.module_of(self.epoch)
         shown = f"epoch {self.epoch + 1}/{self.config.epochs}"
         self.progress.begin(shown, len(self.batches.rows))
         self.progress.advance(self.batch * len(self.batches.rows) // len(self.batches))
@@ -159,13 +162,19 @@ class Loop:
                 if told >= 1:
                     raise stop(int(told))
 
-    def wrapped(self) -> nn.Module:
-        """The network as its forward is called: compiled, or with its gradients averaged over the ranks."""
-        module: nn.Module = self.network
-        if self.ranks.world > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            module = DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
-        return torch.compile(module) if self.config.compile else module  # type: ignore[return-value]
+    def module_of(self, epoch: int) -> nn.Module:
+        """The network as its forward is called: compiled, or with gradients averaged over the ranks. It is made anew
+        when something thaws."""
+        learning = self.plan.learning(epoch)
+        if self.module is None or learning != self.learning:
+            self.module, self.learning = self.network, learning
+            if self.ranks.world > 1:
+                ids = [self.device.index] if self.device.type == "cuda" else None
+                self.module = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+            if self.config.compile:
+                self.module = torch.compile(self.module)  # type: ignore[assignment]
+        assert self.module is not None
+        return self.module
 
     def step(self, module: nn.Module, batch: Batch) -> None:
         """Learn from one batch."""
@@ -209,9 +218,8 @@ class Loop:
                         f"out of memory with {-(-len(batch.rows) // self.pieces)} pictures at once; choose a smaller "
                         f"--size or network{'' if smallest else ', or a larger --accumulate'}"
                     ) from error
-            self.pieces = min(
-                2 * self.pieces, len(batch.rows)
-            )  # out of the handler, which holds what filled the memory
+            # out of the handler, which holds what filled the memory
+            self.pieces = min(2 * self.pieces, len(batch.rows))
             self.inputs.clear()
             gc.collect()
             self.log(f"out of memory: batches go through the network in {self.pieces} pieces from here on")
@@ -279,6 +287,8 @@ class Loop:
         if self.average:
             self.ranks.mean_of_buffers(self.average.network)
         loss, accuracy, _ = self.judged()
+        if not math.isfinite(loss):
+            raise FoveateError(f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower --lr")
         sums = self.summed()
         record = Record(
             epoch=self.epoch + 1,
@@ -347,7 +357,7 @@ class Loop:
     def found(self) -> Found | None:
         """The newest whole checkpoint, the same one on all ranks."""
         assert self.folder is not None
-        return latest(self.folder, self.log if self.ranks.first else lambda sentence: None)
+        return self.ranks.share(latest(self.folder, self.log) if self.ranks.first else None)
 
     def restore(self, found: Found) -> None:
         """Go back to what a checkpoint holds."""
@@ -379,12 +389,6 @@ def mixed(*numbers: int) -> int:
     True
     """
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, in the words of each device."""
-    words = ("DefaultCPUAllocator", "can't allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 def check_batches(plan: Plan, smallest: int) -> None:

@@ -52,3 +52,9 @@ def pieces_that_fit(pictures: int, each: int, pieces: int, free: int | None = No
     free = free_memory() if free is None else free
     at_once = max(1, int(SHARE * free) // max(1, each))
     return min(pictures, max(pieces, math.ceil(pictures / at_once)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in the words of each device."""
+    words = ("DefaultCPUAllocator", "can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)

@@ -16,7 +16,7 @@ from foveate.weights import find_weights
 BRIEF = ("n", "accuracy", "accuracy_ci95", "ece")  # of a split's metrics, for the card
 
 
-STEPPING = 8e9  # multiply-accumulates a second that a core does in training, roughly: docs/LOG.md
+STEPPING = 16e9  # multiply-accumulates a second and core, were all of them trained; early stages are not: docs/LOG.md
 POINTS = "1 to 3 points of accuracy"  # what fine-tuning has brought, docs/LOG.md
 
 

@@ -14,7 +14,7 @@ from foveate.data.dataset import Dataset, apply_policy, check_trainable
 from foveate.data.folds import hold_out, stratified_folds
 from foveate.data.preprocess import Preprocess
 from foveate.data.source import unreadable
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
 from foveate.training.inputs import choose_inputs, look_at
@@ -42,7 +42,7 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
     for number, split in enumerate(wanted, start=1):
         splits[learn[part == number]] = split
         if not (part == number).any():
-            raise UsageError(
+            raise DataError(
                 f"{len(learn)} pictures are too few to hold some out for {split}; a probe needs none: --recipe probe"
             )
     words = " and ".join(f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1))
@@ -69,12 +69,11 @@ def has_norms(model: str) -> bool:
 
 
 class Loader:
-    """The batches of a job, made when it is known which pictures can be read."""
+    """The batches of a job, of all its pictures at first, then of those that can be read."""
 
     def __init__(self, job: Job):
         self.job = job
-        self.batches: TrainingBatches
-        self.validation: EvaluationBatches
+        self.make()
 
     def make(self) -> None:
         job, config = self.job, self.job.config
@@ -104,8 +103,10 @@ class Loader:
         )
 
     def without(self, bad: dict[str, str]) -> None:
-        """Leave unreadable pictures out, and make the batches."""
+        """Leave unreadable pictures out."""
         job = self.job
+        if not bad:
+            return
         job.bad = bad
         apply_policy(len(job.dataset), bad, job.request.on_bad)
         for split, rows in job.rows.items():
@@ -129,7 +130,6 @@ def progressive(job: Job) -> Callable[[int], int]:
 def start(job: Job, loader: Loader) -> nn.Module:
     """The network as it is before the first step."""
     if job.request.recipe == "scratch":
-        loader.make()
         bad = job.ranks.share(check_readable(job, loader) if job.ranks.first else {})
         loader.without(bad)
         with torch.random.fork_rng(devices=[]):

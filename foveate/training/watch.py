@@ -86,7 +86,3 @@ class Listener:
         }.items():
             self.writer.add_scalar(name, value, record.epoch)
         self.writer.flush()
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()

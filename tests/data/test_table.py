@@ -10,7 +10,7 @@ from foveate.data.batches import EvaluationBatches, TrainingBatches
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.policy import POLICIES, Augmentation
 from foveate.data.preprocess import Preprocess
-from foveate.data.table import Table, applies, product, ready, uniform
+from foveate.data.table import Table, applies, product, uniform
 from foveate.data.view import generator
 
 GREY = Preprocess(8, 8, channels=1, mean=(0.3,), std=(0.3,))
@@ -92,9 +92,9 @@ def test_everything_else_is_done_one_by_one(augmentation: Augmentation) -> None:
 
 def test_pictures_that_need_more(digits: Dataset) -> None:
     rows = np.arange(50)
-    assert ready(digits, 1, 9) is None  # would have to be enlarged
-    assert ready(picture_by_picture(digits), 1, 8) is None
-    assert ready(replace(digits, pixels=np.zeros((4, 8, 8, 3), np.uint8)), 1, 8) is None  # colour to grey
+    assert digits.array(1, 9) is None  # would have to be enlarged
+    assert picture_by_picture(digits).array(1, 8) is None
+    assert replace(digits, pixels=np.zeros((4, 8, 8, 3), np.uint8)).array(1, 8) is None  # colour to grey
     growing = TrainingBatches(digits, rows, GREY, POLICIES["light"], 10, size=lambda epoch: 8)
     assert growing.table is None
     assert EvaluationBatches(digits, rows, Preprocess(9, 8, channels=1, mean=(0.0,), std=(1.0,)), 8).array is None
@@ -119,6 +119,18 @@ def test_selected_pictures_stay_with_their_names(digits: Dataset) -> None:
     assert some.pixels is not None
     for i in range(3):
         assert np.array_equal(some.pixels[i, :, :, 0], np.asarray(load_image(some.read(i)))[:, :, 0])
+
+
+@pytest.mark.parametrize("preprocess", [GREY, COLOUR], ids=["grey", "colour"])
+def test_prediction_sees_the_same_either_way(digits: Dataset, preprocess: Preprocess) -> None:
+    from foveate.data.loader import as_prediction_sees, decode
+
+    array = as_prediction_sees(digits, preprocess)
+    assert array is not None
+    for i in (0, 7, 1796):
+        assert np.array_equal(array[i], decode(digits.read(i), digits.files[i], preprocess))
+    assert as_prediction_sees(digits, preprocess.at(9)) is None
+    assert as_prediction_sees(picture_by_picture(digits), preprocess) is None
 
 
 @pytest.mark.parametrize("block", [0, 1, 5, 15])

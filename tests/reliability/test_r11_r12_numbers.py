@@ -104,6 +104,16 @@ def test_r12_a_gradient_that_is_no_number() -> None:
         train(network)
 
 
+def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
+    loop = loop_of(small(), tmp_path)
+    judge = loop.judge
+    loop.judge = lambda network: judge(network) * (float("nan") if loop.epoch == 1 else 1)
+    with pytest.raises(FoveateError, match="validation after epoch 2 gives numbers that are not finite; lower --lr"):
+        loop.run()
+    found = latest(tmp_path, print)
+    assert found and found.about["epoch"] == 1
+
+
 def test_a_rate_that_throws_it_off(tmp_path: Path, pictures: Path) -> None:
     from foveate.training import train as train_pictures
 

@@ -180,7 +180,7 @@ def test_what_is_refused(options: dict[str, Any], words: str, pictures: Path) ->
 
 def test_too_few_pictures_to_hold_out(tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "few", 2)
-    with pytest.raises(UsageError, match=r"6 pictures are too few to hold some out for .*; a probe needs none"):
+    with pytest.raises(DataError, match=r"6 pictures are too few to hold some out for .*; a probe needs none"):
         train(photos, out="run", **SCRATCH)
 
 

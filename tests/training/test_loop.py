@@ -15,7 +15,8 @@ from toy import CONFIG, PREPROCESS, batches_of, drawn, loop_of, plan_of, small
 
 from foveate.data.batches import normalise
 from foveate.models import build
-from foveate.training.loop import auxiliary, is_out_of_memory, mixed
+from foveate.training.loop import auxiliary, mixed
+from foveate.training.memory import is_out_of_memory
 from foveate.training.optimisation import rate_factor
 
 PLAIN = replace(CONFIG, label_smoothing=0.1, clip=0.5, weight_decay=1e-3)

@@ -81,8 +81,7 @@ def test_tensorboard(tmp_path: Path):
     listener = Listener(tmp_path, tensorboard=True)
     for record in history([2.0, 1.0, 0.5]):
         listener.hear(record)
-    listener.close()
     read = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [round(e.value, 3) for e in read.Scalars("loss/training")] == [2.0, 1.0, 0.5]
-    Listener(tmp_path / "other", tensorboard=False).close()
+    Listener(tmp_path / "other", tensorboard=False).hear(record)
     assert not (tmp_path / "other").exists()
