@@ -120,7 +120,7 @@ def test_a_rate_that_throws_it_off(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(UsageError, match=r"lr must be a number from 0 to 100, not 1e\+30"):
         train_pictures(pictures, "resnet20", "scratch", settings={"lr": 1e30}, out=tmp_path / "run")
     settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
-    with pytest.raises(FoveateError, match=r"not finite at step \d+ .*Lower --lr"):
+    with pytest.raises(FoveateError, match=r"not finite.*ower --lr"):
         train_pictures(pictures, "lenet5", "scratch", settings=settings, out=tmp_path / "run")
 
 
