@@ -1,12 +1,12 @@
 """foveate doctor"""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foveate.cli.console import JSON_HELP, print_json, say
 
+# those that decide how fast networks run
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 
 
@@ -28,10 +28,10 @@ def examine() -> dict[str, Any]:
     """Everything doctor knows."""
     from foveate.data.image import DECODER
     from foveate.engine import choose_engine, has_gpu
-    from foveate.runs import environment, installed
+    from foveate.runs import environment, installed, instructions
     from foveate.storage import cache_root, cache_size
 
-    machine = environment()
+    machine, flags = environment(), instructions()
     engine = choose_engine()
     engines = {"torch": installed("torch") or "missing"}
     if installed("openvino"):
@@ -47,22 +47,10 @@ def examine() -> dict[str, Any]:
         "system": machine["system"],
         "cpu": machine["cpu"],
         "cores": machine["cores"],
-        "instructions": instructions(),
+        "instructions": [name for name in INSTRUCTIONS if name in flags],
         "gpu": "found by torch" if has_gpu() else "none",
         "engine": engine,
         "engines": engines,
         "decoder": DECODER,
         "cache": f"{cache_root()} ({sum(cache_size().values()) / 1e6:.0f} MB)",
     }
-
-
-def instructions() -> list[str]:
-    """Those of the CPU's instruction sets that decide how fast networks run; empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    flags = next(
-        (line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith(("flags", "Features"))), []
-    )
-    return [name for name in INSTRUCTIONS if name in flags]

@@ -21,6 +21,7 @@ from foveate.classifier import Classifier
 from foveate.data.augment import with_pca
 from foveate.data.dataset import Dataset
 from foveate.data.policy import resolve
+from foveate.errors import UsageError
 from foveate.progress import Silent
 from foveate.runs import Run, environment, read_json
 from foveate.training.config import resolve_config
@@ -32,7 +33,16 @@ from foveate.training.memory import bytes_a_picture, pieces_that_fit
 from foveate.training.precision import choose_precision
 from foveate.training.ranks import Ranks, joined
 from foveate.training.record import Record
-from foveate.training.start import Loader, class_weights, has_norms, inputs, judge, start, with_splits
+from foveate.training.start import (
+    Loader,
+    class_weights,
+    has_norms,
+    inputs,
+    judge,
+    progressive,
+    start,
+    with_splits,
+)
 from foveate.training.telling import as_lines, seconds_an_epoch
 from foveate.training.watch import Listener
 from foveate.transfer import make_plan
@@ -173,6 +183,11 @@ def ready_loop(job: Job) -> Loop:
     frozen_norms = config.batch_norm == "frozen"
     rates = (config.lr, config.head_lr, config.layer_decay)
     plan = make_plan(network, size, config.freeze, *rates, config.unfreeze_at, frozen_norms)
+    if "auxiliary" in job.request.settings and all(part.name != "auxiliary" for part in plan.parts):
+        raise UsageError(f"auxiliary does not apply: {job.request.model} learns without auxiliary classifiers here")
+    if config.progressive < 1:  # the first epoch's pictures have to fit as well
+        first = progressive(job)(0)
+        make_plan(network, (size[0], first, first), config.freeze, *rates, config.unfreeze_at, frozen_norms)
     batches, validation = loader.batches, loader.validation
     check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate)
     listener = Listener(run.folder, job.means.tensorboard and job.ranks.first)

@@ -1,9 +1,10 @@
 """f32 or bf16: decided from what the processor has, never from a timing, which could differ when a run is resumed."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
+
+from foveate.runs import instructions
 
 PAYS = {"avx512_bf16", "amx_bf16"}  # instruction sets that multiply bf16 faster than f32
 
@@ -20,13 +21,3 @@ def choose_precision(wish: Literal["auto", "f32", "bf16"], device: str) -> Liter
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
     return "bf16" if device == "cpu" and PAYS & instructions() else "f32"
-
-
-def instructions() -> set[str]:
-    """The CPU's instruction sets; empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    lines = (line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith(("flags", "Features")))
-    return set(next(lines, []))

@@ -170,6 +170,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({**SCRATCH, "settings": {"batch_size": 8, "accumulate": 8}}, "batch-norm takes statistics from a batch"),
         ({**SCRATCH, "parts": {"rotate": 3}}, "no part of augmentation is called 'rotate'; did you mean rotation"),
         ({**SCRATCH, "cache": "tape"}, "no cache is called 'tape'"),
+        ({**SCRATCH, "settings": {"auxiliary": 0.5}}, "auxiliary does not apply: resnet20 learns without"),
+        (
+            {"model": "lenet5", "recipe": "scratch", "settings": {"progressive": 0.5}},
+            "LeNet5 reads pictures of 28x28 pixels only, got 16x16|got 14x14|got 12x12",
+        ),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], words: str, pictures: Path) -> None:
