@@ -66,7 +66,7 @@ def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> lis
     import torch
 
     from foveate.data.batches import TrainingBatches, normalise
-    from foveate.data.dataset import load_dataset
+    from foveate.data.index import load_dataset
     from foveate.data.policy import POLICIES
     from foveate.data.preprocess import Preprocess
 

@@ -68,7 +68,7 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
 
     from foveate import models
     from foveate.data.batches import TrainingBatches
-    from foveate.data.dataset import load_dataset
+    from foveate.data.index import load_dataset
     from foveate.data.policy import POLICIES
     from foveate.data.preprocess import Preprocess
     from foveate.progress import Silent

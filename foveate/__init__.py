@@ -14,8 +14,9 @@ from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, M
 
 if TYPE_CHECKING:
     from foveate.classifier import Classifier, Prediction
-    from foveate.data.dataset import Dataset, load_dataset
+    from foveate.data.dataset import Dataset
     from foveate.data.image import load_image
+    from foveate.data.index import load_dataset
     from foveate.data.preprocess import Preprocess
     from foveate.evaluation import evaluate
     from foveate.training import train
@@ -48,7 +49,7 @@ HOMES = {
     "Preprocess": "foveate.data.preprocess",
     "build": "foveate.weights",
     "evaluate": "foveate.evaluation",
-    "load_dataset": "foveate.data.dataset",
+    "load_dataset": "foveate.data.index",
     "load_image": "foveate.data.image",
     "train": "foveate.training",
 }

@@ -7,9 +7,9 @@ import numpy as np
 
 from foveate.classifier import Classifier
 from foveate.classifier.views import Tta
-from foveate.data.dataset import Dataset, apply_policy, listed, load_dataset
+from foveate.data.dataset import Dataset, apply_policy, listed
+from foveate.data.index import load_dataset
 from foveate.errors import DataError, ImageError, UsageError
-from foveate.metrics import summarise
 from foveate.progress import Progress, Silent
 
 
@@ -32,19 +32,23 @@ def evaluate(
         tta: test-time augmentation, as for `Classifier.predict`.
 
     Returns:
-        What `metrics.summarise` returns, and: split, data, bad (unreadable pictures and why) and notes.
+        What `metrics.summarise` or `metrics.summarise_labels` returns, and: split, data, bad (unreadable pictures and
+        why) and notes.
 
     Raises:
-        DataError: the data cannot be used; it has a class the classifier does not know, or none that it knows.
+        DataError: the data cannot be used; a picture has one class, and the classifier gives labels, or the other way
+            round; it has a class the classifier does not know, or none that it knows.
         UsageError: no such policy for unreadable pictures; no such test-time augmentation, or one that changes nothing.
     """
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
     progress = progress or Silent()
-    dataset = data if isinstance(data, Dataset) else load_dataset(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, classifier.task)
     split = "test" if "test" in dataset.splits else "all"
     if split == "test":
         dataset = dataset.select(np.array([i for i, s in enumerate(dataset.splits) if s == "test"]))
+    if dataset.task != classifier.task:
+        raise DataError(f"'{dataset.name}' is {dataset.task}, and the classifier is {classifier.task}")
     labels = known_labels(dataset, classifier.classes)
 
     progress.begin("pictures", len(dataset))
@@ -57,18 +61,22 @@ def evaluate(
             rows.append(row)
             probabilities.append(outcome)
     apply_policy(len(dataset), bad, on_bad)
-    summary = summarise(np.stack(probabilities), labels[rows], classifier.classes)
+    summary = classifier.decision.summarise(np.stack(probabilities), labels[rows], classifier.classes)
     return summary | {"split": split, "data": dataset.name, "bad": bad, "notes": list(dataset.notes)}
 
 
 def known_labels(dataset: Dataset, classes: tuple[str, ...]) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The dataset's labels in the classifier's numbering, by name."""
     number = {name: i for i, name in enumerate(classes)}
-    present = [dataset.classes[i] for i in np.unique(dataset.labels)]
+    present = [name for c, name in enumerate(dataset.classes) if dataset.having(c).any()]
     strange = [name for name in present if name not in number]
     if strange:
         raise DataError(
             f"'{dataset.name}' has classes that the classifier does not know: {listed(strange)}; "
             f"it knows {listed(classes, 20)}: rename or remove those folders"
         )
+    if dataset.task == "multilabel":
+        labels = np.zeros((len(dataset), len(classes)), dtype=np.int64)
+        labels[:, [number[name] for name in present]] = dataset.labels[:, [dataset.classes.index(p) for p in present]]
+        return labels
     return np.array([number[dataset.classes[label]] for label in dataset.labels], dtype=np.int64)

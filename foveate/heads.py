@@ -1,4 +1,4 @@
-"""Linear heads solved on frozen features: multinomial logistic regression with its penalty chosen by cross-validation.
+"""Linear heads solved on frozen features: logistic regression with its penalty chosen by cross-validation.
 
 A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no epochs, the same
 answer every time. All folds and the final fit are one problem with several columns, so that each pass over the features
@@ -6,7 +6,9 @@ serves them all; the path of penalties goes from strong to weak, each start wher
 
     minimise over W, b   mean over pictures of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
 
-with x standardised and divided by sqrt(width), which makes a penalty mean the same for any backbone.
+with x standardised and divided by sqrt(width), which makes a penalty mean the same for any backbone. Where a picture
+has any number of labels, (N, classes) of 0 and 1, cross-entropy is the sum of each label's own: one logistic regression
+a label, with the same penalty.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,7 +62,7 @@ def fit_head(
 
     Args:
         features: (N, width), raw.
-        labels: (N,), integers in [0, classes); each class has pictures in at least two folds.
+        labels: (N,), integers in [0, classes), each class with pictures in at least two folds; or (N, classes), 0 or 1.
         folds: (N,), from 0; each picture is judged by a head that was solved without its fold.
         classes: number of classes.
         threads: cores to use. The result does not depend on it, bit for bit: BLAS gets one, since what it rounds to
@@ -232,7 +234,8 @@ def cross_entropy(
 ) -> tuple[Array, Array]:
     """Weighted mean cross-entropy of each problem, (F,), and its slope, (F, D + 1, classes).
 
-    Rows go in blocks that depend on their number alone and are added up in order: the sum is the same in any threads.
+    Labels are classes, (N,), or 0 and 1, (N, classes). Rows go in blocks that depend on their number alone and are
+    added up in order: the sum is the same in any threads.
     """
     blocks = [slice(i, i + BLOCK) for i in range(0, len(x), BLOCK)]
     parts = list(each(lambda rows: block_cross_entropy(x[rows], labels[rows], weights[rows], v), blocks))
@@ -248,19 +251,31 @@ def block_cross_entropy(x: Array, labels: NDArray[np.int64], weights: Array, v: 
     problems, width, classes = v.shape
     flat = v.transpose(1, 0, 2).reshape(width, problems * classes)
     logits = (x @ flat[:-1] + flat[-1]).reshape(len(x), problems, classes)
-    logits -= logits.max(axis=2, keepdims=True)
-    rows = np.arange(len(x))
-    right = logits[rows, :, labels]  # (N, F)
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=2)
-    loss = (weights * (np.log(total) - right)).sum(axis=0)
-    logits *= (weights / total)[:, :, None]  # weighted probabilities
-    logits[rows, :, labels] -= weights
+    if labels.ndim == 2:
+        costs, slopes = binary_cross_entropy(logits, labels[:, None].astype(np.float32))
+        loss = (weights * costs.sum(axis=2)).sum(axis=0)
+        logits = slopes * weights[:, :, None]
+    else:
+        logits -= logits.max(axis=2, keepdims=True)
+        rows = np.arange(len(x))
+        right = logits[rows, :, labels]  # (N, F)
+        np.exp(logits, out=logits)
+        total = logits.sum(axis=2)
+        loss = (weights * (np.log(total) - right)).sum(axis=0)
+        logits *= (weights / total)[:, :, None]  # weighted probabilities
+        logits[rows, :, labels] -= weights
     flat_slope = logits.reshape(len(x), problems * classes)
     slope = np.empty((width, problems * classes), dtype=np.float32)
     slope[:-1] = x.T @ flat_slope
     slope[-1] = flat_slope.sum(axis=0)
     return loss, np.ascontiguousarray(slope.reshape(width, problems, classes).transpose(1, 0, 2))
+
+
+def binary_cross_entropy(logits: Any, targets: Any) -> tuple[Any, Any]:
+    """-log sigmoid(logit) where a label is there, -log(1 - sigmoid(logit)) where it is not; and its slope."""
+    far = np.exp(-np.abs(logits))  # never overflows
+    probability = np.where(logits >= 0, 1, far) / (1 + far)
+    return np.maximum(logits, 0) - logits * targets + np.log1p(far), probability - targets
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -278,15 +293,18 @@ def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> A
 
 
 def log_loss(logits: Array, labels: NDArray[np.int64], doubt: float = 0.0) -> float:
-    """Mean cross-entropy of logits, nats.
+    """Mean cross-entropy of logits, nats a picture; of several labels the sum of theirs.
 
     Args:
         logits: (N, classes).
-        labels: (N,).
+        labels: (N,), or (N, classes), 0 or 1.
         doubt: how much of each label is spread over all classes. 1 / (N + 2), Laplace's rule of succession and
             Platt's targets, says what N pictures can prove: even if all are right, the next may be wrong. Without it
             a set that is told apart without error would be given penalties and temperatures of 0, and certainty.
     """
+    if labels.ndim == 2:
+        costs, _ = binary_cross_entropy(logits.astype(np.float64), (1 - doubt) * labels + doubt / 2)
+        return float(costs.sum(axis=1).mean())
     shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
     right = shifted[np.arange(len(labels)), labels]
     target = (1 - doubt) * right + doubt * shifted.mean(axis=1)

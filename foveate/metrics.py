@@ -162,6 +162,99 @@ def softmax(logits: Floats) -> NDArray[np.float64]:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
+def sigmoid(logits: Floats) -> NDArray[np.float64]:
+    """(N, classes) -> the same shape, each value a probability of its own.
+
+    >>> sigmoid(np.array([[0.0, -800.0]])).tolist()
+    [[0.5, 0.0]]
+    """
+    far = np.exp(-np.abs(logits.astype(np.float64)))  # never overflows
+    return np.where(logits >= 0, 1, far) / (1 + far)
+
+
+def average_precision(probabilities: Floats, there: Ints) -> float:
+    """How well a label's probabilities rank the pictures that have it before those that have not.
+
+    The mean, over the pictures that have it, of the precision among all that are at least as probable.
+
+    Args:
+        probabilities: (N,), or any other scores.
+        there: (N,), 0 or 1.
+
+    Returns:
+        A fraction in [0, 1]; 1 is best; 0 if no picture has it. Scores without meaning give the share that has it.
+
+    Source: checked against an independent implementation in tests/test_metrics.py.
+
+    >>> average_precision(np.array([0.9, 0.8, 0.1]), np.array([1, 0, 1])).__round__(4)
+    0.8333
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    scores, found = probabilities[order], np.cumsum(there[order])
+    if not there.any():
+        return 0.0
+    last = np.append(scores[:-1] > scores[1:], True)  # of pictures that are equally probable
+    precision = found[last] / (np.flatnonzero(last) + 1)
+    return float((precision * np.diff(found[last], prepend=0)).sum() / found[-1])
+
+
+def label_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
+    """As `expected_calibration_error`, of each label's probability by itself: (N, classes), both."""
+    p, y = probabilities.astype(np.float64).ravel(), labels.ravel()
+    which = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(which, y - p, minlength=bins)).sum() / max(len(p), 1))
+
+
+def summarise_labels(
+    probabilities: Floats, given: NDArray[np.bool_], labels: Ints, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """All of it where pictures have any number of labels, ready for JSON.
+
+    Args:
+        probabilities: (N, classes), each label's own.
+        given: (N, classes), the labels that the classifier gives.
+        labels: (N, classes), 0 or 1.
+        classes: the labels' names.
+
+    Returns:
+        n, accuracy (pictures whose labels are all right) and accuracy_ci95, mean_average_precision, macro_f1, micro_f1,
+        log_loss (nats a picture, summed over labels), ece (over all labels), and per_class (precision, recall, f1,
+        average_precision, support by name). Means over labels count only those that a picture has.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if not probabilities.shape == given.shape == labels.shape == (len(labels), len(classes)):
+        raise ValueError(f"expected (N, {len(classes)}), got {probabilities.shape}, {given.shape}, {labels.shape}")
+    there = labels == 1
+    right, support, answers = (given & there).sum(axis=0), there.sum(axis=0), given.sum(axis=0)
+    precision, recall = right / np.maximum(answers, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(answers + support, 1)
+    ap = np.array([average_precision(p, y) for p, y in zip(probabilities.T, labels.T, strict=True)])
+    n, whole, seen = len(labels), int((given == there).all(axis=1).sum()), support > 0
+    p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
+    return {
+        "n": n,
+        "accuracy": whole / max(n, 1),
+        "accuracy_ci95": list(wilson_interval(whole, n)),
+        "mean_average_precision": float(ap[seen].mean()) if seen.any() else 0.0,
+        "macro_f1": float(f1[seen].mean()) if seen.any() else 0.0,
+        "micro_f1": float(2 * right.sum() / max(answers.sum() + support.sum(), 1)),
+        "log_loss": float(-np.log(np.where(there, p, 1 - p)).sum() / max(n, 1)),
+        "ece": label_calibration_error(probabilities, labels),
+        "per_class": {
+            name: {
+                "precision": float(precision[c]),
+                "recall": float(recall[c]),
+                "f1": float(f1[c]),
+                "average_precision": float(ap[c]),
+                "support": int(support[c]),
+            }
+            for c, name in enumerate(classes)
+        },
+    }
+
+
 def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]) -> dict[str, Any]:
     """All of it, ready for JSON: what `metrics.json` holds for one evaluated split.
 

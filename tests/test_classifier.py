@@ -19,8 +19,9 @@ from safetensors.numpy import load_file
 from foveate.classifier import Classifier, Prediction
 from foveate.classifier.card import model_card
 from foveate.classifier.saving import save_probe
-from foveate.data.dataset import load_dataset
 from foveate.data.image import load_image
+from foveate.data.index import load_dataset
+from foveate.decision import Decision
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError
 from foveate.heads import Head
 from foveate.metrics import softmax
@@ -621,10 +622,24 @@ def head(classes: int = 2, seed: int = 0) -> Head:
     return Head(weight, bias, 1e-3, 1.0, np.zeros((0, classes), np.float32), ())
 
 
-def save(folder: Path, engine: str = "torch", classes: tuple[str, ...] = ("a", "b"), seed: int = 0) -> Classifier:
+def save(
+    folder: Path,
+    engine: str = "torch",
+    classes: tuple[str, ...] = ("a", "b"),
+    seed: int = 0,
+    thresholds: tuple[float, ...] | None = None,
+) -> Classifier:
     preprocess = find_weights("efficientnet_lite0").preprocess.at(224)
     return save_probe(
-        folder, "efficientnet_lite0", head(len(classes), seed), classes, preprocess, False, engine, {"metrics": {}}
+        folder,
+        "efficientnet_lite0",
+        head(len(classes), seed),
+        Decision(thresholds),
+        classes,
+        preprocess,
+        False,
+        engine,
+        {"metrics": {}},
     )
 
 
@@ -688,10 +703,24 @@ def test_any_class_name_is_kept_and_harmless(tmp_path: Path, picture: Path) -> N
 
 
 def test_the_model_card_says_its_numbers() -> None:
-    metrics = {"test": {"n": 10, "accuracy": 0.9, "accuracy_ci95": [0.596, 0.982], "ece": 0.05}}
-    text = model_card({"classes": ["a", "b"], "model": "m", "recipe": "probe", "metrics": metrics})
-    assert "- test: accuracy 90.0% (95 % interval 59.6% to 98.2%) on 10 pictures, ECE 0.050" in text
+    metrics = {"test": {"n": 10, "accuracy": 0.9, "accuracy_ci95": [0.596, 0.982], "macro_f1": 0.8, "ece": 0.05}}
+    card = {"classes": ["a", "b"], "thresholds": None, "model": "m", "recipe": "probe", "metrics": metrics}
+    text = model_card(card)
+    assert "- test: accuracy 90.0% (95 % interval 59.6% to 98.2%) on 10 pictures, macro-F1 0.800, ECE 0.050" in text
     assert "It knows only these classes" in text
+    several = model_card(card | {"thresholds": [0.5, 0.25]})
+    assert "- test: all labels right 90.0% " in several and "Labels: a (from 50% on), b (from 25% on)." in several
+
+
+@pytest.mark.usefixtures("warm_cache")
+@pytest.mark.parametrize("thresholds", [[0.5], [0.5, 0.5, 0.5], [0.5, 1.0], [0.5, "x"], [0.5, 1], 0.5, {}])
+def test_a_card_with_impossible_thresholds_is_damaged(thresholds: Any, tmp_path: Path) -> None:
+    folder = save(tmp_path / "c", thresholds=(0.5, 0.25)).folder
+    assert Classifier.load(folder).decision == Decision((0.5, 0.25))
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"thresholds": thresholds}))
+    with pytest.raises(ArtefactError, match="is damaged"):
+        Classifier.load(folder)
 
 
 def test_a_graph_of_another_size_is_refused(folder: Path, picture: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every command and every program in the README and in docs/ runs, in a folder where `photos/` and `x.jpg` are."""
+"""Every command and program of the README and docs/ runs, in a folder with `photos/`, `table.csv` and `x.jpg`."""
 
 import re
 import runpy
@@ -43,6 +43,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cach
     (folder / "drawn/blob").rename(folder / "photos/cat")
     (folder / "drawn/stripes").rename(folder / "photos/dog")
     (folder / "x.jpg").write_bytes((folder / "photos/cat/001.jpg").read_bytes())
+    pictures = sorted((folder / "photos").rglob("*.*"))
+    rows = (f"{p.relative_to(folder)},{p.parent.name}{'|odd' * (int(p.stem) % 2)}" for p in pictures)
+    (folder / "table.csv").write_text("\n".join(["path,label", *rows]))
     monkeypatch.chdir(folder)
     return folder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foveate.classifier import Classifier
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.errors import DataError, UsageError
 from foveate.evaluation import evaluate, known_labels
 from foveate.metrics import summarise

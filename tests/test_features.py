@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from foveate import features
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset
+from foveate.data.index import load_dataset
 from foveate.data.loader import decode
 from foveate.data.preprocess import Preprocess
 from foveate.errors import FoveateError
@@ -444,7 +445,7 @@ def test_two_extractions_at_once_agree(pictures: Path) -> None:
     """The real backbone, twice at the same time, on the same pictures."""
     program = """
 import sys
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.features import extract
 from foveate.progress import Silent
 from foveate.weights import find_weights

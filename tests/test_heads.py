@@ -17,7 +17,7 @@ from foveate.heads import (
     rotate,
     standard_scale,
 )
-from foveate.metrics import softmax
+from foveate.metrics import sigmoid, softmax
 
 Problem = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
@@ -295,3 +295,64 @@ def test_log_loss_by_hand() -> None:
     logits = np.array([[0, 0], [np.log(3), 0]], np.float32)
     assert log_loss(logits, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2)
     assert log_loss(logits + 1000, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-4)
+
+
+# Several labels a picture
+
+
+def labelled(n: int = 300, width: int = 8, classes: int = 3, seed: int = 0) -> Problem:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, width)) * rng.uniform(0.5, 2, width)
+    labels = (x @ rng.normal(size=(width, classes)) + rng.normal(size=(n, classes)) * 2 > 1).astype(np.int64)
+    return x.astype(np.float32), labels, stratified_folds(labels, np.arange(n), 5, seed)
+
+
+@pytest.mark.parametrize("penalty", [1e-2, 1e-4])
+def test_labels_are_sklearns_regressions(penalty: float) -> None:
+    """One a label, each with the penalty."""
+    x, labels, _ = labelled()
+    z = standardised(x)
+    rotated, directions, spectrum = rotate(z.astype(np.float32))
+    weights = np.full((len(x), 1), 1 / len(x), np.float32)
+    start = np.zeros((1, rotated.shape[1] + 1, labels.shape[1]), np.float32)
+    found = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=1e-7)[0]
+    ours = sigmoid(z @ directions @ found[:-1] + found[-1])
+    for c in range(labels.shape[1]):
+        regression = LogisticRegression(C=1 / (len(x) * penalty), tol=1e-9, max_iter=20_000).fit(z, labels[:, c])
+        np.testing.assert_allclose(ours[:, c], regression.predict_proba(z)[:, 1], atol=5e-3)  # f32
+
+
+def test_slope_of_labels_by_differences() -> None:
+    x, labels, folds = labelled(40, 5, 2)
+    weights = np.stack([folds != 0, folds != 1], axis=1) / 40.0
+    v = np.random.default_rng(1).normal(size=(2, 6, 2))
+    loss, slope = cross_entropy(x.astype(np.float64), labels, weights, v)  # type: ignore[arg-type]
+    assert loss.shape == (2,) and slope.shape == v.shape
+    for place in [(0, 0, 0), (1, 3, 1), (0, 5, 1), (1, 5, 0)]:
+        step = np.zeros_like(v)
+        step[place] = 1e-3
+        up, down = (cross_entropy(x, labels, weights, v + s)[0] for s in (step, -step))  # type: ignore[arg-type]
+        assert (up - down)[place[0]] / 2e-3 == pytest.approx(slope[place], rel=1e-2, abs=1e-4)
+
+
+def test_a_head_of_labels_is_calibrated_and_judged_out_of_fold() -> None:
+    x, labels, folds = labelled(600)
+    head = fit_head(x, labels, folds, labels.shape[1])
+    assert head.weight.shape == (3, 8) and head.out_of_fold.shape == (600, 3)
+    p = sigmoid(head.out_of_fold)
+    assert np.abs(p.mean(axis=0) - labels.mean(axis=0)).max() < 0.02
+    assert log_loss(head.out_of_fold, labels) < log_loss(np.zeros((600, 3), np.float32), labels)
+    assert fit_head(x, labels, folds, 3, threads=2).weight.tobytes() == head.weight.tobytes()
+
+
+def test_log_loss_of_labels_by_hand() -> None:
+    logits, labels = np.array([[0.0, 100.0]], np.float32), np.array([[1, 0]])
+    assert log_loss(logits, labels) == pytest.approx(np.log(2) + 100)
+    assert log_loss(logits, labels, doubt=0.5) == pytest.approx(np.log(2) + 75)
+
+
+def test_a_temperature_of_labels_is_found() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 2)) * 2
+    labels = (rng.random((4000, 2)) < sigmoid(logits)).astype(np.int64)
+    assert fit_temperature((3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)

@@ -12,15 +12,14 @@ LAYERS = [
     {"errors"},
     {"storage", "progress"},
     {"data", "models", "catalogue"},
-    {"weights", "transfer", "engine", "features", "heads", "metrics", "classifier", "runs", "checkpoint"},
+    {"weights", "transfer", "engine", "features", "heads", "metrics", "decision", "classifier", "runs", "checkpoint"},
     {"training", "evaluation"},
     {"cli"},
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 TRAINING_DATA = ("assembly", "augment", "auto", "batches", "mix", "plan", "source")
-BY_STEPS = (
-    "curves descent find_lr finish job loop memory optimisation precision ranks record start telling watch".split()
-)
+BY_STEPS = "curves descent find_lr finish job loop memory objective optimisation precision ranks record".split()
+BY_STEPS += "start telling watch".split()
 DATA_WITH_TORCH = {f"data/{name}.py" for name in TRAINING_DATA}  # training alone imports these
 TORCH_AT_THE_TOP = {"models", "transfer.py", "checkpoint.py", "engine/torch.py"} | DATA_WITH_TORCH
 TORCH_AT_THE_TOP |= {f"training/{name}.py" for name in BY_STEPS}  # others import it inside functions

@@ -10,13 +10,17 @@ from scipy import stats
 from sklearn import metrics as theirs
 
 from foveate.metrics import (
+    average_precision,
     check_probabilities,
     confusion_matrix,
     expected_calibration_error,
+    label_calibration_error,
     log_loss,
     precision_recall_f1,
+    sigmoid,
     softmax,
     summarise,
+    summarise_labels,
     wilson_interval,
     worst_confusions,
 )
@@ -250,3 +254,63 @@ def test_worst_confusions_are_sorted_and_cut() -> None:
     ]
     assert len(worst_confusions(confusion, ("a", "b", "c"), most=1)) == 1
     assert worst_confusions([[1, 0], [0, 1]], ("a", "b")) == []
+
+
+# Several labels a picture
+
+
+def labels_drawn(n: int, classes: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, classes)) * 2 - 1
+    return sigmoid(logits), (rng.random((n, classes)) < sigmoid(logits)).astype(np.int64)
+
+
+@pytest.mark.parametrize("digits", [1, 6])  # with ties, and without
+def test_average_precision_is_sklearns(digits: int) -> None:
+    p, y = labels_drawn(200, 4)
+    for c in range(4):
+        scores = p[:, c].round(digits)
+        assert average_precision(scores, y[:, c]) == pytest.approx(theirs.average_precision_score(y[:, c], scores))
+
+
+def test_average_precision_of_nothing() -> None:
+    assert average_precision(np.array([0.3, 0.2]), np.array([0, 0])) == 0
+    assert average_precision(np.zeros(0), np.zeros(0, np.int64)) == 0
+
+
+def test_summary_of_labels_is_sklearns() -> None:
+    p, y = labels_drawn(300, 4)
+    given = p >= 0.4
+    found = summarise_labels(p, given, y, ("a", "b", "c", "d"))
+    assert found["n"] == 300
+    assert found["accuracy"] == pytest.approx(theirs.accuracy_score(y, given))
+    assert found["accuracy_ci95"] == list(wilson_interval(round(300 * found["accuracy"]), 300))
+    assert found["macro_f1"] == pytest.approx(theirs.f1_score(y, given, average="macro"))
+    assert found["micro_f1"] == pytest.approx(theirs.f1_score(y, given, average="micro"))
+    assert found["mean_average_precision"] == pytest.approx(theirs.average_precision_score(y, p, average="macro"))
+    each = [theirs.log_loss(y[:, c], p[:, c]) for c in range(4)]
+    assert found["log_loss"] == pytest.approx(sum(each))
+    assert found["ece"] < 0.06 < summarise_labels(p**3, given, y, ("a", "b", "c", "d"))["ece"]
+    precision, recall, f1, support = theirs.precision_recall_fscore_support(y, given)
+    assert [m["precision"] for m in found["per_class"].values()] == pytest.approx(precision)
+    assert [m["recall"] for m in found["per_class"].values()] == pytest.approx(recall)
+    assert [m["f1"] for m in found["per_class"].values()] == pytest.approx(f1)
+    assert [m["support"] for m in found["per_class"].values()] == support.tolist()
+
+
+def test_summary_of_labels_counts_only_those_that_are_there() -> None:
+    found = summarise_labels(np.array([[0.9, 0.9]]), np.array([[True, True]]), np.array([[1, 0]]), ("a", "b"))
+    assert (found["macro_f1"], found["mean_average_precision"], found["accuracy"]) == (1, 1, 0)
+    empty = np.zeros((0, 2))
+    found = summarise_labels(empty, empty > 0, empty.astype(np.int64), ("a", "b"))
+    assert (found["n"], found["accuracy"], found["macro_f1"], found["log_loss"], found["ece"]) == (0, 0, 0, 0, 0)
+
+
+def test_label_calibration_by_hand() -> None:
+    p, y = np.array([[0.9, 0.2], [0.9, 0.2]]), np.array([[1, 0], [0, 1]])
+    assert label_calibration_error(p, y) == pytest.approx((abs(1 - 1.8) + abs(1 - 0.4)) / 4)
+
+
+def test_summary_of_labels_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"expected \(N, 3\), got \(1, 2\)"):
+        summarise_labels(np.zeros((1, 2)), np.zeros((1, 2), bool), np.zeros((1, 2), np.int64), ("a", "b", "c"))

@@ -13,8 +13,8 @@ from foveate.cli import app
 from foveate.cli import preview as module
 from foveate.cli.preview import GAP, MARGIN, font_for, has_letters, scale_for, shorten, wrap
 from foveate.data.batches import TrainingBatches
-from foveate.data.dataset import load_dataset
 from foveate.data.image import load_image
+from foveate.data.index import load_dataset
 from foveate.data.policy import POLICIES, Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.errors import DataError, FoveateError, UsageError

@@ -24,14 +24,14 @@ PUBLIC = [
     "train",
 ]
 SIGNATURES = {
-    "train": "data model recipe effort out seed on_bad engine threads resume settings augment parts size channels "
+    "train": "data model recipe task effort out seed on_bad engine threads resume settings augment parts size channels "
     "cache tensorboard progress command",
     "evaluate": "classifier data on_bad progress tta",
     "build": "name weights num_classes in_channels",
-    "load_dataset": "source",
+    "load_dataset": "source task",
     "load_image": "source name short_side",
     "Preprocess": "resize crop stretch interpolation channels mean std",
-    "Prediction": "file label probability top error",
+    "Prediction": "file label probability labels top error",
 }
 
 

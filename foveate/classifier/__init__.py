@@ -20,14 +20,15 @@ from PIL import Image
 
 from foveate.classifier.card import GRAPH, TENSORS, read_card
 from foveate.classifier.views import Tta, Views
-from foveate.data.dataset import Dataset, walk
+from foveate.data.dataset import Dataset, Task
 from foveate.data.image import SUFFIXES, UPRIGHT, orientation, read_file, to_rgb
+from foveate.data.index import walk
 from foveate.data.loader import as_prediction_sees, cores, decode, decode_ahead
 from foveate.data.preprocess import Preprocess
+from foveate.decision import Decision
 from foveate.engine import Engine, choose_engine
 from foveate.errors import ArtefactError, DataError, ImageError, UsageError
 from foveate.features import in_batches
-from foveate.metrics import softmax
 from foveate.weights import find_weights
 
 
@@ -38,6 +39,8 @@ class Prediction:
     Args:
         file: its name.
         label, probability: the most probable class; "" and 0 when the picture cannot be read.
+        labels: the classes that the picture is given: that one; or all whose probabilities reach their thresholds,
+            which may be none, the most probable first.
         top: the most probable classes and their probabilities, best first.
         error: why the picture cannot be read, or "".
     """
@@ -45,6 +48,7 @@ class Prediction:
     file: str
     label: str = ""
     probability: float = 0.0
+    labels: tuple[str, ...] = ()
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
 
@@ -52,7 +56,8 @@ class Prediction:
         if self.error:
             return {"file": self.file, "error": self.error}
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top]
-        return {"file": self.file, "label": self.label, "probability": round(self.probability, 6), "top": top}
+        best = {"file": self.file, "label": self.label, "probability": round(self.probability, 6)}
+        return best | {"labels": list(self.labels), "top": top}
 
 
 class Classifier:
@@ -68,6 +73,7 @@ class Classifier:
         self.card = card
         self.classes: tuple[str, ...] = tuple(card["classes"])
         self.preprocess = Preprocess.from_dict(card["preprocess"])
+        self.decision = Decision(None if card["thresholds"] is None else tuple(card["thresholds"]))
         self.threads = cores()
 
     @classmethod
@@ -88,6 +94,11 @@ class Classifier:
                 f"'{path}' is no run and no classifier (no card.json there); make one: foveate train PHOTOS"
             )
         return cls(folder, read_card(folder))
+
+    @property
+    def task(self) -> Task:
+        """Whether a picture is given one class, or any number of labels."""
+        return "multiclass" if self.decision.thresholds is None else "multilabel"
 
     @property
     def run(self) -> Path:
@@ -135,9 +146,10 @@ class Classifier:
             if isinstance(outcome, ImageError):
                 yield Prediction(names[row], error=str(outcome))
             else:
-                best = np.argsort(-outcome, kind="stable")[:top]
-                ranked = tuple((self.classes[i], float(outcome[i])) for i in best)
-                yield Prediction(names[row], *ranked[0], ranked)
+                order = np.argsort(-outcome, kind="stable")
+                given = self.decision.answers(outcome[None])[0]
+                ranked = tuple((self.classes[i], float(outcome[i])) for i in order[:top])
+                yield Prediction(names[row], *ranked[0], tuple(self.classes[i] for i in order if given[i]), ranked)
 
     def probabilities(
         self, n: int, pixels: Callable[[int, Preprocess], NDArray[np.uint8]], tta: Tta = "none"
@@ -163,7 +175,7 @@ class Classifier:
         engine = self.engine
         due = 0
         batches = (np.stack(batch) for batch in in_batches(readable(), engine.batch))
-        each_look = (look for logits in engine.run(batches) for look in softmax(logits))
+        each_look = (look for logits in engine.run(batches) for look in self.decision.probabilities(logits))
         looks = len(views.of(np.zeros((views.preprocess.crop,) * 2 + (1,), np.uint8)))
         for one_picture in in_batches(each_look, looks):
             row = rows.pop(0)

@@ -31,8 +31,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         fits = (
             card["model"] in FORMS[card["form"]]
             and isinstance(card["classes"], list)
-            and len(set(card["classes"])) == len(card["classes"]) >= 2
+            and len(set(card["classes"])) == len(card["classes"]) >= (2 if card["thresholds"] is None else 1)
             and all(isinstance(c, str) for c in card["classes"])
+            and (card["thresholds"] is None or fit(card["thresholds"], len(card["classes"])))
             and isinstance(card["mirror"], bool)
             and TENSORS in card["files"]
             and all(Path(name).name == name for name in card["files"])
@@ -59,6 +60,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def fit(thresholds: list[Any], classes: int) -> bool:
+    """Whether there is a probability for each class."""
+    return len(thresholds) == classes and all(isinstance(t, float) and 0 < t < 1 for t in thresholds)
+
+
 def head_shape(path: Path) -> list[int]:
     """The shape of the head's bias, read from the file's header; [] if that is none."""
     try:
@@ -75,7 +81,9 @@ def model_card(card: dict[str, Any]) -> str:
     def safe(text: str) -> str:
         return "".join(c if c.isalnum() or c in " -_.,+" else f"&#{ord(c)};" for c in text)
 
-    lines = [f"# A classifier of {len(card['classes'])} classes", ""]
+    several = card["thresholds"] is not None
+    kinds = "labels, of which a picture may have any number" if several else "classes"
+    lines = [f"# A classifier of {len(card['classes'])} {kinds}", ""]
     how = {
         "probe": f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate.",
         "finetune": f"{card['model']}, fine-tuned from published weights, a linear head on its stages, with Foveate.",
@@ -85,10 +93,14 @@ def model_card(card: dict[str, Any]) -> str:
     for split, m in card["metrics"].items():
         low, high = m["accuracy_ci95"]
         lines.append(
-            f"- {split.replace('_', ' ')}: accuracy {m['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}) "
-            f"on {m['n']} pictures, ECE {m['ece']:.3f}"
+            f"- {split.replace('_', ' ')}: {'all labels right' if several else 'accuracy'} {m['accuracy']:.1%} "
+            f"(95 % interval {low:.1%} to {high:.1%}) on {m['n']} pictures, macro-F1 {m['macro_f1']:.3f}, "
+            f"ECE {m['ece']:.3f}"
         )
-    lines += ["", "Classes: " + ", ".join(safe(c) for c in card["classes"]) + ".", ""]
+    names = [safe(c) for c in card["classes"]]
+    if several:
+        names = [f"{name} (from {t:.0%} on)" for name, t in zip(names, card["thresholds"], strict=True)]
+    lines += ["", f"{'Labels' if several else 'Classes'}: {', '.join(names)}.", ""]
     lines += [
         "```python",
         "import foveate",
@@ -96,5 +108,6 @@ def model_card(card: dict[str, Any]) -> str:
         'clf.predict("x.jpg")',
         "```",
     ]
-    lines += ["", "It knows only these classes: a picture of anything else gets one of them too.", ""]
+    limit = "It knows only these labels." if several else "It knows only these classes: a picture of anything else gets"
+    lines += ["", limit if several else f"{limit} one of them too.", ""]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save
 from foveate.classifier import Classifier
 from foveate.classifier.card import FORMAT, GRAPH, TENSORS, model_card
 from foveate.data.preprocess import Preprocess
+from foveate.decision import Decision
 from foveate.heads import Head
 from foveate.storage import replacing, sha256, write_json
 from foveate.weights import find_weights, weights_file
@@ -18,6 +19,7 @@ def save_probe(
     folder: Path,
     model: str,
     head: Head,
+    decision: Decision,
     classes: tuple[str, ...],
     preprocess: Preprocess,
     mirror: bool,
@@ -30,6 +32,7 @@ def save_probe(
         folder: to be written; an older one there is replaced.
         model: name of the backbone.
         head: solved on its features.
+        decision: how its logits become an answer.
         about: provenance and metrics, for the card.
         engine: with "openvino" the graph is saved beside the tensors.
     """
@@ -44,7 +47,7 @@ def save_probe(
 
         graph = attach_head(graph_path(model, preprocess), head.weight, head.bias, mirror)
     kind = {"form": "probe", "recipe": "probe", "model": model, "mirror": mirror, "temperature": head.temperature}
-    return write_classifier(folder, kind, tensors, graph, classes, preprocess, about)
+    return write_classifier(folder, kind, decision, tensors, graph, classes, preprocess, about)
 
 
 def save_network(
@@ -55,6 +58,7 @@ def save_network(
     classes: tuple[str, ...],
     preprocess: Preprocess,
     temperature: float,
+    decision: Decision,
     graph: Any,
     about: dict[str, Any],
 ) -> Classifier:
@@ -65,6 +69,7 @@ def save_network(
         recipe: "finetune" or "scratch".
         model: the network's name, or that of a Probe's backbone.
         network: a Probe or a network of the canon; the temperature is folded into its head.
+        decision: how its logits become an answer.
         graph: the same as an OpenVINO model, or None.
         about: provenance and metrics, for the card.
     """
@@ -73,12 +78,13 @@ def save_network(
     tensors = {name: t.detach().contiguous().cpu().numpy() for name, t in network.state_dict().items()}
     form = "probe" if isinstance(network, Probe) else "network"
     kind = {"form": form, "recipe": recipe, "model": model, "mirror": False, "temperature": temperature}
-    return write_classifier(folder, kind, tensors, graph, classes, preprocess, about)
+    return write_classifier(folder, kind, decision, tensors, graph, classes, preprocess, about)
 
 
 def write_classifier(
     folder: Path,
     kind: dict[str, Any],
+    decision: Decision,
     tensors: dict[str, NDArray[Any]],
     graph: Any,
     classes: tuple[str, ...],
@@ -97,6 +103,7 @@ def write_classifier(
             "format": FORMAT,
             **kind,
             "classes": list(classes),
+            "thresholds": decision.thresholds,
             "preprocess": preprocess.to_dict(),
             **about,
             "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from foveate.cli import settings
 from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
 from foveate.cli.preview import preview
 
@@ -16,18 +17,21 @@ app.command("preview")(preview)
 @app.command()
 def show(
     data: Annotated[str, typer.Argument(help="A folder of pictures, a CSV, or a built-in set.")],
+    task: settings.Task = "multiclass",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Layout, classes, counts, splits, sizes, and files that cannot be read. Every picture is decoded once."""
-    from foveate.data.dataset import duplicates, listed, load_dataset
+    from foveate.data.dataset import duplicates, listed
+    from foveate.data.index import load_dataset
 
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, task)
     with TerminalProgress() as progress:
         sizes, bad = inspect(dataset, progress)
     counts = dataset.counts()
     found = {
         "name": dataset.name,
         "layout": dataset.layout,
+        "task": dataset.task,
         "pictures": len(dataset),
         "classes": list(dataset.classes),
         "counts": counts,
@@ -41,9 +45,11 @@ def show(
         print_json(found)
         return
     splits = list(counts)
-    say(f"{dataset.name}: {dataset.layout}; {len(dataset)} pictures in {len(dataset.classes)} classes")
+    kinds = f"with {len(dataset.classes)} labels" if task == "multilabel" else f"in {len(dataset.classes)} classes"
+    say(f"{dataset.name}: {dataset.layout}; {len(dataset)} pictures {kinds}")
     rows = [[c, *(str(counts[s][c]) for s in splits)] for c in dataset.classes]
-    print_table("", ["class", *splits], [*rows, ["all", *(str(sum(counts[s].values())) for s in splits)]])
+    total = Counter(dataset.splits)
+    print_table("", ["class", *splits], [*rows, ["all", *(str(total[s]) for s in splits)]])
     if sizes:
         sides = sorted(min(size) for size in sizes.elements())
         common = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(3))

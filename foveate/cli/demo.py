@@ -16,7 +16,7 @@ def demo(
 ) -> None:
     """Train on 1,797 real hand-written digits that are installed with Foveate, and show what comes out."""
     from foveate import training
-    from foveate.data.dataset import load_dataset
+    from foveate.data.index import load_dataset
     from foveate.runs import Run
 
     dataset = load_dataset("digits")

@@ -18,6 +18,7 @@ def predict(
 ) -> None:
     """Classify pictures. One line a picture; one that cannot be read has its error there."""
     from foveate.classifier import Classifier
+    from foveate.data.dataset import BETWEEN
     from foveate.errors import DataError
 
     classifier = Classifier.load(run)
@@ -34,7 +35,8 @@ def predict(
             complain(prediction.error)
         else:
             guesses = "  ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
-            say(f"{prediction.file}  {guesses}")
+            given = f"  {BETWEEN.join(prediction.labels) or '(none)'} " if classifier.task == "multilabel" else ""
+            say(f"{prediction.file}{given}  {guesses}")
         read, failed = read + (not prediction.error), failed + bool(prediction.error)
     if failed and not read:
         raise DataError(f"none of the {failed} pictures could be read")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from foveate.cli import augmentation as options
+from foveate.cli import settings
 from foveate.cli.console import JSON_HELP, clean, print_json, say
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def preview(
     context: typer.Context,
     data: Annotated[str, typer.Argument(help="A folder of pictures, a CSV, or a built-in set.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
+    task: settings.Task = "multiclass",
     augment: options.Policy = None,
     hflip: options.Hflip = None,
     vflip: options.Vflip = None,
@@ -59,7 +61,7 @@ def preview(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Draw what training will see: each picture as evaluation sees it, beside its variants of the first epochs."""
-    from foveate.data.dataset import load_dataset
+    from foveate.data.index import load_dataset
     from foveate.data.policy import POLICIES, describe, resolve
     from foveate.data.preprocess import Preprocess
     from foveate.errors import UsageError
@@ -67,7 +69,7 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise UsageError(f"'{out}' must end in .png")
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, task)
     n = int(channels)
     preprocess = Preprocess(scale_for(size), size, channels=n, mean=(0.5,) * n, std=(0.5,) * n)
     choice = resolve(dataset, size, n, augment, options.given_parts(context))
@@ -163,7 +165,7 @@ def show(
     for batch in batches(replace(augmentation, mixup=0.0, cutmix=0.0)):
         for row, pixels in zip(batch.rows, batch.pixels, strict=True):
             looks[int(row)].append(pixels.permute(1, 2, 0).numpy())
-    names = [dataset.classes[label] for label in dataset.labels[list(originals)]]
+    names = [dataset.label(row) for row in originals]
     shown = [
         Row(name, dataset.files[row], original, looks[row], [])
         for name, (row, original) in zip(names, originals.items(), strict=True)
@@ -179,11 +181,13 @@ def candidates(dataset: "Dataset", seed: int) -> Iterator[int]:
 
     rng = np.random.default_rng(seed)
     rows = rng.permutation(training_rows(dataset))
-    waiting = [list(rows[dataset.labels[rows] == c]) for c in range(len(dataset.classes))]
+    waiting = [list(rows[dataset.having(c)[rows]]) for c in range(len(dataset.classes))]
+    shown: set[int] = set()  # a picture may have several labels
     while any(waiting):
         for queue in waiting:
-            if queue:
-                yield int(queue.pop())
+            if queue and (row := int(queue.pop())) not in shown:
+                shown.add(row)
+                yield row
 
 
 def mixed(batches: "list[Batch]", classes: tuple[str, ...]) -> Row:

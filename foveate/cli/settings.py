@@ -4,6 +4,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+Task = Annotated[
+    Literal["multiclass", "multilabel"],
+    typer.Option(help="One class a picture; or any number of labels, from a CSV: cat|outdoors."),
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
 BatchSize = Annotated[int | None, typer.Option(help="Pictures a step, on all processes together.")]
 Accumulate = Annotated[int | None, typer.Option(help="Pieces a batch is cut into, to save memory.")]

@@ -28,6 +28,7 @@ def train(
             "[default: probe where there are published weights]"
         ),
     ] = None,
+    task: settings.Task = "multiclass",
     effort: Annotated[
         Literal["fast", "best"] | None,
         typer.Option(help="Of a probe. best: larger pictures and their mirror image, four times the cost."),
@@ -97,7 +98,7 @@ def train(
     from foveate.runs import Run
 
     if find_lr:
-        try_rates(context, data, model, recipe, seed, threads, as_json)
+        try_rates(context, data, model, recipe, task, seed, threads, as_json)
         return
     silent = int(os.environ.get("RANK", "0")) > 0  # of the processes that torchrun started, the first one speaks
     with TerminalProgress(silent) as progress:
@@ -105,6 +106,7 @@ def train(
             data,
             model=model,
             recipe=recipe,
+            task=task,
             effort=effort,
             out=out,
             seed=seed,
@@ -140,6 +142,7 @@ def try_rates(
     data: str,
     model: str,
     recipe: Literal["probe", "finetune", "scratch"] | None,
+    task: Literal["multiclass", "multilabel"],
     seed: int,
     threads: int | None,
     as_json: bool,
@@ -156,6 +159,7 @@ def try_rates(
             data,
             model,
             recipe,
+            task,
             seed,
             threads,
             settings.given_settings(context),
@@ -188,12 +192,15 @@ def show(metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
     result = metrics[split]
     rows = sorted(result["per_class"].items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
     title = "the worst classes" if len(classes) > MOST_CLASSES else "each class, the worst first"
+    columns = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    if "mean_average_precision" in result:
+        columns["average_precision"] = "average precision"
     print_table(
         f"{title} ({split.replace('_', ' ')})",
-        ["class", "pictures", "precision", "recall", "F1"],
-        [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in ("precision", "recall", "f1"))] for c, m in rows],
+        ["class", "pictures", *columns.values()],
+        [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in columns)] for c, m in rows],
     )
-    for pair in worst_confusions(result["confusion"], classes):
+    for pair in worst_confusions(result["confusion"], classes) if "confusion" in result else []:
         say(f"{pair['n']:4} of {pair['of']:<4} {pair['true']} taken for {pair['predicted']}")
     say()
     for name, words in (("out_of_fold", "out of fold"), ("validation", "validation"), ("test", "test")):
@@ -212,8 +219,12 @@ def show(metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
 def headline(words: str, m: dict[str, Any]) -> str:
     """One split in one line."""
     low, high = m["accuracy_ci95"]
-    rest = f"balanced {100 * m['balanced_accuracy']:.1f} %, macro-F1 {m['macro_f1']:.3f}, ECE {m['ece']:.3f}"
+    if "mean_average_precision" in m:
+        what, first = "all labels right", f"mean average precision {m['mean_average_precision']:.3f}"
+    else:
+        what, first = "accuracy", f"balanced {100 * m['balanced_accuracy']:.1f} %"
+    rest = f"{first}, macro-F1 {m['macro_f1']:.3f}, ECE {m['ece']:.3f}"
     return (
-        f"{words:<12} accuracy {100 * m['accuracy']:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
+        f"{words:<12} {what} {100 * m['accuracy']:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
         f"{m['n']} pictures; {rest}"
     )

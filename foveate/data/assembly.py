@@ -28,7 +28,7 @@ class Batch:
 
     Args:
         pixels: (N, C, H, W), uint8, in the memory format channels_last.
-        targets: (N,), int64; or (N, classes), float32, where pictures are mixed.
+        targets: (N,), int64; or (N, classes): int64, where pictures have labels, or float32, where they are mixed.
         rows: (N,), of the dataset.
         names: of the files, for messages.
         number: of the batch in its epoch, from 0.

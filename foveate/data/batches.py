@@ -59,7 +59,8 @@ class TrainingBatches:
         limit: seconds to wait for one file.
 
     Raises:
-        UsageError: no pictures; a number out of its range; batches that have not a picture for each rank.
+        UsageError: no pictures; a number out of its range; batches that have not a picture for each rank; balanced
+            sampling of several labels a picture.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class TrainingBatches:
         self.rows = checked(rows, batch_size, threads, rank, world)
         if sampling not in ("all", "balanced"):
             raise UsageError(f"no sampling is called {sampling!r}; expected all or balanced")
+        if sampling == "balanced" and dataset.task == "multilabel":
+            raise UsageError("classes cannot be seen equally often where a picture has several labels")
         if seed < 0:
             raise UsageError(f"a seed is not negative, got {seed}")
         self.steps = -(-len(rows) // batch_size)

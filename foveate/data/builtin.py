@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.dataset import Dataset, index
+from foveate.data.dataset import Dataset
 from foveate.data.fetch import Remote, fetch
+from foveate.data.index import index
 from foveate.errors import DataError
 from foveate.storage import cache_root
 

@@ -1,36 +1,23 @@
-"""Dataset: an index of pictures, their labels and their splits. It holds no pixels.
+"""Dataset: an index of pictures, their labels and their splits. It holds no pixels; `index.py` makes it."""
 
-A folder of pictures is read as one of two layouts; a CSV and a built-in name give the same index:
-
-    photos/cat/1.jpg                 one folder per class
-    photos/train/cat/1.jpg           `train`, and any of `val | valid | validation | dev` and `test`
-    table.csv                        path,label[,split][,group], paths relative to the table
-
-Classes go by name, in natural order ("2" before "10"), whatever order a disk lists them in. Hidden files and folders
-are passed over. What is not a picture by its suffix is listed as ignored, never silently dropped.
-"""
-
-import csv
 import hashlib
 import os
-import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.image import SUFFIXES, read_file
 from foveate.errors import DataError, ImageError
 
-SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(["val", "valid", "validation", "dev"], "validation")
+Task = Literal["multiclass", "multilabel"]
+TASKS = ("multiclass", "multilabel")
+BETWEEN = "|"  # the labels of a picture that has several
 MAX_BAD = 0.05  # more unreadable pictures than this is a broken data set, not a few bad files
 
 
@@ -42,7 +29,7 @@ class Dataset:
         name: short name of the set, for messages and for the run's folder.
         layout: how it was found, in words.
         files: the pictures' names, relative to the root.
-        labels: (N,), index into `classes`.
+        labels: (N,), index into `classes`; or, where a picture may have several labels or none, (N, classes), 0 or 1.
         classes: names, in natural order.
         splits: "train", "validation" or "test" for each picture.
         groups: pictures of one group (the same object or patient) stay on one side of every split; "" is no group.
@@ -106,12 +93,32 @@ class Dataset:
             return None
         return pixels if pixels.shape[3] == channels else pixels.repeat(channels, axis=3)
 
+    @property
+    def task(self) -> Task:
+        """Whether a picture has one class, or any number of labels."""
+        return "multilabel" if self.labels.ndim == 2 else "multiclass"
+
+    def label(self, i: int) -> str:
+        """The class of picture i, or its labels: "cat", or "cat|outdoors"."""
+        here = self.labels[i]
+        return BETWEEN.join(self.classes[c] for c in (np.flatnonzero(here) if here.ndim else [here]))
+
+    def having(self, c: int) -> NDArray[np.bool_]:
+        """(N,), whether a picture is of class c."""
+        return self.labels[:, c] == 1 if self.labels.ndim == 2 else self.labels == c
+
+    def sizes(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """(classes,), how many of some pictures are of each class."""
+        labels = self.labels[rows]
+        return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(self.classes))
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Pictures of each class in each split: {split: {class: n}}."""
-        table: dict[str, dict[str, int]] = {s: dict.fromkeys(self.classes, 0) for s in dict.fromkeys(self.splits)}
-        for split, label in zip(self.splits, self.labels, strict=True):
-            table[split][self.classes[label]] += 1
-        return table
+        splits = np.array(self.splits)
+        return {
+            split: dict(zip(self.classes, self.sizes(splits == split).tolist(), strict=True))
+            for split in dict.fromkeys(self.splits)
+        }
 
     def grouping(self) -> NDArray[np.int64]:
         """(N,), a number for each group. Pictures with the same bytes are a group, and join the groups they are in."""
@@ -131,161 +138,14 @@ class Dataset:
         return np.array([root(i) for i in range(len(self))], dtype=np.int64)
 
 
-def load_dataset(source: str | os.PathLike[str]) -> Dataset:
-    """Find out what `source` is and index it.
-
-    Args:
-        source: a folder, a CSV file, or a built-in name (digits, fashion-mnist, mnist, cifar10). A path wins.
-
-    Raises:
-        DataError: nothing is there; no pictures; no classes; a table without its columns or its files.
-    """
-    from foveate.data.builtin import BUILTIN, load_builtin
-
-    path = Path(source)
-    if present(path) and path.is_dir():
-        return from_folder(path)
-    if present(path) and path.is_file():
-        if path.suffix.lower() != ".csv":
-            raise DataError(f"'{path}' is a file; expected a folder of pictures, or a .csv with columns path,label")
-        return from_csv(path)
-    if str(source) in BUILTIN:
-        return load_builtin(str(source))
-    raise DataError(f"no such folder or file: '{path}' (built-in sets: {', '.join(BUILTIN)})")
-
-
-def from_folder(root: Path) -> Dataset:
-    """Index a folder, in either of the two layouts."""
-    folders = visible_folders(root)
-    split_folders = [f for f in folders if f.name.lower() in SPLITS]
-    if any(f.name.lower() == "train" for f in split_folders):
-        others = [f.name for f in folders if f not in split_folders]
-        found = [(SPLITS[f.name.lower()], c) for f in split_folders for c in visible_folders(f)]
-        layout = "split folders: " + ", ".join(f.name for f in split_folders)
-        notes = [f"beside the splits there are other folders, not used: {listed(others)}"] if others else []
-        loose = split_folders
-    else:
-        found, layout, notes, loose = [("train", c) for c in folders], "one folder per class", [], [root]
-    if not found:
-        raise DataError(
-            f"'{root}' has no class folders; expected {root.name}/CLASS/picture.jpg, one folder per class, "
-            f"or {root.name}/train/CLASS/picture.jpg{loose_pictures(root)}"
-        )
-
-    rows: list[tuple[str, str, str, str]] = []
-    ignored: list[str] = []
-    for split, folder in found:
-        pictures, rest = walk(folder)
-        rows += [(p.relative_to(root).as_posix(), folder.name, split, "") for p in pictures]
-        ignored += [p.relative_to(root).as_posix() for p in rest]
-        if not pictures:
-            notes.append(f"the folder '{folder.relative_to(root)}' has no pictures and is no class")
-    ignored += [p.relative_to(root).as_posix() for f in loose for p in visible_files(f)]
-    return index(root.resolve().name, layout, rows, lambda name: read_file(root / name), ignored, notes)
-
-
-def from_csv(table: Path) -> Dataset:
-    """Index a CSV: columns path, label, and perhaps split and group. Paths are relative to the table's folder."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{table}' cannot be read as a UTF-8 CSV: {error}") from error
-    columns = [str(c) for c in lines[0]] if lines else []
-    missing = [c for c in ("path", "label") if c not in columns]
-    if missing:
-        raise DataError(
-            f"'{table}' lacks the column {' and '.join(missing)}; expected path,label[,split][,group], "
-            f"found {', '.join(columns) or 'no rows'}"
-        )
-    rows = []
-    for number, line in enumerate(lines, start=2):
-        name, label = line["path"] or "", (line["label"] or "").strip()
-        split = (line.get("split") or "train").strip().lower()
-        if not name or not label:
-            raise DataError(f"'{table}', line {number}: the path or the label is empty")
-        if split not in SPLITS:
-            raise DataError(f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}")
-        rows.append((name, label, SPLITS[split], (line.get("group") or "").strip()))
-    absent = [name for name, *_ in rows if not present(table.parent / name)]
-    if absent:
-        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
-    return index(table.stem, "table of paths and labels", rows, lambda name: read_file(table.parent / name))
-
-
-def index(
-    name: str,
-    layout: str,
-    rows: list[tuple[str, str, str, str]],
-    read: Callable[[str], bytes],
-    ignored: Iterable[str] = (),
-    notes: Iterable[str] = (),
-) -> Dataset:
-    """(file, label, split, group) rows -> Dataset, with notes on what is odd about the classes."""
-    if not rows:
-        raise DataError(f"'{name}' has no pictures (looked for {' '.join(sorted(SUFFIXES))})")
-    order = cache(natural)  # of few classes
-    rows = sorted(rows, key=lambda row: (row[2], order(row[1]), natural(row[0])))
-    learnt = {label for _, label, split, _ in rows if split != "test"}
-    classes = tuple(sorted(learnt, key=natural))
-    number = {label: i for i, label in enumerate(classes)}
-    strangers = Counter(label for _, label, _, _ in rows if label not in number)
-    rows = [row for row in rows if row[1] in number]
-    notes = [
-        *notes,
-        *(
-            f"class '{c}' is only in the test split: its {n} pictures cannot be learnt, left out"
-            for c, n in strangers.items()
-        ),
-    ]
-    files = tuple(row[0] for row in rows)
-    dataset = Dataset(
-        name=name,
-        layout=layout,
-        files=files,
-        labels=np.array([number[row[1]] for row in rows], dtype=np.int64),
-        classes=classes,
-        splits=tuple(row[2] for row in rows),
-        groups=tuple(row[3] for row in rows),
-        read=lambda i: read(files[i]),
-        ignored=tuple(ignored),
-    )
-    return replace(dataset, notes=(*notes, *remarks(dataset)))
-
-
-def remarks(dataset: Dataset) -> list[str]:
-    """Classes that are missing from a split, near namesakes, imbalance, groups on both sides."""
-    notes = []
-    counts = dataset.counts()
-    for split, table in counts.items():
-        gone = [c for c, n in table.items() if n == 0]
-        if gone:
-            notes.append(f"the {split} split has no picture of {listed(gone)}")
-    spellings = defaultdict(list)
-    for c in dataset.classes:
-        spellings[unicodedata.normalize("NFKC", c).casefold().strip()].append(c)
-    alike = (" and ".join(map(ascii, s)) for s in spellings.values() if len(s) > 1)
-    notes += [f"classes {names} differ only in case, spaces or Unicode form" for names in alike]
-    sizes = [sum(table[c] for split, table in counts.items() if split != "test") for c in dataset.classes]
-    if len(sizes) > 1 and max(sizes) > 10 * min(sizes):
-        most, least = dataset.classes[int(np.argmax(sizes))], dataset.classes[int(np.argmin(sizes))]
-        notes.append(
-            f"the classes are imbalanced: '{most}' has {max(sizes)} pictures, '{least}' {min(sizes)}; "
-            "read the balanced accuracy and macro-F1, not the accuracy alone"
-        )
-    sides = defaultdict(set)
-    for group, split in zip(dataset.groups, dataset.splits, strict=True):
-        sides[group].add("test" if split == "test" else "train")
-    torn = [group for group, where in sides.items() if group and len(where) > 1]
-    if torn:
-        notes.append(f"{len(torn)} groups are both in the test split and outside it: {listed(torn)}")
-    return notes
-
-
 def check_trainable(dataset: Dataset) -> None:
-    """Raise DataError unless there are two classes, each with two pictures to learn from."""
-    learn = np.array([split != "test" for split in dataset.splits])
-    sizes = np.bincount(dataset.labels[learn], minlength=len(dataset.classes)) if learn.any() else np.zeros(0, int)
+    """Raise DataError unless there are two classes, each with two pictures to learn from; or labels that two have and
+    two have not."""
+    learn = np.array([split != "test" for split in dataset.splits], dtype=bool)
+    sizes = dataset.sizes(learn)
+    if dataset.task == "multilabel":
+        check_labels(dataset.classes, sizes, int(learn.sum()))
+        return
     if len(dataset.classes) < 2:
         only = f"only one class, '{dataset.classes[0]}'" if dataset.classes else "no class"
         raise DataError(f"'{dataset.name}' has {only}; a classifier needs at least two")
@@ -294,6 +154,19 @@ def check_trainable(dataset: Dataset) -> None:
         raise DataError(
             f"too few readable pictures to learn from in class {', '.join(few)}; "
             "each class needs two, one to learn and one to check: add pictures, or remove the class's folder"
+        )
+
+
+def check_labels(classes: tuple[str, ...], sizes: NDArray[np.int64], n: int) -> None:
+    """Raise DataError unless there are labels, and of `n` pictures two have each and two have not."""
+    if not classes:
+        raise DataError("no picture has a label")
+    rare = [f"'{c}' ({k})" for c, k in zip(classes, sizes, strict=True) if k < 2]
+    common = [f"'{c}' ({n - k})" for c, k in zip(classes, sizes, strict=True) if n - k < 2]
+    if rare or common:
+        which = f"too few have {', '.join(rare)}" if rare else f"too few are without {', '.join(common)}"
+        raise DataError(
+            f"each label needs two readable pictures with it and two without, one to learn and one to check: {which}"
         )
 
 
@@ -313,63 +186,6 @@ def duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
         if digest:
             same[digest].append(name)
     return [tuple(names) for names in same.values() if len(names) > 1]
-
-
-def walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Everything visible below a class folder: pictures by suffix, and the rest. Links to folders are not followed."""
-    pictures: list[Path] = []
-    rest: list[Path] = []
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"the folder '{error.filename}' cannot be read: {error.strerror}") from error
-
-    for here, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        rest += [link for f in folders if (link := Path(here, f)).is_symlink()]
-        for name in names:
-            if not name.startswith("."):
-                (pictures if Path(name).suffix.lower() in SUFFIXES else rest).append(Path(here, name))
-    return pictures, rest
-
-
-def visible_folders(root: Path) -> list[Path]:
-    try:
-        folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and not loops(p)]
-        return sorted(folders, key=lambda p: p.name)
-    except OSError as error:
-        raise DataError(f"the folder '{root}' cannot be read: {error.strerror}") from error
-
-
-def visible_files(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if not p.name.startswith(".") and (not p.is_dir() or loops(p)))
-
-
-def loops(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
-def present(path: Path) -> bool:
-    """Whether a path leads somewhere; one that is too long or behind a closed folder does not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def loose_pictures(root: Path) -> str:
-    n = sum(p.suffix.lower() in SUFFIXES for p in visible_files(root))
-    return f" ({n} pictures lie directly in it: sort them into folders named after their class)" if n else ""
-
-
-def natural(text: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key: digits compare as numbers.
-
-    >>> sorted(["10", "9", "a2", "a10"], key=natural)
-    ['9', '10', 'a2', 'a10']
-    """
-    parts = [part for part in re.split(r"(\d{1,4000})", text) if part]  # Python refuses to read longer numbers
-    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (-1, text))
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

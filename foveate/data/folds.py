@@ -10,9 +10,10 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
     Groups are dealt in random order, the large ones first, each to the fold that has least of what the group brings,
     a picture of a rare class counting for more.
     With groups of one this is plain stratification: class counts of two folds differ by at most one.
+    Several labels a picture are dealt by `label_folds`.
 
     Args:
-        labels: (N,), integers from 0.
+        labels: (N,), integers from 0; or (N, classes), 0 or 1.
         groups: (N,), any integers; equal numbers stay together.
         folds: how many.
         seed: of the random order.
@@ -20,6 +21,8 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
     Returns:
         (N,), the fold of each picture, in [0, folds).
     """
+    if labels.ndim == 2:
+        return label_folds(labels, groups, folds, seed)
     rng = np.random.default_rng(seed)
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     n_classes = int(labels.max()) + 1
@@ -47,6 +50,37 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
     return chosen
 
 
+def label_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """`stratified_folds` where a picture has any number of labels: iterative stratification.
+
+    The rarest label is dealt first, since the common ones leave room to make up for it: each group that has it, the
+    large ones first, goes to the fold with the fewest pictures of it, among equals with the fewest in all, and among
+    those by chance. Then the rarest of what is left. Groups without labels come last.
+
+    Source: Sechidis, Tsoumakas, Vlahavas. "On the Stratification of Multi-Label Data". ECML PKDD 2011.
+    """
+    rng = np.random.default_rng(seed)
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    brings = np.zeros((len(size), labels.shape[1]), dtype=np.int64)
+    np.add.at(brings, group, labels)
+    order = rng.permutation(len(size))
+    order = order[np.argsort(-size[order], kind="stable")]
+    chosen = np.full(len(size), -1, dtype=np.int64)
+    filled, pictures = np.zeros((folds, labels.shape[1]), dtype=np.int64), np.zeros(folds, dtype=np.int64)
+    while (chosen < 0).any():
+        left = brings[chosen < 0].sum(axis=0)
+        rarest = int(np.argmin(np.where(left > 0, left, len(labels) + 1))) if left.any() else None
+        for g in order[chosen[order] < 0]:
+            if rarest is not None and not brings[g, rarest]:
+                continue
+            first = pictures if rarest is None else filled[:, rarest]
+            fold = int(np.lexsort((rng.random(folds), pictures, first))[0])
+            chosen[g] = fold
+            filled[fold] += brings[g]
+            pictures[fold] += size[g]
+    return chosen[group]
+
+
 def hold_out(
     labels: NDArray[np.int64], groups: NDArray[np.int64], shares: tuple[float, ...], seed: int
 ) -> NDArray[np.int64]:
@@ -71,7 +105,8 @@ def hold_out(
     for number, share in enumerate(shares, start=1):
         part[(fold >= first) & (fold < first + round(20 * share))] = number
         first += round(20 * share)
-    for label in np.unique(labels):
-        if not ((labels == label) & (part == 0)).any():
-            part[np.isin(groups, groups[labels == label])] = 0
+    columns = labels.T == 1 if labels.ndim == 2 else (labels == label for label in np.unique(labels))
+    for there in columns:
+        if not (there & (part == 0)).any():
+            part[np.isin(groups, groups[there])] = 0
     return part

@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     own: int  # pictures of this rank
     rows: Rows  # (own + partners,)
     samples: Rows  # whose random numbers: the row, or beyond all rows when it comes again
-    targets: Tensor  # (own,), int64, or (own, classes), float32
+    targets: Tensor  # (own,), int64; (own, classes): int64 where pictures have labels, float32 where they are mixed
     mixture: Mixture | None = None
     partner: Rows | None = None  # (own,), places in `rows`
 
@@ -115,8 +115,9 @@ def draw_plan(
     made = np.concatenate([places, np.setdiff1d(partners, places)])
     found = np.empty(len(rows), np.int64)
     found[made] = np.arange(len(made))
-    one_hot = F.one_hot(torch.from_numpy(dataset.labels[rows]), len(dataset.classes)).float()
-    targets = one_hot[torch.from_numpy(partners)].lerp_(one_hot[mine], mixture.share)
+    labels = torch.from_numpy(dataset.labels[rows])
+    shares = (labels if labels.ndim == 2 else F.one_hot(labels, len(dataset.classes))).float()
+    targets = shares[torch.from_numpy(partners)].lerp_(shares[mine], mixture.share)
     return Plan(number, len(rows), len(places), rows[made], samples[made], targets, mixture, found[partners])
 
 

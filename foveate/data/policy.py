@@ -207,8 +207,7 @@ def choose_policy(dataset: Dataset, size: int) -> tuple[str, str]:
         return "light", "the policy is light, since a hard crop of a digit or a letter is another one"
     if size <= SMALL:
         return "light", f"the policy is light, since there is little to crop out of {size} pixels"
-    learnt = [label for label, split in zip(dataset.labels, dataset.splits, strict=True) if split == "train"]
-    median = int(np.median(np.bincount(learnt, minlength=len(dataset.classes)))) if learnt else 0
+    median = int(np.median(dataset.sizes(np.array([split == "train" for split in dataset.splits], dtype=bool))))
     if median < FEW:
         return "strong", f"the policy is strong, since {median} training pictures a class are few"
     return "standard", f"the policy is standard, since there are {median} training pictures a class"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
-from foveate.data.dataset import Dataset, check_trainable, load_dataset
+from foveate.data.dataset import Dataset, Task, check_trainable
+from foveate.data.index import load_dataset
 from foveate.data.loader import cores
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
@@ -34,6 +35,7 @@ def train(
     data: str | os.PathLike[str] | Dataset,
     model: str = "efficientnet_lite0",
     recipe: Literal["probe", "finetune", "scratch"] | None = None,
+    task: Task = "multiclass",
     effort: Literal["fast", "best"] | None = None,
     out: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -58,6 +60,7 @@ def train(
         model: a network of the canon. `probe` and `finetune` need its published weights, which are downloaded if they
             are not here; `foveate models` lists them.
         recipe: "probe", the default where there are published weights; "finetune"; or "scratch", the default elsewhere.
+        task: "multiclass", each picture is of one class; or "multilabel", it has any number of labels, from a CSV.
         effort: of a probe: "fast" (the default) sees each picture once at the weights' own size; "best" sees it larger,
             and its mirror image, for about four times the cost.
         out: the run's folder; by default runs/NAME, never one that exists.
@@ -106,7 +109,7 @@ def train(
     progress = progress or Silent()
     clock = Clock()
 
-    dataset = data if isinstance(data, Dataset) else load_dataset(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, task)
     check_trainable(dataset)
     folder = Path(out) if out is not None else None
     with clock.phase("reading"):
@@ -121,7 +124,7 @@ def train(
         return descent.descend(dataset, digest, request, means, folder, resume)
 
     weights = find_weights(model)
-    config = ProbeConfig(dataset.name, digest, model, effort or "fast", seed, on_bad, kind)
+    config = ProbeConfig(dataset.name, digest, model, effort or "fast", seed, on_bad, kind, dataset.task)
     run = Run.open(folder, dataset.name, asdict(config), resume)
     if resume and run.finished:
         return Classifier.load(run.folder)
@@ -133,6 +136,7 @@ def find_lr(
     data: str | os.PathLike[str] | Dataset,
     model: str = "efficientnet_lite0",
     recipe: Literal["finetune", "scratch"] = "finetune",
+    task: Task = "multiclass",
     seed: int = 0,
     threads: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -153,7 +157,7 @@ def find_lr(
     from foveate.training.job import Means, Request
 
     check_recipe(recipe, model, None, ["find-lr"])
-    dataset = data if isinstance(data, Dataset) else load_dataset(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, task)
     check_trainable(dataset)
     asked = (dict(settings or {}), augment, dict(parts or {}), size, channels)
     request = Request(recipe, model, *asked, seed, "skip", choose_engine())

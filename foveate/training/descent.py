@@ -19,7 +19,7 @@ import torch
 
 from foveate.classifier import Classifier
 from foveate.data.augment import with_pca
-from foveate.data.dataset import Dataset
+from foveate.data.dataset import Dataset, Task
 from foveate.data.policy import resolve
 from foveate.errors import UsageError
 from foveate.progress import Silent
@@ -62,6 +62,7 @@ class DescentConfig:
     seed: int
     on_bad: str
     engine: str
+    task: Task
     policy: str
     augmentation: dict[str, Any]
     preprocess: dict[str, Any]
@@ -145,6 +146,8 @@ def opened(
     choice = resolve(dataset, preprocess.crop, preprocess.channels, request.augment, request.parts)
     augmentation = with_pca(choice.augmentation, dataset, rows["train"], preprocess, means.threads)
     config = resolve_config(request.recipe, request.settings, has_norms(request.model))
+    if config.balance != "none" and dataset.task == "multilabel":
+        raise UsageError("balance applies to the task multiclass; of several labels each has a threshold of its own")
     folder = ranks.share(Run.resumed(out, dataset.name) if resume and ranks.first else out)
     if resume and config.precision == "auto" and folder is not None:
         before = read_json(folder / "config.json").get("training", {}).get("precision")
@@ -158,6 +161,7 @@ def opened(
         seed=request.seed,
         on_bad=request.on_bad,
         engine=request.engine,
+        task=dataset.task,
         policy=choice.policy,
         augmentation=augmentation.to_dict(),
         preprocess=preprocess.to_dict(),

@@ -12,9 +12,9 @@ from torch import nn
 from foveate.classifier import Classifier
 from foveate.classifier.saving import save_network
 from foveate.data.batches import EvaluationBatches, normalise
+from foveate.decision import decide
 from foveate.errors import ImageError
 from foveate.heads import fit_temperature
-from foveate.metrics import summarise
 from foveate.training import outcome
 from foveate.training.curves import draw_curves
 from foveate.training.job import Job, Rows
@@ -31,9 +31,12 @@ def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
         return None
     labels = job.dataset.labels[job.rows["validation"]]
     temperature = fold_temperature(network.cpu(), fit_temperature(fitted.logits, labels))
+    calibrated = fitted.logits / np.float32(temperature)
+    decision = decide(calibrated, labels)
     graph, doubts = graph_of(job, network)
     job.notes += doubts
-    job.notes += remarks(fitted.history, fitted.logits, labels, job.dataset.classes, fitted.stopped_early)
+    given = decision.answers(decision.probabilities(calibrated))
+    job.notes += remarks(fitted.history, given, labels, job.dataset.classes, fitted.stopped_early)
     saved = job.run.folder / "classifier"
     arguments = (
         job.request.recipe,
@@ -42,6 +45,7 @@ def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
         job.dataset.classes,
         job.preprocess,
         temperature,
+        decision,
         graph,
     )
     first = save_network(saved, *arguments, job.about | {"metrics": {}})
@@ -55,7 +59,7 @@ def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
     job.notes += outcome.twins(kept)
     run.write("data.json", outcome.describe(kept, job.bad, job.notes))
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
-    run.write_lines("predictions.jsonl", list(outcome.judgements(job.dataset, judged)))
+    run.write_lines("predictions.jsonl", list(outcome.judgements(job.dataset, judged, decision)))
     for sentence in [*job.notes, *job.bad.values()]:
         run.log(sentence)
     draw_curves(run.folder / "curves.png", fitted.history)
@@ -145,5 +149,5 @@ def measure(
             probabilities.append(found)
             job.means.progress.advance()
         judged[split] = (rows, np.stack(probabilities))
-        results[split] = summarise(judged[split][1], job.dataset.labels[rows], job.dataset.classes)
+        results[split] = classifier.decision.summarise(judged[split][1], job.dataset.labels[rows], job.dataset.classes)
     return results, judged

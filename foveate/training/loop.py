@@ -23,18 +23,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from foveate.checkpoint import Found, State, latest, part_of, save_best, save_checkpoint, tensors_of
 from foveate.data.assembly import Batch
 from foveate.data.batches import normalise
+from foveate.data.dataset import Task
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError, FoveateError, UsageError
 from foveate.heads import fit_temperature, log_loss
 from foveate.progress import Progress
 from foveate.training.config import TrainConfig
 from foveate.training.memory import is_out_of_memory
+from foveate.training.objective import Objective, share_right
 from foveate.training.optimisation import (
     Average,
     make_optimizer,
@@ -71,7 +72,7 @@ class Loop:
         config: resolved; `precision` is "f32" or "bf16".
         batches: the training pictures.
         judge: gives a network's logits of the validation pictures.
-        labels: (N,), theirs.
+        labels: (N,), theirs; or (N, classes), 0 or 1.
         preprocess: whose mean and std normalise.
         seed: of dropout and the like.
         ranks: this process among all.
@@ -114,7 +115,9 @@ class Loop:
         self.pieces = self.config.accumulate
         self.steps = len(self.batches) * self.config.epochs
         self.warmup = min(self.config.warmup * len(self.batches), self.steps)
-        self.weights = None if self.class_weights is None else torch.tensor(self.class_weights, device=self.device)
+        weights = None if self.class_weights is None else torch.tensor(self.class_weights, device=self.device)
+        task: Task = "multilabel" if self.labels.ndim == 2 else "multiclass"
+        self.objective = Objective(task, self.config.label_smoothing, self.config.auxiliary, weights)
         self.inputs: dict[int, Tensor] = {}  # by number of pictures: memory that is written over
         self.saved = time.monotonic()
 
@@ -235,13 +238,13 @@ class Loop:
             x = self.input(batch.pixels[rows])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 outputs = module(x)
-            logits, cost = self.cost(outputs, targets)
+            logits, cost = self.objective.cost(outputs, targets)
             share = cost * (self.ranks.world / batch.total)  # ranks' gradients are averaged, pieces' are added
             alone = isinstance(module, DistributedDataParallel) and i < pieces - 1
             with module.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 torch.autograd.backward(share)
             loss += float(share.detach())
-            right += int((logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum())
+            right += self.objective.right(logits, targets)
         return loss, right
 
     def input(self, pixels: Tensor) -> Tensor:
@@ -250,20 +253,6 @@ class Loop:
             pixels.to(self.device, non_blocking=True), self.preprocess, self.inputs.get(len(pixels), None)
         )
         return x
-
-    def cost(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits and the loss, summed over the pictures; auxiliary classifiers count for a part."""
-        heads = [outputs] if isinstance(outputs, Tensor) else [outputs.logits, *auxiliary(outputs)]
-        costs = [
-            F.cross_entropy(
-                head.float(), targets, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing
-            )
-            for head in heads
-        ]
-        total = costs[0]
-        for cost in costs[1:]:
-            total = total + self.config.auxiliary * cost
-        return heads[0].detach(), total
 
     # judging and keeping
 
@@ -278,7 +267,7 @@ class Loop:
         logits = self.judge(network)
         temperature = fit_temperature(logits, self.labels)
         loss = log_loss(logits / np.float32(temperature), self.labels)
-        return loss, float((logits.argmax(1) == self.labels).mean()), logits
+        return loss, share_right(logits, self.labels), logits
 
     def end_epoch(self) -> None:
         """Judge, keep, record and save."""
@@ -375,11 +364,6 @@ class Loop:
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ArtefactError(f"'{found.path}' is of another network or training ({reason}); train anew") from error
-
-
-def auxiliary(outputs: Any) -> list[Tensor]:
-    """The auxiliary classifiers' logits in a network's NamedTuple."""
-    return [value for name, value in outputs._asdict().items() if name != "logits" and value is not None]
 
 
 def mixed(*numbers: int) -> int:

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.catalogue import CATALOGUE
-from foveate.data.dataset import Dataset, duplicates, listed
+from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
+from foveate.decision import Decision
 from foveate.storage import fingerprint
 from foveate.weights import find_weights
 
-BRIEF = ("n", "accuracy", "accuracy_ci95", "ece")  # of a split's metrics, for the card
+BRIEF = ("n", "accuracy", "accuracy_ci95", "macro_f1", "ece")  # of a split's metrics, for the card
 
 
 STEPPING = 16e9  # multiply-accumulates a second and core, were all of them trained; early stages are not: docs/LOG.md
@@ -47,11 +48,12 @@ def twins(dataset: Dataset) -> list[str]:
     """Notes on files with the same bytes: with two labels, or on both sides of the test split."""
     place = {name: i for i, name in enumerate(dataset.files)}
     sets = duplicates(dataset)
-    quarrels = [names for names in sets if len({int(dataset.labels[place[n]]) for n in names}) > 1]
+    quarrels = [names for names in sets if len({dataset.label(place[n]) for n in names}) > 1]
     leaks = [names for names in sets if len({dataset.splits[place[n]] == "test" for n in names}) > 1]
     notes = []
     if quarrels:
-        notes.append(f"{len(quarrels)} pictures are in two classes, byte for byte: {listed(quarrels[0])}")
+        what = "have different labels" if dataset.task == "multilabel" else "are in two classes"
+        notes.append(f"{len(quarrels)} pictures {what}, byte for byte: {listed(quarrels[0])}")
     if leaks:
         notes.append(f"{len(leaks)} test pictures are also outside the test split, byte for byte: {listed(leaks[0])}")
     return notes
@@ -64,7 +66,9 @@ def describe(
     learn: NDArray[np.int64] | None = None,
     folds: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """What data.json holds: every file's split, label and, where pictures were dealt into folds, its fold."""
+    """What data.json holds: every file's split, label or labels and, where pictures were dealt into folds, its fold."""
+    several = dataset.task == "multilabel"
+    labels = [np.flatnonzero(row).tolist() for row in dataset.labels] if several else dataset.labels.tolist()
     fold = {} if learn is None or folds is None else dict(zip(learn.tolist(), folds.tolist(), strict=True))
     return {
         "name": dataset.name,
@@ -75,27 +79,28 @@ def describe(
         "ignored": list(dataset.ignored),
         "notes": notes,
         "files": {
-            name: {"split": split, "label": int(label), **({"fold": fold[i]} if i in fold else {})}
-            for i, (name, split, label) in enumerate(zip(dataset.files, dataset.splits, dataset.labels, strict=True))
+            name: {"split": split, "label": label, **({"fold": fold[i]} if i in fold else {})}
+            for i, (name, split, label) in enumerate(zip(dataset.files, dataset.splits, labels, strict=True))
         },
     }
 
 
 def judgements(
-    dataset: Dataset, judged: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    dataset: Dataset, judged: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]], decision: Decision
 ) -> Iterator[dict[str, Any]]:
-    """Every judged picture: its true class, the best guess, and how probable both are."""
+    """Every judged picture: its true class, the best guess, and how probable both are; or its true and given labels,
+    and how probable each of these is."""
     for split, (rows, probabilities) in judged.items():
-        for row, p in zip(rows, probabilities, strict=True):
-            best, true = int(p.argmax()), int(dataset.labels[row])
-            yield {
-                "split": split,
-                "file": dataset.files[row],
-                "label": dataset.classes[true],
-                "predicted": dataset.classes[best],
-                "probability": round(float(p[best]), 6),
-                "probability_of_label": round(float(p[true]), 6),
-            }
+        for row, p, given in zip(rows, probabilities, decision.answers(probabilities), strict=True):
+            names = [dataset.classes[c] for c in np.flatnonzero(given)]
+            told = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
+            told["predicted"] = BETWEEN.join(names)
+            if dataset.task == "multilabel":
+                which = np.flatnonzero(given | (dataset.labels[row] == 1))
+                yield told | {"probabilities": {dataset.classes[c]: round(float(p[c]), 6) for c in which}}
+            else:
+                best, true = float(p.max()), float(p[dataset.labels[row]])
+                yield told | {"probability": round(best, 6), "probability_of_label": round(true, 6)}
 
 
 def finetune_offer(model: str, pictures: int, cores: int, epochs: int) -> str:

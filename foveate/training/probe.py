@@ -10,12 +10,12 @@ import numpy as np
 
 from foveate.classifier import Classifier
 from foveate.classifier.saving import save_probe
-from foveate.data.dataset import Dataset, apply_policy, check_trainable
+from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
 from foveate.data.folds import stratified_folds
 from foveate.data.preprocess import Preprocess
+from foveate.decision import decide
 from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
-from foveate.metrics import softmax, summarise
 from foveate.progress import Progress
 from foveate.runs import Run, environment
 from foveate.training.config import FINETUNE
@@ -48,6 +48,7 @@ class ProbeConfig:
     seed: int
     on_bad: Literal["skip", "error"]
     engine: str
+    task: Task
     recipe: str = "probe"
 
 
@@ -89,11 +90,12 @@ def solve_probe(
         folds = stratified_folds(dataset.labels[learn], dataset.grouping()[learn], FOLDS, config.seed)
         head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), threads, progress.advance)
 
-    judged = {"out_of_fold": (learn, softmax(head.out_of_fold))}
+    decision = decide(head.out_of_fold, dataset.labels[learn])
+    judged = {"out_of_fold": (learn, decision.probabilities(head.out_of_fold))}
     if len(test):
-        judged["test"] = (test, softmax(features[test] @ head.weight.T + head.bias))
+        judged["test"] = (test, decision.probabilities(features[test] @ head.weight.T + head.bias))
     results = {
-        split: summarise(probabilities, dataset.labels[rows], dataset.classes)
+        split: decision.summarise(probabilities, dataset.labels[rows], dataset.classes)
         for split, (rows, probabilities) in judged.items()
     }
 
@@ -107,6 +109,7 @@ def solve_probe(
             run.folder / "classifier",
             config.model,
             head,
+            decision,
             dataset.classes,
             preprocess,
             dial.mirror,
@@ -115,7 +118,7 @@ def solve_probe(
         )
         run.write("data.json", describe(dataset, found.bad, notes, learn, folds))
         run.write_lines("history.jsonl", [{"penalty": p, "log_loss": loss} for p, loss in head.path])
-        run.write_lines("predictions.jsonl", list(judgements(dataset, judged)))
+        run.write_lines("predictions.jsonl", list(judgements(dataset, judged, decision)))
         for sentence in [*notes, *found.bad.values()]:
             run.log(sentence)
     run.write(

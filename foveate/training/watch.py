@@ -16,7 +16,7 @@ FEW = 3  # epochs from which a trend can be told
 
 def remarks(
     history: tuple[Record, ...],
-    logits: NDArray[np.float32],
+    given: NDArray[np.bool_],
     labels: NDArray[np.int64],
     classes: tuple[str, ...],
     stopped_early: bool,
@@ -25,7 +25,8 @@ def remarks(
 
     Args:
         history: its records; one of epoch 0 is the state before it.
-        logits, labels: (N, classes) and (N,), of the validation pictures, from the weights that are kept.
+        given: (N, classes), what the network that is kept makes of the validation pictures.
+        labels: (N,), theirs; or (N, classes), 0 or 1.
         classes: names.
         stopped_early: by its patience.
     """
@@ -33,12 +34,12 @@ def remarks(
     epochs = [r for r in history if r.epoch > 0]
     first, last = epochs[0], epochs[-1]
     best = max((r for r in history if r.best), key=lambda r: r.epoch)
-    chance = float(np.bincount(labels).max() / len(labels))
+    chance = float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels))
     if len(epochs) >= FEW and last.loss > 1.05 * first.loss:
         notes.append(f"the training loss rose, from {first.loss:.3f} to {last.loss:.3f}: lower --lr")
     elif len(epochs) >= FEW and max(r.validation_accuracy for r in epochs) <= chance + 0.02:
         notes.append(
-            f"nothing was learnt: validation accuracy never passed {chance:.0%}, the share of the largest class; "
+            f"nothing was learnt: validation accuracy never passed {chance:.0%}, the share of the commonest answer; "
             "try a lower --lr, or --find-lr"
         )
     if best.epoch == 0:
@@ -50,9 +51,11 @@ def remarks(
         )
     elif best is last and not stopped_early and len(epochs) >= FEW:
         notes.append("the last epoch was the best: more --epochs may bring more")
-    never = [name for i, name in enumerate(classes) if not (logits.argmax(axis=1) == i).any() and (labels == i).any()]
+    there = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
+    never = [name for name, missed in zip(classes, there.any(axis=0) & ~given.any(axis=0), strict=True) if missed]
     if never:
-        notes.append(f"never predicted on validation: {listed(never)}; if they are rare, try --balance sampling")
+        remedy = "" if labels.ndim == 2 else "; if they are rare, try --balance sampling"
+        notes.append(f"never predicted on validation: {listed(never)}{remedy}")
     return notes
 
 

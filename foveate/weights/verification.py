@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.dataset import Dataset, apply_policy, listed, load_dataset
+from foveate.data.dataset import Dataset, apply_policy, listed
+from foveate.data.index import load_dataset
 from foveate.data.loader import cores, decode, decode_ahead
 from foveate.errors import ArtefactError, DataError, ImageError, UsageError
 from foveate.metrics import wilson_interval

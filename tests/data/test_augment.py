@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from foveate.data.augment import PCA_PICTURES, augment, bend, cut, render, tint, with_pca
 from foveate.data.colour import PAPER_PCA, fit_pca
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.data.policy import POLICIES, Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.data.source import for_training

@@ -16,7 +16,8 @@ from PIL import Image
 from foveate.data import assembly
 from foveate.data.augment import augment
 from foveate.data.batches import Batch, EvaluationBatches, TrainingBatches, normalise
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset
+from foveate.data.index import load_dataset
 from foveate.data.loader import decode
 from foveate.data.mix import mix
 from foveate.data.policy import POLICIES, Augmentation

@@ -15,9 +15,10 @@ from PIL import Image
 
 from foveate.data import builtin as module
 from foveate.data.builtin import BUILTIN, CIFAR, FASHION, IDX_FILES, load_builtin, pnm, read_idx
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset
 from foveate.data.fetch import Remote
 from foveate.data.image import load_image
+from foveate.data.index import load_dataset
 from foveate.errors import DataError, FoveateError
 
 

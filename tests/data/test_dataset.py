@@ -6,19 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foveate.data.dataset import (
-    SPLITS,
-    Dataset,
-    apply_policy,
-    check_trainable,
-    duplicates,
-    from_folder,
-    index,
-    listed,
-    load_dataset,
-    natural,
-)
+from foveate.data.dataset import Dataset, apply_policy, check_trainable, duplicates, listed
 from foveate.data.image import SUFFIXES
+from foveate.data.index import SPLITS, from_folder, index, load_dataset, natural
 from foveate.errors import DataError, ImageError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from foveate.data.folds import stratified_folds
+from foveate.data.folds import hold_out, stratified_folds
 
 
 def class_counts(labels: np.ndarray, fold_of: np.ndarray, folds: int) -> np.ndarray:
@@ -94,3 +94,43 @@ def test_arguments_are_left_alone() -> None:
 def test_fewer_pictures_than_folds_and_one_group() -> None:
     assert len(set(stratified_folds(np.array([0, 1, 0]), np.arange(3), 5, 0))) == 3
     assert len(set(stratified_folds(np.array([0, 1, 0]), np.zeros(3, dtype=np.int64), 5, 0))) == 1
+
+
+def labelled(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Labels from common to rare, some pictures with none; and groups of one to many."""
+    rng = np.random.default_rng(seed)
+    return (rng.random((n, 5)) < [0.6, 0.3, 0.1, 0.05, 0.02]).astype(np.int64), rng.integers(0, n // 3, n)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("folds", [2, 5, 20])
+def test_labels_are_dealt_evenly(seed: int, folds: int) -> None:
+    labels, _ = labelled(seed)
+    fold_of = stratified_folds(labels, np.arange(len(labels)), folds, seed)
+    counts = np.array([labels[fold_of == f].sum(axis=0) for f in range(folds)])
+    due = labels.sum(axis=0) / folds
+    assert (np.abs(counts - due) <= 3).all()
+    assert (np.abs(counts[:, -1] - due[-1]) < 1).all()  # the rarest label is dealt first
+    chance = np.random.default_rng(seed).integers(0, folds, len(labels))
+    spread = np.array([labels[chance == f].sum(axis=0) for f in range(folds)]).std(axis=0)
+    assert counts.std(axis=0).sum() < 0.6 * spread.sum()
+    assert np.ptp(np.bincount(fold_of, minlength=folds)) <= 3 + len(labels) // (10 * folds)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_of_labelled_pictures_are_not_torn(seed: int) -> None:
+    labels, groups = labelled(seed)
+    fold_of = stratified_folds(labels, groups, 5, seed)
+    assert all(len(set(fold_of[groups == g])) == 1 for g in np.unique(groups))
+    assert np.array_equal(fold_of, stratified_folds(labels, groups, 5, seed))
+    part = hold_out(labels, groups, (0.15, 0.15), seed)
+    assert all(len(set(part[groups == g])) == 1 for g in np.unique(groups))
+    assert labels[part == 0].any(axis=0).all()
+
+
+def test_a_label_of_two_pictures_is_left_to_learn_from() -> None:
+    labels = np.zeros((100, 2), np.int64)
+    labels[:50, 0] = labels[:2, 1] = 1
+    for seed in range(20):
+        part = hold_out(labels, np.arange(100), (0.15, 0.15), seed)
+        assert labels[part == 0].any(axis=0).all() and set(part) == {0, 1, 2}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from foveate.data.batches import EvaluationBatches, TrainingBatches
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset
+from foveate.data.index import load_dataset
 from foveate.data.policy import POLICIES, Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.data.table import Table, applies, product, uniform

@@ -10,6 +10,7 @@ from toy import CONFIG, batches_of, drawn, loop_of, plan_of, same, small, train
 from foveate.checkpoint import latest
 from foveate.errors import FoveateError, UsageError
 from foveate.training.loop import check_batches
+from foveate.training.objective import Objective
 from foveate.training.ranks import Ranks
 
 PLAIN = replace(CONFIG, batch_size=13)
@@ -79,13 +80,14 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
     train(small(), tmp_path / "whole", config=replace(CONFIG, epochs=1))
     batches = batches_of(drawn())
     loop = loop_of(network, tmp_path, batches=batches)
-    cost = loop.cost
+    objective = loop.objective
 
-    def poisoned(outputs, targets):  # type: ignore[no-untyped-def]
-        logits, total = cost(outputs, targets)
-        return logits, total * (poison if loop.epoch == 1 and loop.batch == 2 else 1)
+    class Poisoned(Objective):
+        def cost(self, outputs, targets):  # type: ignore[no-untyped-def]
+            logits, total = objective.cost(outputs, targets)
+            return logits, total * (poison if loop.epoch == 1 and loop.batch == 2 else 1)
 
-    loop.cost = poisoned  # type: ignore[method-assign]
+    loop.objective = Poisoned(objective.task)
     with pytest.raises(FoveateError) as caught:
         loop.run()
     words = str(caught.value)

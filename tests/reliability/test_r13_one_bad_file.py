@@ -11,7 +11,8 @@ import pytest
 
 import foveate
 from foveate.data.batches import EvaluationBatches, TrainingBatches
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset
+from foveate.data.index import load_dataset
 from foveate.data.loader import work_ahead
 from foveate.data.policy import POLICIES
 from foveate.data.preprocess import Preprocess
@@ -137,7 +138,7 @@ import sys
 from dataclasses import replace
 import numpy as np
 from foveate.data.batches import TrainingBatches
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.data.policy import POLICIES
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ImageError

@@ -17,7 +17,7 @@ try:
 except locale.Error:
     pass
 from foveate.data.batches import EvaluationBatches, TrainingBatches
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.data.policy import POLICIES
 from foveate.data.preprocess import Preprocess
 

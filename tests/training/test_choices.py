@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data.dataset import load_dataset
 from foveate.data.folds import hold_out
+from foveate.data.index import load_dataset
 from foveate.errors import DataError
 from foveate.models import build
 from foveate.training import precision

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from foveate import Classifier, UsageError, build, evaluate
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.errors import DataError, FoveateError
 from foveate.training import find_lr, train
 from foveate.training.start import with_splits

@@ -15,8 +15,9 @@ from toy import CONFIG, PREPROCESS, batches_of, drawn, loop_of, plan_of, small
 
 from foveate.data.batches import normalise
 from foveate.models import build
-from foveate.training.loop import auxiliary, mixed
+from foveate.training.loop import mixed
 from foveate.training.memory import is_out_of_memory
+from foveate.training.objective import auxiliary
 from foveate.training.optimisation import rate_factor
 
 PLAIN = replace(CONFIG, label_smoothing=0.1, clip=0.5, weight_decay=1e-3)
@@ -80,7 +81,7 @@ def test_auxiliary_classifiers_count_for_a_part() -> None:
     targets = torch.tensor([1, 3])
     outputs = network.train()(torch.randn(2, 3, 64, 64))
     assert len(auxiliary(outputs)) == 2
-    logits, cost = loop.cost(outputs, targets)
+    logits, cost = loop.objective.cost(outputs, targets)
     parts = [F.cross_entropy(o, targets, reduction="sum") for o in (outputs.logits, *auxiliary(outputs))]
     torch.testing.assert_close(cost, parts[0] + 0.3 * (parts[1] + parts[2]))
     assert torch.equal(logits, outputs.logits)

@@ -13,7 +13,8 @@ import pytest
 
 from foveate import training
 from foveate.classifier import Classifier
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset
+from foveate.data.index import load_dataset
 from foveate.errors import ArtefactError, DataError, FoveateError, UsageError
 from foveate.features import Extracted
 from foveate.metrics import wilson_interval
@@ -121,6 +122,7 @@ def test_config_and_environment(trained: Path, pictures: Path) -> None:
         "on_bad": "skip",
         "engine": "openvino",
         "recipe": "probe",
+        "task": "multiclass",
     }
     assert env["cores"] >= 1 and {"torch", "numpy", "openvino", "pillow", "safetensors"} <= set(env["packages"])
     card = read_json(trained / "classifier" / "card.json")

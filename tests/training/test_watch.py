@@ -24,15 +24,15 @@ def history(losses, accuracies=None, validation=None, best: int = -1, start: boo
     return (*([Record(0, 0, 0, 0, 0.1, 0.9, 0, 0, 0, best=True)] if start else []), *records)
 
 
-def logits_of(predicted) -> np.ndarray:
-    return np.eye(3, dtype=np.float32)[predicted]
+def given(predicted) -> np.ndarray:
+    return np.eye(3, dtype=bool)[predicted]
 
 
-RIGHT = logits_of(LABELS)
+RIGHT = given(LABELS)
 
 
-def say(records, logits=RIGHT, stopped=True) -> list[str]:
-    return remarks(records, logits, LABELS, CLASSES, stopped)
+def say(records, answers=RIGHT, stopped=True) -> list[str]:
+    return remarks(records, answers, LABELS, CLASSES, stopped)
 
 
 def test_nothing_to_say():
@@ -63,7 +63,7 @@ def test_more_epochs_may_help():
 
 
 def test_a_class_that_is_never_predicted():
-    assert "never predicted on validation: 'eel'" in say(history([2.0, 1.0]), logits_of([0, 0, 0, 0, 1, 1, 0, 1]))[0]
+    assert "never predicted on validation: 'eel'" in say(history([2.0, 1.0]), given([0, 0, 0, 0, 1, 1, 0, 1]))[0]
 
 
 def test_curves(tmp_path: Path):

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
 
-from foveate.data.dataset import load_dataset
+from foveate.data.index import load_dataset
 from foveate.errors import ArtefactError, DataError, UsageError
 from foveate.metrics import wilson_interval
 from foveate.weights import WEIGHTS, find_weights, pretrained, weights_file
