@@ -96,13 +96,14 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
 def foveate(name: str, data: Path, steps: int, freeze: Any) -> float:
     loop = make_loop(name, data, freeze)
     loop.plan.apply(loop.network, 0)
+    module = loop.module_of(0)
     begun, seen = 0.0, 0
     for number, batch in enumerate(loop.batches.epoch(0)):
         if number == WARM:
             begun = time.perf_counter()
         if number == WARM + steps:
             break
-        loop.step(loop.network, batch)
+        loop.step(module, batch)
         seen += len(batch.rows) if number >= WARM else 0
     return seen / (time.perf_counter() - begun)
 
@@ -116,8 +117,9 @@ def overhead(name: str, data: Path, steps: int) -> float:
     from foveate.data.batches import normalise
 
     loop = make_loop(name, data, None)
-    network, config = loop.network, loop.config
-    loop.plan.apply(network, 0)
+    config = loop.config
+    loop.plan.apply(loop.network, 0)
+    network = loop.module_of(0)
     batches = list(itertools.islice(loop.batches.epoch(0), 4))
     inputs = torch.empty(0)
     learning = [p for p in network.parameters() if p.requires_grad]

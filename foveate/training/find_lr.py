@@ -44,6 +44,7 @@ def range_test(loop: Loop, steps: int = STEPS) -> RateTest:
         UsageError: the loss jumped before anything could be told; a rate a thousand times lower was too high.
     """
     loop.plan.apply(loop.network, 0)
+    module = loop.module_of(0)
     loop.progress.begin("rates", steps)
     factors = np.geomspace(FROM, TO, steps).tolist()
     epochs = range(math.ceil(steps / len(loop.batches)))
@@ -53,7 +54,7 @@ def range_test(loop: Loop, steps: int = STEPS) -> RateTest:
     mean = 0.0
     for step, (factor, batch) in enumerate(zip(factors, batches, strict=False), start=1):
         set_rates(loop.optimizer, factor)
-        loss, _ = loop.gradients(loop.network, batch)
+        loss, _ = loop.gradients(module, batch)
         mean = MEMORY * mean + (1 - MEMORY) * loss
         smooth = mean / (1 - MEMORY**step)
         if not math.isfinite(loss) or (losses and smooth > JUMP * min(losses)):

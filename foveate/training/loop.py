@@ -34,6 +34,7 @@ from foveate.errors import ArtefactError, FoveateError, UsageError
 from foveate.heads import fit_temperature, log_loss
 from foveate.progress import Progress
 from foveate.training.config import TrainConfig
+from foveate.training.folding import folded
 from foveate.training.memory import is_out_of_memory
 from foveate.training.objective import Objective, share_right
 from foveate.training.optimisation import (
@@ -166,14 +167,15 @@ class Loop:
                     raise stop(int(told))
 
     def module_of(self, epoch: int) -> nn.Module:
-        """The network as its forward is called: compiled, or with gradients averaged over the ranks. It is made anew
-        when something thaws."""
+        """The network as its forward is called: frozen batch-norms folded, compiled, gradients averaged over the ranks.
+        It is made anew when something thaws."""
         learning = self.plan.learning(epoch)
         if self.module is None or learning != self.learning:
-            self.module, self.learning = self.network, learning
+            side = self.preprocess.crop
+            self.module, self.learning = folded(self.network, (self.preprocess.channels, side, side)), learning
             if self.ranks.world > 1:
                 ids = [self.device.index] if self.device.type == "cuda" else None
-                self.module = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+                self.module = DistributedDataParallel(self.module, device_ids=ids, broadcast_buffers=False)
             if self.config.compile:
                 self.module = torch.compile(self.module)  # type: ignore[assignment]
         assert self.module is not None

@@ -1,4 +1,4 @@
-"""How much memory a step takes, measured on two pictures before the first step.
+"""How much memory a step takes, measured on a few pictures before the first step.
 
 Where memory is only promised, as on Linux, a process that takes too much is killed, with no error to answer to. So a
 batch that would not fit is cut into pieces from the start.
@@ -11,30 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from foveate.data.pixels import free_memory
+from foveate.training.folding import folded
 from foveate.transfer import Plan
 
 SHARE = 0.6  # of the free memory, for what forward leaves to backward; the rest is for gradients and kept pixels
 
 
 def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int]) -> int:
-    """What the forward of one picture, (channels, height, width), keeps in memory for the backward."""
+    """What the forward of one picture, (channels, height, width), keeps in memory for the backward: of four pictures
+    what two do not keep, since something may be kept whatever their number."""
     network = copy.deepcopy(network)
     plan.apply(network, 0)
-    storages: dict[int, int] = {}
-    own = {p.untyped_storage().data_ptr() for p in [*network.parameters(), *network.buffers()]}
+    network = folded(network, size)
 
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def kept(pictures: int) -> int:
+        storages: dict[int, int] = {}
 
-    device = next(network.parameters()).device
-    x = torch.zeros(2, *size, device=device).contiguous(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = network(x)  # alive until all is counted, so that no two share an address
-    del kept
-    return sum(storages.values()) // 2
+        def note(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        x = torch.zeros(pictures, *size, device=next(network.parameters()).device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            outputs = network(x)  # alive until all is counted, so that no two share an address
+        del outputs
+        return sum(storages.values())
+
+    return max(0, kept(4) - kept(2)) // 2
 
 
 def pieces_that_fit(pictures: int, each: int, pieces: int, free: int | None = None) -> int:

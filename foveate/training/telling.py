@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from foveate.data.policy import describe
+from foveate.training.folding import folded
 from foveate.training.job import Job
 from foveate.training.loop import Loop
 from foveate.transfer import Plan
@@ -14,9 +15,10 @@ from foveate.transfer import Plan
 
 def seconds_an_epoch(loop: Loop) -> float:
     """What an epoch will take, from a step on a copy of the network and a batch of nothing; loading not counted."""
+    side, channels = loop.preprocess.crop, loop.preprocess.channels
     network = copy.deepcopy(loop.network)
     loop.plan.apply(network, 0)
-    side, channels = loop.preprocess.crop, loop.preprocess.channels
+    network = folded(network, (channels, side, side))
     n = -(-loop.batches.rows.size // len(loop.batches) // loop.ranks.world // loop.pieces)
     x = torch.zeros(n, channels, side, side, device=loop.device).contiguous(memory_format=torch.channels_last)
     targets = torch.zeros((n, *loop.labels.shape[1:]), dtype=torch.int64, device=loop.device)
