@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from foveate.data.pixels import Pixels
 from foveate.data.plan import Plan, Rows, mixed
 
 AHEAD = 2  # batches that threads may be ahead of the reader
+AT_ONCE = 4  # pictures that a thread takes, if there is room
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ class Unfinished:
             self.pixels = mixed(self.pixels, self.plan)
 
 
-class Task(NamedTuple):
-    """A place in a batch, to be filled with a picture."""
+@dataclass
+class Task:
+    """Places in a batch, to be filled with pictures: several, since handing over costs as much as mirroring one."""
 
     batch: Unfinished
-    place: int
+    places: range
+    at: int = 0  # the place that is being filled
 
 
 def assemble(
@@ -84,22 +86,27 @@ def assemble(
     if first is None:
         return
     waiting: deque[Unfinished] = deque()
+    ahead = max(2 * threads, min(AHEAD * len(first.rows), AHEAD_BYTES // (size * size * channels)))  # pictures
+    at_once = min(AT_ONCE, ahead // (2 * threads))
 
     def tasks() -> Iterator[Task]:
         for plan in chain([first], plans):
             waiting.append(Unfinished(plan, size, channels))
-            yield from (Task(waiting[-1], place) for place in range(len(plan.rows)))
+            places = range(len(plan.rows))
+            yield from (Task(waiting[-1], places[i : i + at_once], i) for i in places[::at_once])
 
     def name(task: Task) -> str:
-        return dataset.files[task.batch.plan.rows[task.place]]
+        return dataset.files[task.batch.plan.rows[task.at]]
 
-    def fill(task: Task) -> None:
-        task.batch.put(task.place, look(task.batch.plan, task.place))
+    def fill(task: Task) -> int:
+        for place in task.places:
+            task.at = place
+            task.batch.put(place, look(task.batch.plan, place))
+        return len(task.places)
 
-    ahead = max(2 * threads, min(AHEAD * len(first.rows), AHEAD_BYTES // (size * size * channels)))
-    with closing(work_ahead(tasks(), fill, name, threads, ahead, limit, alone)) as pictures:
-        for _ in pictures:
-            waiting[0].unread -= 1
+    with closing(work_ahead(tasks(), fill, name, threads, ahead // at_once, limit, alone)) as filled:
+        for pictures in filled:
+            waiting[0].unread -= pictures
             if waiting[0].unread == 0:
                 yield finished(waiting[0].plan, waiting.popleft().pixels, dataset)
 

@@ -26,7 +26,7 @@ from foveate.data.table import Table, applies
 from foveate.data.view import generator
 from foveate.errors import UsageError
 
-HEADROOM, SLACK = 9 / 7, 1.5  # how much larger than the input pictures are kept, see TrainingBatches
+HEADROOM = 9 / 7  # how much larger than the input pictures are kept, see TrainingBatches
 
 
 class TrainingBatches:
@@ -34,8 +34,7 @@ class TrainingBatches:
 
     Pictures are kept with HEADROOM for crop "resized": for an input of 224 pixels the shorter side has 288. The average
     crop, 54 % of the area, of a photo of 3:4 has then 244 x 244 pixels, a few more than the network reads; smaller ones
-    are enlarged. A photo less than SLACK times as large stays as it is: scaling would save little and blur it. The
-    other crops keep the picture's scale, and that is evaluation's.
+    are enlarged. The other crops keep the picture's scale, and that is evaluation's.
 
     An epoch has ceil(pictures / batch_size) batches that differ by at most one picture, so there is no small last one,
     on which batch-norm would fail. A rank reads a contiguous part of each; the parts differ by at most one. A partner
@@ -98,7 +97,7 @@ class TrainingBatches:
             raise UsageError(f"a picture has at least 1 pixel a side, not {self.largest}")
         self.resized = augmentation.crop == "resized"
         if self.resized:
-            rule = for_training(preprocess, round(HEADROOM * self.largest), SLACK)
+            rule = for_training(preprocess, round(HEADROOM * self.largest))
         else:
             rule = for_training(preprocess, self.scale(self.largest))
         self.cache = open_cache(cache, rule.identity, cache_bytes)
@@ -230,9 +229,9 @@ def normalise(pixels: Tensor, preprocess: Preprocess, out: Tensor | None = None)
     threads that share an operation wait for each other while the cores are busy with the next batch: it is done in one.
     """
     n, channels, height, width = pixels.shape
-    white, mean, std = (
-        torch.tensor(row, dtype=torch.float32, device=pixels.device).repeat(width)  # whole rows: long inner loops
-        for row in ([255.0] * channels, preprocess.mean, preprocess.std)
+    scale, shift = (
+        torch.from_numpy(row).to(pixels.device).repeat(width)  # whole rows: long inner loops
+        for row in preprocess.scale_and_shift()
     )
     if out is None:
         out = torch.empty((n, height, width, channels), device=pixels.device).permute(0, 3, 1, 2)
@@ -241,5 +240,5 @@ def normalise(pixels: Tensor, preprocess: Preprocess, out: Tensor | None = None)
     piece = height if pixels.device.type == "cpu" else n * height  # a picture stays in a core's own cache
     with openmp().limit(limits=1):
         for i in range(0, n * height, piece):
-            target[i : i + piece].copy_(source[i : i + piece]).div_(white).sub_(mean).div_(std)
+            target[i : i + piece].copy_(source[i : i + piece]).mul_(scale).add_(shift)
     return out

@@ -96,7 +96,7 @@ def work_ahead(
     Args:
         tasks: taken one by one, as there is room for them.
         work: makes a result of a task.
-        name: the file that a task reads, for messages.
+        name: the file that a task reads, or is reading just now, for messages.
         threads: how many.
         ahead: how many tasks may be in hand or done and not yet read.
         limit: seconds that the reader waits for one file.
@@ -136,7 +136,7 @@ class Crew(Generic[T, R]):
         self.todo: SimpleQueue[tuple[int, T] | None] = SimpleQueue()
         self.done: SimpleQueue[tuple[int, R | Failure]] = SimpleQueue()
         self.in_hand: dict[Thread, tuple[int, T]] = {}
-        self.waited: Counter[int] = Counter()  # for a task, in parts of the limit
+        self.waited: Counter[tuple[int, str]] = Counter()  # for a task's file, in parts of the limit
         self.lost: set[Thread] = set()  # they wait for what does not come
         given_up = Event()
         arguments = (self.todo, self.done, self.in_hand, given_up, work, name, prepare)
@@ -158,11 +158,12 @@ class Crew(Generic[T, R]):
                 return self.done.get(timeout=limit / PATIENCE)
             except Empty:
                 for thread, (number, task) in list(self.in_hand.items()):
-                    self.waited[number] += 1
-                    if self.waited[number] >= PATIENCE:
+                    file = self.name(task)
+                    self.waited[number, file] += 1
+                    if self.waited[number, file] >= PATIENCE:
                         self.lost.add(thread)
                         raise ImageError(
-                            f"image {self.name(task)!r} did not come within {limit:g} seconds; "
+                            f"image {file!r} did not come within {limit:g} seconds; "
                             "see whether its disk or network folder answers, or remove it"
                         ) from None
 

@@ -72,9 +72,13 @@ class Preprocess:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(..., H, W, C), uint8 -> (..., C, H, W), float32, as `forward` of a network expects."""
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        scaled = (pixels.astype(np.float32) / 255 - mean) / std
-        return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
+        scale, shift = self.scale_and_shift()
+        return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale + shift, -1, -3))
+
+    def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(channels,) each: (pixels / 255 - mean) / std = pixels * scale + shift, without a division a pixel."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def at(self, size: int, stretch: float = 1.0) -> "Preprocess":
         """The same colours for pictures of another size, shown whole along their shorter side."""

@@ -24,7 +24,7 @@ from foveate.data.pixels import PixelCache, Pixels
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ImageError
 
-RULES = 1  # part of every kept picture's key: raise it when `for_training` or `scaled` changes
+RULES = 2  # part of every kept picture's key: raise it when `for_training` or `scaled` changes
 
 
 class Rule(NamedTuple):
@@ -42,22 +42,20 @@ def for_evaluation(preprocess: Preprocess) -> Rule:
     )
 
 
-def for_training(preprocess: Preprocess, short_side: int, slack: float = 1) -> Rule:
-    """The whole picture, its shorter side brought down to `short_side` if it is more than `slack` times that."""
+def for_training(preprocess: Preprocess, short_side: int) -> Rule:
+    """The whole picture, its shorter side brought down to `short_side` if it is more."""
 
     def make(data: bytes, name: str) -> Pixels:
         image = load_image(data, name, short_side=short_side)
         if preprocess.channels == 1:
             image = image.convert("L")
-        pixels = np.array(image).reshape(image.height, image.width, preprocess.channels)
-        large = min(image.size) > slack * short_side
-        return scaled(pixels, short_side, preprocess.interpolation) if large else pixels
+        pixels = np.asarray(image).reshape(image.height, image.width, preprocess.channels)
+        return scaled(pixels, short_side, preprocess.interpolation) if min(image.size) > short_side else pixels
 
     identity = {
         "view": "training",
         "rules": RULES,
         "short_side": short_side,
-        "slack": slack,
         "channels": preprocess.channels,
         "interpolation": preprocess.interpolation,
         "decoder": DECODER,
