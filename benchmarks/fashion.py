@@ -25,7 +25,7 @@ from typing import Any
 from machine import RESULTS, described, save
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-LENET = "--epochs 6 --batch-size 256 --lr 0.004 --schedule one-cycle --augment none".split()
+LENET = "--epochs 5 --batch-size 128 --optimizer sgd --lr 0.15 --schedule one-cycle --augment none".split()
 RESNET = "--epochs 12 --batch-size 128 --lr 0.1 --schedule one-cycle".split()
 
 

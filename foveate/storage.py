@@ -112,7 +112,25 @@ def disk_errors(path: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="ascii")
+        temporary.write_text(lines(value) + "\n", encoding="ascii")
+
+
+def lines(value: Any, depth: int = 2) -> str:
+    """JSON with a line for each entry of an object, and of the objects in it; what lies deeper is on that line.
+
+    >>> print(lines({"a": {"b": {"c": [1, 2]}}, "d": 3}))
+    {
+     "a": {
+      "b": {"c": [1, 2]}
+     },
+     "d": 3
+    }
+    """
+    if not (depth and isinstance(value, dict) and value):
+        return json.dumps(value, allow_nan=False)
+    margin = " " * (3 - depth)
+    entries = (f"{margin}{json.dumps(str(key))}: {lines(entry, depth - 1)}" for key, entry in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{margin[1:]}}}"
 
 
 def sha256(path: Path) -> str:

@@ -108,6 +108,6 @@ def model_card(card: dict[str, Any]) -> str:
         'clf.predict("x.jpg")',
         "```",
     ]
-    limit = "It knows only these labels." if several else "It knows only these classes: a picture of anything else gets"
-    lines += ["", limit if several else f"{limit} one of them too.", ""]
+    limit = "labels." if several else "classes: a picture of anything else gets one of them too."
+    lines += ["", f"It knows only these {limit}", ""]
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from foveate.data.table import Table, applies
 from foveate.data.view import generator
 from foveate.errors import UsageError
 
+CACHED = 3 * 224 * 224  # numbers, 600 kB
 HEADROOM = 9 / 7  # how much larger than the input pictures are kept, see TrainingBatches
 
 
@@ -237,7 +238,9 @@ def normalise(pixels: Tensor, preprocess: Preprocess, out: Tensor | None = None)
         out = torch.empty((n, height, width, channels), device=pixels.device).permute(0, 3, 1, 2)
     source = pixels.permute(0, 2, 3, 1).reshape(n * height, width * channels)
     target = out.permute(0, 2, 3, 1).view(n * height, width * channels)
-    piece = height if pixels.device.type == "cpu" else n * height  # a picture stays in a core's own cache
+    piece = n * height
+    if pixels.device.type == "cpu":  # a photo, or several small pictures, stay in a core's own cache
+        piece = height * max(1, CACHED // (height * width * channels))
     with openmp().limit(limits=1):
         for i in range(0, n * height, piece):
             target[i : i + piece].copy_(source[i : i + piece]).mul_(scale).add_(shift)

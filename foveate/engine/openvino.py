@@ -27,6 +27,9 @@ import openvino as ov  # noqa: E402  # after its telemetry was taken away
 __all__ = ["OpenVinoBackbone", "OpenVinoEngine", "attach_head", "core", "identity", "ov", "precision", "save_graph"]
 
 
+PIXELS = 224 * 224  # that a stream works on at once: a photo
+
+
 @functools.cache
 def core() -> Any:
     return ov.Core()
@@ -51,12 +54,13 @@ class OpenVinoEngine:
         precision_hint: "bf16" or "f32"; what the CPU does best by default.
     """
 
-    batch = 1  # a stream works on one picture: 4 win 10 % alone and lose them again beside the decoder (docs/LOG.md)
-
     def __init__(self, graph: Any, threads: int, precision_hint: str | None = None):
         model = read_graph(graph) if isinstance(graph, Path) else graph
-        shape = model.input(0).get_partial_shape()
-        model.reshape([self.batch, *list(shape)[1:]])
+        height, width = list(model.input(0).get_partial_shape())[1:3]
+        # a stream works on one photo: 4 win 10 % alone and lose them again beside the decoder (docs/LOG.md); of small
+        # pictures it works on several, or handing them over would be most of it
+        self.batch = max(1, PIXELS // (height.get_length() * width.get_length()))
+        model.reshape([1 if self.batch == 1 else ov.Dimension(1, self.batch), *list(model.input(0).partial_shape)[1:]])
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": threads,

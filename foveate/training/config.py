@@ -137,6 +137,7 @@ FINETUNE = replace(
     batch_norm="frozen",
 )
 RATES = {"scratch": {"sgd": 0.1, "adamw": 1e-3}, "finetune": {"sgd": 1e-2, "adamw": 3e-4}}
+DECAYS = {"sgd": 5e-4, "adamw": 0.01}
 
 
 def resolve_config(recipe: Literal["finetune", "scratch"], given: Mapping[str, Any], norms: bool) -> TrainConfig:
@@ -163,8 +164,9 @@ def resolve_config(recipe: Literal["finetune", "scratch"], given: Mapping[str, A
     base = {"finetune": FINETUNE, "scratch": SCRATCH if norms else SCRATCH_WITHOUT_NORMS}[recipe]
     given = dict(given)
     optimizer = given.get("optimizer", base.optimizer)
-    if optimizer != base.optimizer and optimizer in RATES[recipe]:  # the other one's rates would mean something else
-        base = replace(base, lr=RATES[recipe][optimizer], head_lr=RATES[recipe][optimizer])
+    if optimizer != base.optimizer and optimizer in DECAYS:  # the other one's numbers would mean something else
+        rate = RATES[recipe][optimizer]
+        base = replace(base, lr=rate, head_lr=rate, weight_decay=DECAYS[optimizer])
     if "lr" in given:
         given.setdefault("head_lr", given["lr"])
     if given.get("schedule") == "one-cycle":

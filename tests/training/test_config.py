@@ -72,9 +72,14 @@ def test_a_rate_is_the_heads_too():
     assert (config.lr, config.head_lr) == (3e-4, 1e-2)
 
 
-def test_another_optimizer_brings_its_own_rates():
-    assert resolve_config("scratch", {"optimizer": "adamw"}, norms=True).lr == 1e-3
-    assert resolve_config("finetune", {"optimizer": "sgd"}, norms=True).lr == 1e-2
+def test_another_optimizer_brings_its_own_numbers():
+    adamw, sgd = ({"optimizer": name} for name in ("adamw", "sgd"))
+    for recipe, norms in (("scratch", True), ("scratch", False), ("finetune", True)):
+        assert resolve_config(recipe, adamw, norms).weight_decay == 0.01
+        assert resolve_config(recipe, sgd, norms).weight_decay == 5e-4
+    assert resolve_config("scratch", adamw, norms=True).lr == 1e-3
+    assert resolve_config("finetune", sgd, norms=True).lr == 1e-2
+    assert resolve_config("scratch", adamw | {"weight_decay": 0.1}, norms=True).weight_decay == 0.1
     assert resolve_config("finetune", {"optimizer": "sgd", "momentum": 0.5}, norms=True).momentum == 0.5
 
 
