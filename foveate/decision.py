@@ -72,7 +72,7 @@ def best_threshold(probabilities: Floats) -> float:
     Source: Lipton, Elkan, Naryanaswamy. "Thresholding Classifiers to Maximize F1 Score". arXiv:1402.1892.
 
     >>> best_threshold(np.array([1.0, 1.0, 0.0])), best_threshold(np.array([0.5, 0.5, 0.5]))
-    (0.5, 0.3)
+    (0.5, 0.333333)
     """
     p = np.sort(probabilities.astype(np.float64))[::-1]
     f1 = 2 * p.cumsum() / (np.arange(1, len(p) + 1) + p.sum())

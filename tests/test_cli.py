@@ -108,7 +108,7 @@ def test_predict(work: Path, trained: Path, pictures: Path) -> None:
     done = foveate("predict", trained, pictures / "test/blob", "broken.jpg", "--json", "--top", "2")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
-    assert [set(line) for line in lines[:-1]] == 8 * [{"file", "label", "probability", "top"}]
+    assert [set(line) for line in lines[:-1]] == 8 * [{"file", "label", "probability", "labels", "top"}]
     assert all(len(line["top"]) == 2 and line["top"][0]["label"] == line["label"] for line in lines[:-1])
     assert set(lines[-1]) == {"file", "error"} and "broken.jpg" in lines[-1]["error"]
 

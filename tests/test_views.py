@@ -28,10 +28,8 @@ def test_looks() -> None:
     assert all(np.array_equal(looks[5 + i], looks[i][:, ::-1]) for i in range(5))
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_probabilities_are_averaged(trained: Path, pictures: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probabilities_are_averaged(trained: Path, pictures: Path) -> None:
     clf = Classifier.load(trained)
-    monkeypatch.setattr(type(clf.engine), "batch", 1)
     folder = pictures / "test" / "blob"
     files = sorted(folder.iterdir())[:3]
     plain = [dict(p.top) for p in clf.predict(files, top=3)]

@@ -52,14 +52,15 @@ class OpenVinoEngine:
         graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8, one output (N, outputs).
         threads: cores to use.
         precision_hint: "bf16" or "f32"; what the CPU does best by default.
+        batch: pictures at once, at most; by their size by default.
     """
 
-    def __init__(self, graph: Any, threads: int, precision_hint: str | None = None):
+    def __init__(self, graph: Any, threads: int, precision_hint: str | None = None, batch: int | None = None):
         model = read_graph(graph) if isinstance(graph, Path) else graph
         height, width = list(model.input(0).get_partial_shape())[1:3]
         # a stream works on one photo: 4 win 10 % alone and lose them again beside the decoder (docs/LOG.md); of small
         # pictures it works on several, or handing them over would be most of it
-        self.batch = max(1, PIXELS // (height.get_length() * width.get_length()))
+        self.batch = batch or max(1, PIXELS // (height.get_length() * width.get_length()))
         model.reshape([1 if self.batch == 1 else ov.Dimension(1, self.batch), *list(model.input(0).partial_shape)[1:]])
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",

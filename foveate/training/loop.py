@@ -267,6 +267,8 @@ class Loop:
         """Calibrated log-loss, accuracy and logits on the validation pictures."""
         network = self.judged_network.eval()
         logits = self.judge(network)
+        if not np.isfinite(logits).all():
+            raise FoveateError(f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower --lr")
         temperature = fit_temperature(logits, self.labels)
         loss = log_loss(logits / np.float32(temperature), self.labels)
         return loss, share_right(logits, self.labels), logits
@@ -278,8 +280,6 @@ class Loop:
         if self.average:
             self.ranks.mean_of_buffers(self.average.network)
         loss, accuracy, _ = self.judged()
-        if not math.isfinite(loss):
-            raise FoveateError(f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower --lr")
         sums = self.summed()
         record = Record(
             epoch=self.epoch + 1,

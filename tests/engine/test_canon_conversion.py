@@ -54,8 +54,7 @@ def test_openvino_gives_torchs_stages(name: str, cache: Path, monkeypatch: pytes
     path = conversion.convert(name, preprocess)
     assert path.is_relative_to(cache) and conversion.is_whole(path)
     for batch in (1, 3):  # a channel shuffle may not remember the batch that it was exported with
-        monkeypatch.setattr(OpenVinoEngine, "batch", batch)
-        engine = OpenVinoEngine(path, 1, "f32")
+        engine = OpenVinoEngine(path, 1, "f32", batch)
         found = np.concatenate(list(engine.run(pixels[i : i + batch] for i in range(0, 6, batch))))
         assert found.shape == expected.shape
         # the square root of a small standard deviation amplifies what precision is lost before it

@@ -20,7 +20,7 @@ FAMILIES = (
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_r16_the_graph_says_what_the_network_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r16_the_graph_says_what_the_network_says(name: str) -> None:
     """In f32, in batches of one, three and eight."""
     torch.manual_seed(0)
     with torch.device("meta"):
@@ -36,7 +36,6 @@ def test_r16_the_graph_says_what_the_network_says(name: str, monkeypatch: pytest
         expected = network.eval()(x).numpy()
     graph = to_graph(network, preprocess)
     for n in (1, 3, 8):
-        monkeypatch.setattr(OpenVinoEngine, "batch", n)
-        found = np.concatenate(list(OpenVinoEngine(graph.clone(), 2, "f32").run([pixels[:n]])))
+        found = np.concatenate(list(OpenVinoEngine(graph.clone(), 2, "f32", n).run([pixels[:n]])))
         gap = np.abs(found - expected[:n]).max() / max(1.0, float(np.abs(expected).max()))
         assert gap < 2e-3, f"{name}, {n} pictures: {gap:.2g}"
