@@ -326,12 +326,12 @@ def test_slope_of_labels_by_differences() -> None:
     x, labels, folds = labelled(40, 5, 2)
     weights = np.stack([folds != 0, folds != 1], axis=1) / 40.0
     v = np.random.default_rng(1).normal(size=(2, 6, 2))
-    loss, slope = cross_entropy(x.astype(np.float64), labels, weights, v)  # type: ignore[arg-type]
+    loss, slope = cross_entropy(x.astype(np.float64), labels, weights, v)
     assert loss.shape == (2,) and slope.shape == v.shape
     for place in [(0, 0, 0), (1, 3, 1), (0, 5, 1), (1, 5, 0)]:
         step = np.zeros_like(v)
         step[place] = 1e-3
-        up, down = (cross_entropy(x, labels, weights, v + s)[0] for s in (step, -step))  # type: ignore[arg-type]
+        up, down = (cross_entropy(x, labels, weights, v + s)[0] for s in (step, -step))
         assert (up - down)[place[0]] / 2e-3 == pytest.approx(slope[place], rel=1e-2, abs=1e-4)
 
 

@@ -105,7 +105,7 @@ def test_only_a_table_has_several_labels(data: str, tmp_path: Path) -> None:
 
 def test_no_such_task(table: Path) -> None:
     with pytest.raises(UsageError, match="no task is called 'both'; expected multiclass or multilabel"):
-        load_dataset(table, "both")  # type: ignore[arg-type]
+        load_dataset(table, "both")
 
 
 # The probe

@@ -70,9 +70,10 @@ def label_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int
     while (chosen < 0).any():
         left = brings[chosen < 0].sum(axis=0)
         rarest = int(np.argmin(np.where(left > 0, left, len(labels) + 1))) if left.any() else None
-        for g in order[chosen[order] < 0]:
-            if rarest is not None and not brings[g, rarest]:
-                continue
+        due = chosen[order] < 0
+        if rarest is not None:
+            due &= brings[order, rarest] > 0
+        for g in order[due]:
             first = pictures if rarest is None else filled[:, rarest]
             fold = int(np.lexsort((rng.random(folds), pictures, first))[0])
             chosen[g] = fold

@@ -95,7 +95,8 @@ def fold(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
     shared = {id(t): t for t in [*network.parameters(), *network.buffers()]}
     twin = copy.deepcopy(network, shared)
     for conv, norm in pairs:
-        joined = FoldedConv2d(twin.get_submodule(conv), twin.get_submodule(norm))  # type: ignore[arg-type]
-        twin.set_submodule(conv, joined)
+        before, after = twin.get_submodule(conv), twin.get_submodule(norm)
+        assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+        twin.set_submodule(conv, FoldedConv2d(before, after))
         twin.set_submodule(norm, nn.Identity())
     return twin

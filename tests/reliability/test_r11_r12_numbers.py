@@ -83,7 +83,7 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
     objective = loop.objective
 
     class Poisoned(Objective):
-        def cost(self, outputs, targets):  # type: ignore[no-untyped-def]
+        def cost(self, outputs, targets):
             logits, total = objective.cost(outputs, targets)
             return logits, total * (poison if loop.epoch == 1 and loop.batch == 2 else 1)
 

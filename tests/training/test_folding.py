@@ -20,8 +20,8 @@ def drawn(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
     return network
 
 
@@ -32,7 +32,7 @@ def joined(network: nn.Module) -> int:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_and_gradients_are_the_networks(name: str) -> None:
     network = drawn(build(name, num_classes=5)).eval().double()
-    side = max(64, network.min_size)  # type: ignore[call-overload]
+    side = max(64, network.min_size)
     before = {n: t.clone() for n, t in network.state_dict().items()}
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
     network.float()
@@ -58,7 +58,7 @@ def test_outputs_and_gradients_are_the_networks(name: str) -> None:
 def test_norms_that_take_statistics_stay() -> None:
     network = drawn(build("resnet18"))
     assert folded(network.train(), (3, 64, 64)) is network
-    network.layer1.eval()  # type: ignore[union-attr, operator]
+    network.layer1.eval()
     statistics = copy.deepcopy(network.state_dict())
     twin = folded(network, (3, 64, 64))
     assert joined(twin) == 4
@@ -97,8 +97,8 @@ def test_by_hand(bias: bool) -> None:
     drawn(network).eval()
     twin = folded(network, (3, 9, 9))
     x = torch.randn(2, 3, 9, 9)
-    assert isinstance(twin[0], FoldedConv2d) and isinstance(twin[1], nn.Identity)  # type: ignore[index]
+    assert isinstance(twin[0], FoldedConv2d) and isinstance(twin[1], nn.Identity)
     torch.testing.assert_close(twin(x), network(x))
     with torch.no_grad():
-        network[1].weight *= 2  # type: ignore[operator]
+        network[1].weight *= 2
     torch.testing.assert_close(twin(x), network(x))  # the very same tensors
