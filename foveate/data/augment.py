@@ -7,8 +7,9 @@ outside a picture is its mirror image; the automatic operations alone have black
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -43,10 +44,15 @@ def augment(pixels: Picture, augmentation: Augmentation, size: int, rng: np.rand
     Returns:
         (C, size, size), uint8, a tensor of its own memory, whose strides are whatever was fastest.
     """
+    return drawn(pixels, augmentation, size, rng)()
+
+
+def drawn(pixels: Picture, augmentation: Augmentation, size: int, rng: np.random.Generator) -> Callable[[], Tensor]:
+    """`augment`, its numbers drawn and its pixels still to be made."""
     assert pixels.dtype == np.uint8 and pixels.ndim == 3, (pixels.dtype, pixels.shape)
     if augmentation.crop != "resized" and min(pixels.shape[:2]) < size:
         pixels = enlarge(pixels, size)
-    return render(pixels, draw(augmentation, pixels.shape, size, rng), size)
+    return partial(render, pixels, draw(augmentation, pixels.shape, size, rng), size)
 
 
 def with_pca(
@@ -117,8 +123,8 @@ def cut(pixels: Picture, box: Box, size: int) -> Tensor:
     if part.shape[:2] != (h, w):
         outside = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0)]
         part = np.pad(part, outside, mode="symmetric")
-    x = torch.from_numpy(part.copy()).permute(2, 0, 1)  # a packed copy: the resize is twice as fast
-    return resize(x, [size, size], antialias=True)
+    x = torch.from_numpy(part.copy())[None].permute(0, 3, 1, 2)  # packed, in channels_last: twice as fast
+    return (x if (h, w) == (size, size) else F.interpolate(x, (size, size), mode="bilinear", antialias=True))[0]
 
 
 def enlarge(pixels: Picture, size: int) -> Picture:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foveate.data.assembly import Batch, assemble, openmp, whole_batches
-from foveate.data.augment import augment
+from foveate.data.augment import drawn
 from foveate.data.dataset import Dataset
 from foveate.data.loader import LIMIT, as_prediction_sees, cores
 from foveate.data.pixels import CacheKind, Pixels, open_cache
@@ -80,19 +80,17 @@ class TrainingBatches:
         size: int | Callable[[int], int] | None = None,
         limit: float = LIMIT,
     ):
-        self.rows = checked(rows, batch_size, threads, rank, world)
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.threads = threads_of(threads)
+        self.take(rows)
         if sampling not in ("all", "balanced"):
             raise UsageError(f"no sampling is called {sampling!r}; expected all or balanced")
         if sampling == "balanced" and dataset.task == "multilabel":
             raise UsageError("classes cannot be seen equally often where a picture has several labels")
         if seed < 0:
             raise UsageError(f"a seed is not negative, got {seed}")
-        self.steps = -(-len(rows) // batch_size)
-        if len(rows) // self.steps < world:
-            raise UsageError(f"a batch of {len(rows) // self.steps} pictures cannot be shared by {world} processes")
         self.dataset, self.preprocess, self.augmentation, self.seed = dataset, preprocess, augmentation, seed
-        self.threads, self.rank, self.world, self.sampling = threads or cores(), rank, world, sampling
-        self.size, self.limit = size, limit
+        self.sampling, self.size, self.limit = sampling, size, limit
         self.largest = size if isinstance(size, int) else preprocess.crop
         if self.largest < 1:
             raise UsageError(f"a picture has at least 1 pixel a side, not {self.largest}")
@@ -107,6 +105,14 @@ class TrainingBatches:
         self.table = None
         if array is not None and not callable(size) and applies(augmentation):
             self.table = Table(array, augmentation, self.largest)
+
+    def take(self, rows: Rows) -> None:
+        """These are the training pictures from now on. What is kept of pixels stays."""
+        self.rows = checked(rows, self.batch_size, self.rank, self.world)
+        self.steps = -(-len(rows) // self.batch_size)
+        smallest = len(rows) // self.steps
+        if smallest < self.world:
+            raise UsageError(f"a batch of {smallest} pictures cannot be shared by {self.world} processes")
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -143,12 +149,13 @@ class TrainingBatches:
                 self.limit,
             )
 
-        def look(plan: Plan, place: int) -> Pixels:
+        def look(plan: Plan, place: int) -> Callable[[], Pixels]:
             pixels = self.source.pixels(int(plan.rows[place]))
             if not self.resized and min(pixels.shape[:2]) != self.scale(size):
                 pixels = scaled(pixels, self.scale(size), self.preprocess.interpolation)
             rng = generator(self.seed, number, int(plan.samples[place]))
-            return augment(pixels, self.augmentation, size, rng).permute(1, 2, 0).numpy()
+            make = drawn(pixels, self.augmentation, size, rng)
+            return lambda: make().permute(1, 2, 0).numpy()
 
         return assemble(plans, size, self.preprocess.channels, look, self.dataset, self.threads, self.limit)
 
@@ -180,14 +187,19 @@ class EvaluationBatches:
         world: int = 1,
         limit: float = LIMIT,
     ):
-        rows = checked(rows, batch_size, threads, rank, world)
-        self.rows = rows[part(len(rows), world, rank)]
-        self.dataset, self.preprocess, self.batch_size = dataset, preprocess, batch_size
-        self.threads, self.limit = threads or cores(), limit
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.threads = threads_of(threads)
+        self.take(rows)
+        self.dataset, self.preprocess, self.limit = dataset, preprocess, limit
         rule = for_evaluation(preprocess)
         self.cache = open_cache(cache, rule.identity, cache_bytes)
         self.source = Source(dataset, rule, self.cache)
         self.array = as_prediction_sees(dataset, preprocess)
+
+    def take(self, rows: Rows) -> None:
+        """These are the pictures from now on. What is kept of pixels stays."""
+        rows = checked(rows, self.batch_size, self.rank, self.world)
+        self.rows = rows[part(len(rows), self.world, self.rank)]
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -204,18 +216,26 @@ class EvaluationBatches:
             array = self.array
             return whole_batches(plans, lambda plan: array[plan.rows], self.dataset, self.limit)
 
-        def look(plan: Plan, place: int) -> Pixels:
-            return self.source.pixels(int(plan.rows[place]))
+        def look(plan: Plan, place: int) -> Callable[[], Pixels]:
+            pixels = self.source.pixels(int(plan.rows[place]))
+            return lambda: pixels
 
         shape = self.preprocess.crop, self.preprocess.channels
         return assemble(plans, *shape, look, self.dataset, self.threads, self.limit)
 
 
-def checked(rows: Rows, batch_size: int, threads: int | None, rank: int, world: int) -> Rows:
+def threads_of(asked: int | None) -> int:
+    """All cores by default."""
+    if asked is not None and asked < 1:
+        raise UsageError(f"a number of threads is at least 1, got {asked}")
+    return asked or cores()
+
+
+def checked(rows: Rows, batch_size: int, rank: int, world: int) -> Rows:
     """The rows as an array, or a UsageError."""
     if len(rows) == 0:
         raise UsageError("there are no pictures to make batches of")
-    for what, n in (("batch", batch_size), ("number of threads", 1 if threads is None else threads), ("world", world)):
+    for what, n in (("batch", batch_size), ("world", world)):
         if n < 1:
             raise UsageError(f"a {what} is at least 1, got {n}")
     if not 0 <= rank < world:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from foveate.errors import DataError, ImageError
 
 Task = Literal["multiclass", "multilabel"]
-TASKS = ("multiclass", "multilabel")
+TASKS = get_args(Task)
 BETWEEN = "|"  # the labels of a picture that has several
 MAX_BAD = 0.05  # more unreadable pictures than this is a broken data set, not a few bad files
 
@@ -173,7 +173,8 @@ def check_labels(classes: tuple[str, ...], sizes: NDArray[np.int64], n: int) -> 
 def apply_policy(n: int, bad: dict[str, str], policy: Literal["skip", "error"]) -> None:
     """Raise DataError if the unreadable pictures (name: reason) among `n` are more than the policy allows."""
     if bad and policy == "error":
-        raise DataError(f"{next(iter(bad.values()))} ({len(bad)} of {n} pictures are unreadable)")
+        first = next(iter(bad.values()))
+        raise DataError(f"{first}, or leave out --on-bad error ({len(bad)} of {n} pictures are unreadable)")
     if len(bad) > MAX_BAD * n:
         reasons = "\n  ".join(list(bad.values())[:5])
         raise DataError(f"{len(bad)} of {n} pictures are unreadable, more than {MAX_BAD:.0%}:\n  {reasons}")

@@ -3,6 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.dataset import listed
+from foveate.errors import DataError
+
+TWENTY = 20  # folds to deal held-out parts from
+
 
 def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """Deal pictures into folds so that each fold has its share of every class and no group is torn.
@@ -50,6 +55,20 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds
     return chosen
 
 
+def check_spread(labels: NDArray[np.int64], groups: NDArray[np.int64], classes: tuple[str, ...]) -> None:
+    """DataError unless each class is in two groups, so that it is learnt in every fold's absence; of several labels a
+    picture, unless there are two groups at all. Arguments as for `stratified_folds`."""
+    if labels.ndim == 2:
+        together = list(classes) if len(np.unique(groups)) < 2 else []
+    else:
+        together = [classes[c] for c in np.unique(labels) if len(np.unique(groups[labels == c])) < 2]
+    if together:
+        raise DataError(
+            f"all pictures of {listed(together)} are of one group, or copies of one picture: one to learn and one to "
+            "check are needed; add pictures, or correct the column group"
+        )
+
+
 def label_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """`stratified_folds` where a picture has any number of labels: iterative stratification.
 
@@ -82,6 +101,24 @@ def label_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int
     return chosen[group]
 
 
+def part_of_fold(shares: tuple[float, ...]) -> NDArray[np.int64]:
+    """(20,), the part to which each fold goes. A small class lies in neighbouring folds, so a part's folds are spread.
+
+    >>> part_of_fold((0.15, 0.15)).tolist()
+    [0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 1, 2, 0, 0]
+    """
+    due = np.array([round(TWENTY * share) for share in shares])
+    owed = np.zeros_like(due)
+    part = np.zeros(TWENTY, dtype=np.int64)
+    for fold in range(TWENTY):
+        owed += due
+        most = int(np.argmax(owed))
+        if 2 * owed[most] >= TWENTY:
+            part[fold] = most + 1
+            owed[most] -= TWENTY
+    return part
+
+
 def hold_out(
     labels: NDArray[np.int64], groups: NDArray[np.int64], shares: tuple[float, ...], seed: int
 ) -> NDArray[np.int64]:
@@ -100,12 +137,7 @@ def hold_out(
     >>> hold_out(np.zeros(100, int), np.arange(100), (0.15, 0.15), seed=0).tolist().count(1)
     15
     """
-    fold = stratified_folds(labels, groups, 20, seed)
-    part = np.zeros(len(labels), dtype=np.int64)
-    first = 0
-    for number, share in enumerate(shares, start=1):
-        part[(fold >= first) & (fold < first + round(20 * share))] = number
-        first += round(20 * share)
+    part = part_of_fold(shares)[stratified_folds(labels, groups, TWENTY, seed)]
     columns = labels.T == 1 if labels.ndim == 2 else (labels == label for label in np.unique(labels))
     for there in columns:
         if not (there & (part == 0)).any():

@@ -72,7 +72,7 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
         raise ImageError(f"image {name!r} is too large: {error}") from error
     except Exception as error:  # Pillow's formats raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
         fault = "truncated (its data ends early)" if "truncated" in str(error) else f"damaged ({error})"
-        raise ImageError(f"image {name!r} is {fault}; remove it or pass --on-bad skip") from error
+        raise ImageError(f"image {name!r} is {fault}; remove it") from error
     return image if upright is None else image.transpose(upright)
 
 
@@ -138,4 +138,4 @@ def guess(data: bytes) -> str:
 def remedy(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return "convert it to JPEG or PNG (on a Mac: `sips -s format jpeg`, elsewhere `heif-convert`)"
-    return "remove it or pass --on-bad skip"
+    return "remove it"

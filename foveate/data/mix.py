@@ -4,70 +4,80 @@ Zhang, Cisse, Dauphin, Lopez-Paz. "mixup: Beyond Empirical Risk Minimization". I
 Yun, Han, Oh, Chun, Choe, Yoo. "CutMix". ICCV 2019, arXiv:1905.04899.
 
 Both act on a batch after each picture was augmented: every picture gets another one of the batch as its partner, and
-one share, drawn from Beta(alpha, alpha), holds for the whole batch, as in the authors' code. So the result depends on
-how pictures were gathered into batches, on each rank, though on nothing else.
+one share, drawn from Beta(alpha, alpha), holds for the whole batch, as in the authors' code. Partners come from the
+whole batch, over all ranks, and a rank makes those of another's part beside its own pictures (plan.py). So the result
+depends on how pictures were gathered into batches, though not on how ranks share them.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from foveate.data.pixels import Pixels
 from foveate.data.policy import Augmentation
 
 
-def mix(batch: Tensor, targets: Tensor, augmentation: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """What the augmentation says: mixup, CutMix, one of the two by a coin where both are on, or nothing.
+class Mixture(NamedTuple):
+    """How pictures are mixed, those of a batch or of a rank's part."""
+
+    partner: NDArray[np.int64]  # for each picture, its partner's place among those that are given
+    share: float  # of a picture's own label
+    box: tuple[slice, slice] | None  # CutMix: what becomes the partner's; None is mixup
+
+
+def draw_mixture(augmentation: Augmentation, n: int, size: int, rng: np.random.Generator) -> Mixture:
+    """mixup or CutMix, one of the two by a coin where both are on. A picture may meet itself, and then stays as it is.
 
     Args:
-        batch: (N, C, H, W), uint8 or floating point. It is not changed.
-        targets: (N, classes), floating point, each row sums to 1.
-        augmentation: its `mixup` and `cutmix` are looked at.
-        rng: `augment.batch_generator(seed, epoch, batch)`.
-
-    Returns:
-        A batch and targets of the same shapes and types.
+        augmentation: its `mixup` or `cutmix` is on.
+        n: pictures of the batch, on all ranks together.
+        size: their side in pixels.
+        rng: `view.batch_generator(seed, epoch, batch)`.
     """
     heads = rng.random() < 0.5
-    if augmentation.mixup and (heads or not augmentation.cutmix):
-        return mixup(batch, targets, augmentation.mixup, rng)
-    if augmentation.cutmix:
-        return cutmix(batch, targets, augmentation.cutmix, rng)
-    return batch, targets
-
-
-def mixup(batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """share * picture + (1 - share) * partner, and the targets likewise. Arguments as for `mix`."""
-    partner, share = partners(batch, rng), float(rng.beta(alpha, alpha))
-    return blend(batch, partner, share), blend(targets, partner, share)
-
-
-def cutmix(batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of the partner is pasted in; the targets follow the area that it takes. Arguments as for `mix`."""
-    partner, share = partners(batch, rng), float(rng.beta(alpha, alpha))
-    height, width = batch.shape[-2:]
-    top, bottom = span(height, share, rng)
-    left, right = span(width, share, rng)
-    mixed = batch.clone()
-    mixed[..., top:bottom, left:right] = batch[partner, :, top:bottom, left:right]
-    kept = 1 - (bottom - top) * (right - left) / (height * width)  # what the edge cut off counts for the picture
-    return mixed, blend(targets, partner, kept)
-
-
-def partners(batch: Tensor, rng: np.random.Generator) -> Tensor:
-    """(N,), a random order of the batch; a picture may meet itself, and then stays as it is."""
-    return torch.from_numpy(rng.permutation(len(batch))).to(batch.device)
-
-
-def blend(x: Tensor, partner: Tensor, share: float) -> Tensor:
-    """share * x + (1 - share) * its partner, in the type of x."""
-    if x.is_floating_point():
-        return x[partner].lerp_(x, share)
-    return x[partner].float().lerp_(x.float(), share).round_().to(x.dtype)
+    blends = bool(augmentation.mixup) and (heads or not augmentation.cutmix)
+    alpha = augmentation.mixup if blends else augmentation.cutmix
+    partner, share = rng.permutation(n), float(rng.beta(alpha, alpha))
+    if blends:
+        return Mixture(partner, share, None)
+    (top, bottom), (left, right) = span(size, share, rng), span(size, share, rng)
+    kept = 1 - (bottom - top) * (right - left) / (size * size)  # what the edge cut off counts for the picture
+    return Mixture(partner, kept, (slice(top, bottom), slice(left, right)))
 
 
 def span(side: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
     """A stretch of sqrt(1 - share) of the side around a random pixel, as far as it is inside: its begin and end."""
     half, middle = int(side * math.sqrt(1 - share) / 2), int(rng.integers(side))
     return max(middle - half, 0), min(middle + half, side)
+
+
+def mixed(pixels: Pixels, mixture: Mixture | None) -> Pixels:
+    """share * picture + (1 - share) * partner, or the picture with the partner's box pasted in.
+
+    Args:
+        pixels: (own + partners, H, W, C), uint8. They are not changed.
+        mixture: its `partner` is (own,): the pictures behind those are partners only. None leaves all as they are.
+
+    Returns:
+        (own, H, W, C), uint8.
+    """
+    if mixture is None:
+        return pixels
+    result = np.empty((len(mixture.partner), *pixels.shape[1:]), np.uint8)
+    for i, partner in enumerate(mixture.partner):
+        if mixture.box is not None:
+            result[i] = pixels[i]
+            result[i][mixture.box] = pixels[partner][mixture.box]
+        else:
+            own, other = (torch.from_numpy(pixels[place]).float() for place in (i, partner))
+            result[i] = other.lerp_(own, mixture.share).round_().to(torch.uint8).numpy()
+    return result
+
+
+def mixed_targets(targets: Tensor, mixture: Mixture) -> Tensor:
+    """(own + partners, classes), floating point -> (own, classes): share * target + (1 - share) * the partner's."""
+    return targets[torch.from_numpy(mixture.partner)].lerp_(targets[: len(mixture.partner)], mixture.share)

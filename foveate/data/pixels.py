@@ -45,6 +45,10 @@ class PixelCache(Protocol):
     def keep(self, digest: str, pixels: Pixels) -> None:
         """Keep them, if there is room."""
 
+    @property
+    def room(self) -> int:
+        """Bytes of this process's memory that may still be taken."""
+
     def notes(self) -> list[str]:
         """What a person should know, in sentences."""
 
@@ -94,6 +98,10 @@ class RamCache:
             self.used += pixels.nbytes
             self.kept[digest] = pixels
 
+    @property
+    def room(self) -> int:
+        return self.limit - self.used
+
     def notes(self) -> list[str]:
         if not self.refused or not self.limit:
             return []
@@ -114,7 +122,7 @@ class DiskCache:
         self.folder = self.root / fingerprint(identity)[:32]
         self.limit = limit
         self.looked = False  # at the folder and at the disk
-        self.room = 0  # bytes that may be written before the folder is looked at again
+        self.budget = 0  # bytes that may be written before the folder is looked at again
         self.full = ""  # why nothing more is kept
         self.refused: set[str] = set()
         self.checked: set[str] = set()
@@ -149,14 +157,14 @@ class DiskCache:
             return
         data = pack(pixels)
         with self.lock:
-            if not self.full and self.room < len(data):
-                self.room = self.make_room(len(data))
-                if self.room < len(data):
+            if not self.full and self.budget < len(data):
+                self.budget = self.make_room(len(data))
+                if self.budget < len(data):
                     self.full = f"its {self.limit / 1e9:.1f} GB, or half of the disk, are used"
             if self.full:
                 self.refused.add(digest)
                 return
-            self.room -= len(data)
+            self.budget -= len(data)
         temporary = path.with_name(f".{digest[:8]}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +199,10 @@ class DiskCache:
                 path.unlink()
                 used -= size
         return min(wanted, self.limit - used)
+
+    @property
+    def room(self) -> int:
+        return 0
 
     def notes(self) -> list[str]:
         notes = []

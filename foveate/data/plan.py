@@ -9,22 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.data.dataset import Dataset
-from foveate.data.mix import span
-from foveate.data.pixels import Pixels
+from foveate.data.mix import Mixture, draw_mixture, mixed_targets
 from foveate.data.policy import Augmentation
 from foveate.data.view import batch_generator, stream
 
 Rows = NDArray[np.int64]
 
 ORDERS = 2  # a stream of random numbers beside those of pictures and of batches (view.py)
-
-
-class Mixture(NamedTuple):
-    """How the pictures of a batch, over all ranks, are mixed."""
-
-    partner: Rows  # of each picture, its place in the batch
-    share: float  # of a picture's own label
-    box: tuple[slice, slice] | None  # CutMix: what becomes the partner's; None is mixup
 
 
 class Plan(NamedTuple):
@@ -36,8 +27,7 @@ class Plan(NamedTuple):
     rows: Rows  # (own + partners,)
     samples: Rows  # whose random numbers: the row, or beyond all rows when it comes again
     targets: Tensor  # (own,), int64; (own, classes): int64 where pictures have labels, float32 where they are mixed
-    mixture: Mixture | None = None
-    partner: Rows | None = None  # (own,), places in `rows`
+    mixture: Mixture | None = None  # of the own pictures; its partners are places in `rows`
 
 
 class Order(NamedTuple):
@@ -76,19 +66,6 @@ def draw_order(dataset: Dataset, rows: Rows, sampling: Literal["all", "balanced"
     return Order(np.concatenate(chosen)[order], np.concatenate(samples)[order])
 
 
-def draw_mixture(augmentation: Augmentation, n: int, size: int, rng: np.random.Generator) -> Mixture:
-    """The numbers that `mix.mix` draws for a batch of n pictures, in its order; mixup or CutMix is on."""
-    heads = rng.random() < 0.5
-    blends = bool(augmentation.mixup) and (heads or not augmentation.cutmix)
-    alpha = augmentation.mixup if blends else augmentation.cutmix
-    partner, share = rng.permutation(n), float(rng.beta(alpha, alpha))
-    if blends:
-        return Mixture(partner, share, None)
-    (top, bottom), (left, right) = span(size, share, rng), span(size, share, rng)
-    kept = 1 - (bottom - top) * (right - left) / (size * size)
-    return Mixture(partner, kept, (slice(top, bottom), slice(left, right)))
-
-
 def draw_plan(
     dataset: Dataset,
     order: Order,
@@ -115,22 +92,7 @@ def draw_plan(
     made = np.concatenate([places, np.setdiff1d(partners, places)])
     found = np.empty(len(rows), np.int64)
     found[made] = np.arange(len(made))
-    labels = torch.from_numpy(dataset.labels[rows])
+    mixture = mixture._replace(partner=found[partners])
+    labels = torch.from_numpy(dataset.labels[rows[made]])
     shares = (labels if labels.ndim == 2 else F.one_hot(labels, len(dataset.classes))).float()
-    targets = shares[torch.from_numpy(partners)].lerp_(shares[mine], mixture.share)
-    return Plan(number, len(rows), len(places), rows[made], samples[made], targets, mixture, found[partners])
-
-
-def mixed(pixels: Pixels, plan: Plan) -> Pixels:
-    """(own + partners, H, W, C), uint8 -> (own, H, W, C): what `mix.mix` makes of the same numbers."""
-    if plan.mixture is None or plan.partner is None:
-        return pixels
-    result = np.empty((plan.own, *pixels.shape[1:]), np.uint8)
-    for i, partner in enumerate(plan.partner):
-        if plan.mixture.box is not None:
-            result[i] = pixels[i]
-            result[i][plan.mixture.box] = pixels[partner][plan.mixture.box]
-        else:
-            own, other = (torch.from_numpy(pixels[place]).float() for place in (i, partner))
-            result[i] = other.lerp_(own, plan.mixture.share).round_().to(torch.uint8).numpy()
-    return result
+    return Plan(number, len(rows), len(places), rows[made], samples[made], mixed_targets(shares, mixture), mixture)

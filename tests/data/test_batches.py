@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from textbook import mix
 
 from foveate.data import assembly
-from foveate.data.augment import augment
+from foveate.data.augment import augment, drawn
 from foveate.data.batches import Batch, EvaluationBatches, TrainingBatches, normalise
 from foveate.data.dataset import Dataset
 from foveate.data.index import load_dataset
 from foveate.data.loader import decode
-from foveate.data.mix import mix
 from foveate.data.policy import POLICIES, Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.data.source import for_training
@@ -253,9 +253,9 @@ def test_arithmetic_stays_in_its_thread_and_only_there(dataset: Dataset, monkeyp
 
     def watch(*arguments):
         inside.append(torch.get_num_threads())
-        return augment(*arguments)
+        return drawn(*arguments)
 
-    monkeypatch.setattr("foveate.data.batches.augment", watch)
+    monkeypatch.setattr("foveate.data.batches.drawn", watch)
     try:
         for batch in make(dataset).epoch(0):
             assert torch.get_num_threads() == 3

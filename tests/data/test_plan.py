@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from textbook import mix
 from torch.nn import functional as F
 
 from foveate.data.dataset import Dataset
-from foveate.data.mix import mix
-from foveate.data.plan import Order, draw_mixture, draw_order, draw_plan, mixed, part
+from foveate.data.mix import mixed
+from foveate.data.plan import Order, draw_order, draw_plan, part
 from foveate.data.policy import Augmentation
 from foveate.data.view import batch_generator
 
@@ -113,7 +114,8 @@ def test_mixing_alone_needs_pictures_of_others(world: int) -> None:
     for step in plans(MIXING["both"], world):
         for plan in step:
             assert len(set(plan.rows)) == len(plan.rows) == len(plan.samples)
-            assert plan.partner is not None and set(range(plan.own, len(plan.rows))) <= set(plan.partner)
+            assert plan.mixture is not None and len(plan.mixture.partner) == plan.own
+            assert set(range(plan.own, len(plan.rows))) <= set(plan.mixture.partner)
         assert any(len(plan.rows) > plan.own for plan in step)
 
 
@@ -127,7 +129,7 @@ def test_mixed_over_ranks_is_what_mix_makes_of_the_whole_batch(name: str, world:
         rows = np.concatenate([plan.rows[: plan.own] for plan in step])
         batch = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2)
         expected, targets = mix(batch, one_hot[rows], MIXING[name], batch_generator(0, 0, number))
-        found = np.concatenate([mixed(pictures[plan.rows], plan) for plan in step])
+        found = np.concatenate([mixed(pictures[plan.rows], plan.mixture) for plan in step])
         assert np.array_equal(found, expected.permute(0, 2, 3, 1).numpy())
         assert torch.equal(torch.cat([plan.targets for plan in step]), targets)
         changed += not np.array_equal(found, pictures[rows])
@@ -139,8 +141,3 @@ def test_plain_targets_are_labels() -> None:
         for plan in step:
             assert plan.targets.dtype == torch.int64
             assert plan.targets.tolist() == TOY.labels[plan.rows].tolist()
-
-
-def test_a_coin_chooses_between_mixup_and_cutmix() -> None:
-    boxes = [draw_mixture(MIXING["both"], 8, 12, batch_generator(0, 0, i)).box for i in range(200)]
-    assert 70 < sum(box is None for box in boxes) < 130

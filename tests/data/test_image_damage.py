@@ -1,0 +1,176 @@
+"""What is no picture, a bomb, truncated, damaged or out of reach is an error of ours that says so."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from encoded import encode, scene
+from PIL import Image, ImageFile
+
+from foveate.data import image as module
+from foveate.data.image import load_image
+from foveate.errors import ImageError
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (SVG, "SVG, HTML or XML text, not a picture of pixels; remove it"),
+        (b"\n\t " + SVG, "SVG, HTML or XML"),
+        (b"\xef\xbb\xbf" + SVG, "SVG, HTML or XML"),
+        (b"<!DOCTYPE html><title>404</title>", "SVG, HTML or XML"),
+        (b"%PDF-1.7\n1 0 obj", "a document or an archive, not a picture; remove it"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "a document or an archive"),
+        (b"PK\x03\x04" + bytes(40), "a document or an archive"),
+        (b"\x1f\x8b\x08" + bytes(40), "a document or an archive"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or AVIF; convert it to JPEG or PNG"),
+        (b"\0\0\0\x1cftypavif" + bytes(40), "HEIC or AVIF; convert it"),
+        (b"MZ\x90\0" + bytes(40), r"not a picture in a known format \(JPEG, PNG"),
+        (b"hello", "not a picture in a known format"),
+        (bytes(1), "not a picture in a known format"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "fake.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=f"fake.jpg' is {words}"):
+        load_image(path)
+
+
+def test_postscript_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    def popen(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(ImageError, match="a document"):
+        load_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF")
+
+
+@pytest.mark.parametrize("width,height", [(50_000, 50_000), (1, 2_000_000_000), (9_460, 9_460), (100_000, 1_000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bombs_are_refused_before_allocation(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_prepare(_: ImageFile.ImageFile) -> None:
+        raise AssertionError("memory was taken")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", load_prepare)
+    with pytest.raises(ImageError, match=r"'b.png' (has \d+x\d+ pixels, more than 89,478,485|is too large: )"):
+        load_image(png_header(width, height), "b.png")
+    with pytest.raises(ImageError, match="memory was taken"):
+        load_image(png_header(10, 10), "b.png")
+
+
+def test_a_small_bomb_is_refused_by_us() -> None:
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ImageError, match=r"has 9460x9460 pixels, more than 89,478,485; make it smaller"),
+    ):
+        load_image(png_header(9_460, 9_460))
+
+
+def test_a_bomb_of_text_in_a_png() -> None:
+    data = encode(scene(), "PNG")
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000)))
+    with pytest.raises(ImageError, match="is damaged"):
+        load_image(data[:33] + text + data[33:])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "PPM"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
+    data = encode(noise, kind)
+    with pytest.raises(ImageError, match=r"'t' is (truncated \(its data ends early\)|damaged \(.*\)); remove it"):
+        load_image(data[: int(len(data) * share)], "t")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_usual_truncation_is_called_so(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    data = encode(noise, kind)
+    with pytest.raises(ImageError, match=r"truncated \(its data ends early\)"):
+        load_image(data[: len(data) // 2])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str) -> None:
+    data = encode(scene(24, 24), kind)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        broken = bytearray(data)
+        for position in rng.integers(0, min(len(data), 400), 3):
+            broken[position] = rng.integers(256)
+        try:
+            assert load_image(bytes(broken)).mode == "RGB"
+        except ImageError:
+            refused += 1
+    assert refused > 0
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "e.jpg").touch()
+    with pytest.raises(ImageError, match=r"e.jpg' is empty \(0 bytes\); remove it"):
+        load_image(tmp_path / "e.jpg")
+    with pytest.raises(ImageError, match=r"image '\(bytes\)' is empty"):
+        load_image(b"")
+
+
+def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match=r"gone.jpg' cannot be read: No such file"):
+        load_image(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match="is not a regular file; remove it"):
+        load_image(tmp_path)
+    with pytest.raises(ImageError, match="cannot be read: File name too long"):
+        load_image(str(tmp_path / ("n" * 300)))
+    with pytest.raises(ImageError, match=r"a\\x00b' cannot be read: embedded null"):
+        load_image("a\0b")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match=r"pipe.jpg' is not a regular file"):
+        load_image(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(ImageError, match=r"loop.jpg' cannot be read: Too many levels"):
+        load_image(tmp_path / "loop.jpg")
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "shut.jpg").write_bytes(encode(scene(), "JPEG"))
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(ImageError, match=r"shut.jpg' cannot be read: Permission denied"):
+        load_image(tmp_path / "shut.jpg")
+
+
+def test_a_fault_of_the_decoder_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(module, "to_rgb", broken)
+    with pytest.raises(ImageError, match=r"'x' is damaged \(list index out of range\)"):
+        load_image(encode(scene(), "PNG"), "x")
+
+
+def test_want_of_memory_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: Image.Image) -> None:
+        raise MemoryError
+
+    data = encode(Image.new("RGB", (8, 8)), "BMP")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", greedy)
+    with pytest.raises(MemoryError):
+        load_image(data)
