@@ -101,7 +101,7 @@ class Run:
         try:
             yield
         except BaseException:
-            if self.fresh and not self.checkpoints.exists():
+            if self.fresh and not any(self.checkpoints.glob("epoch-*")):
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
@@ -132,11 +132,6 @@ class Run:
         with disk_errors(self.folder / name):
             text = "".join(json.dumps(value) + "\n" for value in values)
             (self.folder / name).write_text(text, encoding="ascii")
-
-    def add_line(self, name: str, value: dict[str, Any]) -> None:
-        """One JSON value more, at the end of a file."""
-        with disk_errors(self.folder / name), (self.folder / name).open("a", encoding="ascii") as file:
-            file.write(json.dumps(value) + "\n")
 
     def log(self, sentence: str) -> None:
         with disk_errors(self.folder), (self.folder / "log.txt").open("a", encoding="utf-8", errors="replace") as file:

@@ -98,7 +98,7 @@ class Part:
         macs: multiply-accumulates for one picture.
         lr: its highest learning rate; 0 for what never learns.
         frozen: whether it is, at first.
-        norms: what its batch-norms do: "batch" statistics, "frozen" ones, or "" where there are none.
+        norms: what its batch-norms do at first: "batch" statistics, "frozen" ones, or "" where there are none.
     """
 
     name: str
@@ -137,6 +137,12 @@ class Plan:
         """Multiply-accumulates of a training step for one picture: forward once, backward twice where it learns."""
         frozen = self.frozen(epoch)
         return sum(part.macs * (1 if part in frozen else 3) for part in self.parts)
+
+    def least(self, epoch: int) -> int:
+        """Pictures that go through the network at once, at least: batch-norm takes no statistics from a single one."""
+        still = self.frozen(epoch)
+        takes = not self.frozen_norms and any(part.norms and part not in still for part in self.parts)
+        return 2 if takes else 1
 
     def apply(self, network: nn.Module, epoch: int) -> None:
         """Make a network ready to be trained in an epoch: what is frozen has no gradients and is in evaluation."""

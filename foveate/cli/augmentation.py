@@ -14,7 +14,9 @@ Crop = Annotated[
     Literal["none", "random", "resized"] | None,
     typer.Option(help="The middle; a square from anywhere; a rectangle of any size from anywhere, resized."),
 ]
-Padding = Annotated[float | None, typer.Option(help="How far a random square reaches outside, parts of its side.")]
+Padding = Annotated[
+    float | None, typer.Option(help="How far a random square reaches outside, as a fraction of its side.")
+]
 CropArea = Annotated[
     tuple[float, float] | None, typer.Option(metavar="FROM TO", help="Resized crop: share of the picture's area.")
 ]
@@ -22,12 +24,12 @@ CropRatio = Annotated[
     tuple[float, float] | None, typer.Option(metavar="FROM TO", help="Resized crop: width by height.")
 ]
 Rotation = Annotated[float | None, typer.Option(help="Degrees at most, either way.")]
-Translate = Annotated[float | None, typer.Option(help="At most, either way, parts of the side.")]
+Translate = Annotated[float | None, typer.Option(help="At most, either way, as a fraction of the side.")]
 Scale = Annotated[float | None, typer.Option(help="At most, larger or smaller: 0.1 is 0.9 to 1.1 times.")]
 Shear = Annotated[float | None, typer.Option(help="Degrees at most, either way.")]
 Brightness = Annotated[float | None, typer.Option(help="At most, more or less: 0.4 is 0.6 to 1.4 times.")]
-Contrast = Annotated[float | None, typer.Option(help="Likewise.")]
-Saturation = Annotated[float | None, typer.Option(help="Likewise.")]
+Contrast = Annotated[float | None, typer.Option(help="At most, more or less: 0.4 is 0.6 to 1.4 times.")]
+Saturation = Annotated[float | None, typer.Option(help="At most, more or less: 0.4 is 0.6 to 1.4 times.")]
 Hue = Annotated[float | None, typer.Option(help="At most, either way, in turns of the colour circle: up to 0.5.")]
 PcaColour = Annotated[float | None, typer.Option(help="PCA colour: sigma of the shift, 0.1 in the AlexNet paper.")]
 PcaFrom = Annotated[

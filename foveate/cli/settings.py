@@ -6,25 +6,27 @@ import typer
 
 Task = Annotated[
     Literal["multiclass", "multilabel"],
-    typer.Option(help="One class a picture; or any number of labels, from a CSV: cat|outdoors."),
+    typer.Option(help="One class per picture; or any number of labels, from a CSV: cat|outdoors."),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
-BatchSize = Annotated[int | None, typer.Option(help="Pictures a step, on all processes together.")]
+BatchSize = Annotated[int | None, typer.Option(help="Pictures per step, on all processes together.")]
 Accumulate = Annotated[int | None, typer.Option(help="Pieces a batch is cut into, to save memory.")]
 Optimizer = Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="SGD with Nesterov's momentum, or AdamW.")]
 Lr = Annotated[float | None, typer.Option(help="Highest learning rate.")]
 HeadLr = Annotated[float | None, typer.Option(help="That of the last layer [default: --lr]")]
-LayerDecay = Annotated[float | None, typer.Option(help="Each stage's rate in parts of the next one's.")]
-Momentum = Annotated[float | None, typer.Option(help="Of SGD.")]
-WeightDecay = Annotated[float | None, typer.Option(help="Of weights; biases and norms have none.")]
-Schedule = Annotated[Literal["cosine", "one-cycle", "constant"] | None, typer.Option(help="Of the rate.")]
-Warmup = Annotated[float | None, typer.Option(help="Epochs in which the rate rises from 0.")]
+LayerDecay = Annotated[float | None, typer.Option(help="Each stage's rate as a fraction of the next one's.")]
+Momentum = Annotated[float | None, typer.Option(help="Momentum of SGD.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Weight decay; biases and norms have none.")]
+Schedule = Annotated[
+    Literal["cosine", "one-cycle", "constant"] | None, typer.Option(help="How the learning rate changes.")
+]
+Warmup = Annotated[float | None, typer.Option(help="Epochs in which the rate rises from 0; not with one-cycle.")]
 LabelSmoothing = Annotated[float | None, typer.Option(help="Share of a label that is spread over all classes.")]
 Clip = Annotated[float | None, typer.Option(help="Longest gradient, by its norm; 0 is no limit.")]
 Ema = Annotated[float | None, typer.Option(help="Decay of the average of the weights; 0 is off.")]
 Patience = Annotated[int | None, typer.Option(help="Epochs without a better validation that end training; 0 is never.")]
 Freeze = Annotated[str | None, typer.Option(help="What does not learn: none, early, backbone, or a number of stages.")]
-UnfreezeAt = Annotated[int | None, typer.Option(help="The epoch from which it learns after all.")]
+UnfreezeAt = Annotated[int | None, typer.Option(help="The epoch, from 1, from which it learns after all.")]
 BatchNorm = Annotated[
     Literal["train", "frozen"] | None, typer.Option(help="Statistics of batches, or those learnt before.")
 ]
@@ -32,10 +34,12 @@ Balance = Annotated[
     Literal["none", "weights", "sampling"] | None, typer.Option(help="Rare classes count more, or are seen more often.")
 ]
 Precision = Annotated[
-    Literal["auto", "f32", "bf16"] | None, typer.Option(help="auto: bf16 where the processor has it.")
+    Literal["auto", "f32", "bf16"] | None, typer.Option(help="auto: bf16 where the processor is faster with it.")
 ]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the network.")]
-Progressive = Annotated[float | None, typer.Option(help="First epoch's side in parts of the last one's.")]
+Progressive = Annotated[
+    float | None, typer.Option(help="Size of the first epoch's pictures as a fraction of the full size; grows to 1.")
+]
 Auxiliary = Annotated[float | None, typer.Option(help="Weight of auxiliary classifiers' losses.")]
 
 Size = Annotated[int | None, typer.Option(help="Side in pixels of what the network reads.")]

@@ -24,18 +24,18 @@ def train(
     recipe: Annotated[
         Literal["probe", "finetune", "scratch"] | None,
         typer.Option(
-            help="A solved head on a frozen backbone; then all layers; a random start "
+            help="A solved head on a frozen backbone; then the later stages learn on too; a random start "
             "[default: probe where there are published weights]"
         ),
     ] = None,
     task: settings.Task = "multiclass",
     effort: Annotated[
         Literal["fast", "best"] | None,
-        typer.Option(help="Of a probe. best: larger pictures and their mirror image, four times the cost."),
+        typer.Option(help="Of a probe. best: larger pictures and their mirror image, about twice the cost."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    seed: Annotated[int, typer.Option(help="Of folds, splits, random starts, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of folds, splits, random starts, order and augmentation.")] = 0,
     on_bad: Annotated[
         Literal["skip", "error"], typer.Option(help="Unreadable pictures: skip and name them (5 % at most), or stop.")
     ] = "skip",
@@ -98,6 +98,10 @@ def train(
     from foveate.runs import Run
 
     if find_lr:
+        for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):
+            source = context.get_parameter_source(name)
+            if source and source.name == "COMMANDLINE":
+                raise UsageError(f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run")
         try_rates(context, data, model, recipe, task, seed, threads, as_json)
         return
     silent = int(os.environ.get("RANK", "0")) > 0  # of the processes that torchrun started, the first one speaks
@@ -154,7 +158,8 @@ def try_rates(
     if recipe == "probe":
         raise UsageError("find-lr applies to the recipes finetune and scratch; a probe has no learning rate")
     given = context.params
-    with TerminalProgress() as progress:
+    silent = int(os.environ.get("RANK", "0")) > 0
+    with TerminalProgress(silent) as progress:
         test = training.find_lr(
             data,
             model,
@@ -169,6 +174,8 @@ def try_rates(
             given["channels"] and (1 if given["channels"] == "1" else 3),
             progress,
         )
+    if silent:
+        return
     if as_json:
         print_json({"suggestion": test.suggestion, "rates": list(test.rates), "losses": list(test.losses)})
         return

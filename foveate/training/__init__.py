@@ -1,7 +1,7 @@
 """From pictures to a classifier: one function, three recipes.
 
 probe      a frozen backbone, a solved head: seconds                          training/probe.py
-finetune   the probe, then every layer learns on, step by step: minutes       training/descent.py, loop.py
+finetune   the probe, then the later stages learn on, step by step: minutes       training/descent.py, loop.py
 scratch    a random start                                                     the same
 """
 
@@ -26,7 +26,7 @@ from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
 from foveate.weights import WEIGHTS, find_weights
 
 if TYPE_CHECKING:
-    from foveate.training.find_lr import RateTest
+    from foveate.training.rate_test import RateTest
 
 RECIPES = ("probe", "finetune", "scratch")
 
@@ -60,9 +60,10 @@ def train(
         model: a network of the canon. `probe` and `finetune` need its published weights, which are downloaded if they
             are not here; `foveate models` lists them.
         recipe: "probe", the default where there are published weights; "finetune"; or "scratch", the default elsewhere.
-        task: "multiclass", each picture is of one class; or "multilabel", it has any number of labels, from a CSV.
+        task: "multiclass", each picture is of one class; or "multilabel", it has any number of labels, from a CSV. A
+            Dataset has its own.
         effort: of a probe: "fast" (the default) sees each picture once at the weights' own size; "best" sees it larger,
-            and its mirror image, for about four times the cost.
+            and its mirror image, for about twice the cost.
         out: the run's folder; by default runs/NAME, never one that exists.
         seed: of folds, splits, random starts, order and augmentation.
         on_bad: unreadable pictures: "skip" them, naming each, unless they are more than 5 %; or make it an "error".
@@ -96,16 +97,12 @@ def train(
     """
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
-    if threads is not None and not threads >= 1:
-        raise UsageError(f"expected at least 1 thread, got {threads}")
-    if seed < 0:
-        raise UsageError(f"a seed is not negative, got {seed}")
     threads = cores_to_use(threads)
     kind = choose_engine(engine)
     recipe = recipe or choose_recipe(model)
     of_descent = {"augment": augment, "size": size, "channels": channels, "cache": cache, "tensorboard": tensorboard}
-    of_descent |= dict(settings or {}) | dict(parts or {})
-    check_recipe(recipe, model, effort, [name for name, value in of_descent.items() if value not in (None, False)])
+    given = [name for name, value in of_descent.items() if value is not None and value is not False]
+    check_recipe(recipe, model, seed, effort, [*given, *(settings or {}), *(parts or {})])
     progress = progress or Silent()
     clock = Clock()
 
@@ -156,7 +153,7 @@ def find_lr(
     from foveate.training import descent
     from foveate.training.job import Means, Request
 
-    check_recipe(recipe, model, None, ["find-lr"])
+    check_recipe(recipe, model, seed, None, ["find-lr"])
     dataset = data if isinstance(data, Dataset) else load_dataset(data, task)
     check_trainable(dataset)
     asked = (dict(settings or {}), augment, dict(parts or {}), size, channels)
@@ -167,6 +164,8 @@ def find_lr(
 
 def cores_to_use(threads: int | None) -> int:
     """As many as were asked for, if there are so many; by default all, shared by torchrun's processes here."""
+    if threads is not None and not threads >= 1:
+        raise UsageError(f"expected at least 1 thread, got {threads}")
     processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(threads, cores()) if threads else max(1, cores() // processes)
 
@@ -176,8 +175,10 @@ def choose_recipe(model: str) -> Literal["probe", "scratch"]:
     return "scratch" if model in CATALOGUE and model not in WEIGHTS else "probe"
 
 
-def check_recipe(recipe: str, model: str, effort: str | None, of_descent: list[str]) -> None:
-    """UsageError for a recipe, model or effort that does not exist, and for what does not apply."""
+def check_recipe(recipe: str, model: str, seed: int, effort: str | None, of_descent: list[str]) -> None:
+    """UsageError for a recipe, model, seed or effort that does not exist, and for what does not apply."""
+    if seed < 0:
+        raise UsageError(f"a seed is not negative, got {seed}")
     if recipe not in RECIPES:
         raise UsageError(f"no recipe is called '{recipe}'; expected {', '.join(RECIPES)}")
     if recipe == "scratch" and model not in CATALOGUE:

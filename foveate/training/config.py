@@ -84,8 +84,16 @@ class TrainConfig:
         named = self.freeze in ("none", "early", "backbone")
         if not named and not (isinstance(self.freeze, int) and self.freeze >= 0):
             raise UsageError(f"freeze must be none, early, backbone or a number of stages, not {self.freeze!r}")
+        if self.unfreeze_at >= self.epochs:
+            raise UsageError(f"unfreeze-at must lie within the {self.epochs} epochs")
+        if self.accumulate > self.batch_size:
+            raise UsageError(f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many pieces")
+        if self.progressive < 1 and self.epochs == 1:
+            raise UsageError("progressive needs at least 2 epochs: from smaller pictures to larger ones")
         if self.unfreeze_at >= 0 and self.freeze in ("none", 0):
             raise UsageError("unfreeze-at applies where something is frozen; give --freeze backbone or a number too")
+        if self.warmup > self.epochs:
+            raise UsageError(f"a warmup of {self.warmup:g} epochs is longer than the training, {self.epochs}")
         if self.warmup and self.schedule == "one-cycle":
             raise UsageError("warmup applies to the schedules cosine and constant; one-cycle has a rise of its own")
 
@@ -104,8 +112,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000),
     "batch_size": (1, 65_536),
     "accumulate": (1, 65_536),
-    "lr": (0, 100),
-    "head_lr": (0, 100),
+    "lr": (1e-9, 100),
+    "head_lr": (1e-9, 100),
     "layer_decay": (0.01, 1),
     "momentum": (0, 0.999),
     "weight_decay": (0, 10),
@@ -136,7 +144,9 @@ FINETUNE = replace(
     freeze="early",
     batch_norm="frozen",
 )
-RATES = {"scratch": {"sgd": 0.1, "adamw": 1e-3}, "finetune": {"sgd": 1e-2, "adamw": 3e-4}}
+SGD_RATES = {"finetune": 1e-2, "scratch": 0.1, "scratch without norms": 1e-2}
+ADAMW_RATES = {"finetune": 3e-4, "scratch": 1e-3, "scratch without norms": 1e-3}
+RISING = 0.1  # of the epochs: a recipe's own warm-up takes no more
 DECAYS = {"sgd": 5e-4, "adamw": 0.01}
 
 
@@ -161,16 +171,18 @@ def resolve_config(recipe: Literal["finetune", "scratch"], given: Mapping[str, A
         raise UsageError("batch-norm does not apply: the network has none")
     if "momentum" in given and given.get("optimizer") == "adamw":
         raise UsageError("momentum applies to the optimizer sgd; adamw has betas of its own")
-    base = {"finetune": FINETUNE, "scratch": SCRATCH if norms else SCRATCH_WITHOUT_NORMS}[recipe]
+    kind = recipe if norms or recipe == "finetune" else "scratch without norms"
+    base = {"finetune": FINETUNE, "scratch": SCRATCH, "scratch without norms": SCRATCH_WITHOUT_NORMS}[kind]
     given = dict(given)
+    epochs = given.get("epochs", base.epochs)
+    if isinstance(epochs, int) and epochs > 0:
+        given.setdefault("warmup", 0.0 if given.get("schedule") == "one-cycle" else min(base.warmup, RISING * epochs))
     optimizer = given.get("optimizer", base.optimizer)
     if optimizer != base.optimizer and optimizer in DECAYS:  # the other one's numbers would mean something else
-        rate = RATES[recipe][optimizer]
+        rate = {"sgd": SGD_RATES, "adamw": ADAMW_RATES}[optimizer][kind]
         base = replace(base, lr=rate, head_lr=rate, weight_decay=DECAYS[optimizer])
     if "lr" in given:
         given.setdefault("head_lr", given["lr"])
-    if given.get("schedule") == "one-cycle":
-        given.setdefault("warmup", 0.0)
     if "momentum" in given and base.optimizer == "adamw" and "optimizer" not in given:
         raise UsageError("momentum applies to the optimizer sgd, and this recipe's is adamw; give --optimizer sgd too")
     return replace(base, **given)

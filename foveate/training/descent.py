@@ -20,18 +20,19 @@ import torch
 from foveate.classifier import Classifier
 from foveate.data.augment import with_pca
 from foveate.data.dataset import Dataset, Task
+from foveate.data.pixels import free_memory
 from foveate.data.policy import resolve
 from foveate.errors import UsageError
 from foveate.progress import Silent
 from foveate.runs import Run, environment, read_json
 from foveate.training.config import resolve_config
-from foveate.training.find_lr import RateTest, range_test
 from foveate.training.finish import keep
 from foveate.training.job import Job, Means, Request
-from foveate.training.loop import Loop, check_batches
-from foveate.training.memory import bytes_a_picture, pieces_that_fit
+from foveate.training.loop import Loop
+from foveate.training.memory import bytes_a_picture, check_batches, pieces_that_fit
 from foveate.training.precision import choose_precision
 from foveate.training.ranks import Ranks, joined
+from foveate.training.rate_test import RateTest, range_test
 from foveate.training.record import Record
 from foveate.training.start import (
     Loader,
@@ -43,7 +44,7 @@ from foveate.training.start import (
     start,
     with_splits,
 )
-from foveate.training.telling import as_lines, seconds_an_epoch
+from foveate.training.telling import as_lines, seconds_to_come
 from foveate.training.watch import Listener
 from foveate.transfer import make_plan
 from foveate.weights import find_weights, is_here, source_file
@@ -193,7 +194,7 @@ def ready_loop(job: Job) -> Loop:
         first = progressive(job)(0)
         make_plan(network, (size[0], first, first), config.freeze, *rates, config.unfreeze_at, frozen_norms)
     batches, validation = loader.batches, loader.validation
-    check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate)
+    check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate, config.epochs)
     listener = Listener(run.folder, job.means.tensorboard and job.ranks.first)
     loop = Loop(
         network=network,
@@ -210,24 +211,30 @@ def ready_loop(job: Job) -> Loop:
         class_weights=class_weights(job) if config.balance == "weights" else None,
         start_counts=job.request.recipe == "finetune",
         log=job.say,
-        on_epoch=lambda record: heard(job, listener, loop, record),
+        on_epoch=lambda record: tell(job, listener, loader, loop, record),
     )
     if loop.device.type == "cpu":
-        n, each = -(-len(batches.rows) // len(batches) // job.ranks.world), bytes_a_picture(network, plan, size)
-        loop.pieces = pieces_that_fit(n, each, config.accumulate)
+        last = config.epochs - 1  # in which most of the network learns
+        n = -(-len(batches.rows) // len(batches) // job.ranks.world)
+        each = bytes_a_picture(network, plan, size, last, config.precision)
+        free = free_memory() - loader.pixels_to_come()
+        loop.pieces = pieces_that_fit(n, each, config.accumulate, plan.least(last), free)
         if loop.pieces > config.accumulate:
             job.say(f"a step of {n} pictures would take {n * each / 1e9:.1f} GB: it is done in {loop.pieces} pieces")
     if job.ranks.first:
         run.write("plan.json", plan.to_dict())
-    for line in as_lines(plan, job, seconds_an_epoch(loop)):
+    for line in as_lines(plan, job, seconds_to_come(loop, progressive(job))):
         job.say(line)
     return loop
 
 
-def heard(job: Job, listener: Listener, loop: Loop, record: Record) -> None:
-    """An epoch is done."""
+def tell(job: Job, listener: Listener, loader: Loader, loop: Loop, record: Record) -> None:
+    """That an epoch is done."""
     if not job.ranks.first:
         return
+    for note in loader.notes() if record.epoch == 1 else []:
+        job.notes.append(note)
+        job.say(f"note  {note}")
     job.run.write_lines("history.jsonl", [asdict(r) for r in loop.history])
     listener.hear(record)
     job.say(

@@ -29,6 +29,7 @@ def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
     """Calibrate, save, measure with what was saved, and write the run's files; on rank 0 alone."""
     if not job.ranks.first:
         return None
+    told = len(job.notes)
     labels = job.dataset.labels[job.rows["validation"]]
     temperature = fold_temperature(network.cpu(), fit_temperature(fitted.logits, labels))
     calibrated = fitted.logits / np.float32(temperature)
@@ -60,7 +61,7 @@ def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
     run.write("data.json", outcome.describe(kept, job.bad, job.notes))
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
     run.write_lines("predictions.jsonl", list(outcome.judgements(job.dataset, judged, decision)))
-    for sentence in [*job.notes, *job.bad.values()]:
+    for sentence in [*job.notes[told:], *job.bad.values()]:
         run.log(sentence)
     draw_curves(run.folder / "curves.png", fitted.history)
     run.write(

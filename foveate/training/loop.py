@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +29,9 @@ from foveate.checkpoint import Found, State, latest, part_of, save_best, save_ch
 from foveate.data.assembly import Batch
 from foveate.data.batches import normalise
 from foveate.data.dataset import Task
+from foveate.data.plan import part
 from foveate.data.preprocess import Preprocess
-from foveate.errors import ArtefactError, FoveateError, UsageError
+from foveate.errors import ArtefactError, FoveateError
 from foveate.heads import fit_temperature, log_loss
 from foveate.progress import Progress
 from foveate.training.config import TrainConfig
@@ -119,7 +120,7 @@ class Loop:
         weights = None if self.class_weights is None else torch.tensor(self.class_weights, device=self.device)
         task: Task = "multilabel" if self.labels.ndim == 2 else "multiclass"
         self.objective = Objective(task, self.config.label_smoothing, self.config.auxiliary, weights)
-        self.inputs: dict[int, Tensor] = {}  # by number of pictures: memory that is written over
+        self.inputs: dict[tuple[int, ...], Tensor] = {}  # by their shape: memory that is written over
         self.saved = time.monotonic()
 
     def run(self, resume: bool = False) -> Fitted:
@@ -149,6 +150,7 @@ class Loop:
         """The rest of the epoch that has begun."""
         self.plan.apply(self.network, self.epoch)
         module = self.module_of(self.epoch)
+        self.inputs.clear()  # pictures may have grown
         shown = f"epoch {self.epoch + 1}/{self.config.epochs}"
         self.progress.begin(shown, len(self.batches.rows))
         self.progress.advance(self.batch * len(self.batches.rows) // len(self.batches))
@@ -186,27 +188,32 @@ class Loop:
         number = self.epoch * len(self.batches) + batch.number
         set_rates(self.optimizer, rate_factor(self.config.schedule, number, self.steps, self.warmup))
         loss, right = self.gradients(module, batch)
-        learning = [p for p in self.network.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
-        if not (math.isfinite(loss) and bool(norm.isfinite())):
+        norm = self.clipped()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FoveateError(self.not_finite(batch, loss, number))
-        if self.config.clip:
-            torch.nn.utils.clip_grads_with_norm_(learning, self.config.clip, norm)
         self.optimizer.step()
         if self.average:
             self.average.update(self.network)
         self.sums.loss += loss * batch.total / self.ranks.world
         self.sums.right += right
-        self.sums.gradient += float(norm)
+        self.sums.gradient += norm
         self.sums.pictures += len(batch.rows)
+
+    def clipped(self) -> float:
+        """The norm of the gradient over all parameters, before it is cut down to the longest allowed."""
+        learning = [p for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+        if self.config.clip and bool(norm.isfinite()):
+            torch.nn.utils.clip_grads_with_norm_(learning, self.config.clip, norm)
+        return float(norm)
 
     def not_finite(self, batch: Batch, loss: float, number: int) -> str:
         rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
         what = "the loss" if not math.isfinite(loss) else "a gradient"
         return (
             f"{what} is not finite at step {number + 1} (epoch {self.epoch + 1}, batch {batch.number + 1}, rate "
-            f"{rate:.3g}); nothing was learnt from it, and the last checkpoint is from before. Lower --lr, or look at "
-            f"these pictures: {', '.join(batch.names[:5])}{' ...' if len(batch.names) > 5 else ''}"
+            f"{rate:.3g}); nothing was learnt from it. Lower --lr, or look at these pictures: "
+            f"{', '.join(batch.names[:5])}{' ...' if len(batch.names) > 5 else ''}"
         )
 
     def gradients(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
@@ -217,14 +224,15 @@ class Loop:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                smallest = self.pieces >= len(batch.rows)
+                most = max(1, len(batch.rows) // self.plan.least(self.epoch))
+                smallest = self.pieces >= most
                 if smallest or self.ranks.world > 1:
                     raise FoveateError(
                         f"out of memory with {-(-len(batch.rows) // self.pieces)} pictures at once; choose a smaller "
                         f"--size or network{'' if smallest else ', or a larger --accumulate'}"
                     ) from error
             # out of the handler, which holds what filled the memory
-            self.pieces = min(2 * self.pieces, len(batch.rows))
+            self.pieces = min(2 * self.pieces, most)
             self.inputs.clear()
             gc.collect()
             self.log(f"out of memory: batches go through the network in {self.pieces} pieces from here on")
@@ -235,24 +243,25 @@ class Loop:
         n, loss, right = len(batch.rows), 0.0, 0.0
         pieces = min(self.pieces, n)
         for i in range(pieces):
-            rows = slice(n * i // pieces, n * (i + 1) // pieces)
+            rows = part(n, pieces, i)
             targets = batch.targets[rows].to(self.device, non_blocking=True)
             x = self.input(batch.pixels[rows])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 outputs = module(x)
             logits, cost = self.objective.cost(outputs, targets)
             share = cost * (self.ranks.world / batch.total)  # ranks' gradients are averaged, pieces' are added
-            alone = isinstance(module, DistributedDataParallel) and i < pieces - 1
-            with module.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            last = i == pieces - 1
+            with nullcontext() if last else getattr(module, "no_sync", nullcontext)():  # ranks talk once a step
                 torch.autograd.backward(share)
             loss += float(share.detach())
             right += self.objective.right(logits, targets)
         return loss, right
 
     def input(self, pixels: Tensor) -> Tensor:
-        """Normalised, on the device, in memory that the last batch of this size no longer needs."""
-        self.inputs[len(pixels)] = x = normalise(
-            pixels.to(self.device, non_blocking=True), self.preprocess, self.inputs.get(len(pixels), None)
+        """Normalised, on the device, in memory that the last batch of this shape no longer needs."""
+        shape = tuple(pixels.shape)
+        self.inputs[shape] = x = normalise(
+            pixels.to(self.device, non_blocking=True), self.preprocess, self.inputs.get(shape)
         )
         return x
 
@@ -307,11 +316,11 @@ class Loop:
                 self.best = save_best(self.folder, record.epoch, state)
 
     def summed(self) -> Sums:
-        """The epoch's sums over all ranks."""
-        own = torch.tensor([*asdict(self.sums).values()], dtype=torch.float64)
-        if self.ranks.world > 1:
-            own = self.ranks.total(own.to(self.device, torch.float32)).double().cpu()
-        return Sums(*own.tolist())
+        """The epoch's sums over all ranks; seconds are this rank's."""
+        if self.ranks.world == 1:
+            return self.sums
+        own = torch.tensor([*asdict(self.sums).values()], dtype=torch.float64, device=self.device)
+        return replace(Sums(*self.ranks.total(own).tolist()), seconds=self.sums.seconds)
 
     @property
     def stale(self) -> bool:
@@ -331,10 +340,13 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint: of the epochs that are done, or in the midst of one."""
         sums = asdict(self.summed())
+        statistics = self.ranks.gather(self.statistics()) if self.batch else []  # between epochs they are the same
         self.saved = time.monotonic()
         if self.folder is None or not self.ranks.first:
             return
         tensors = tensors_of(self.network, "network.") | optimizer_tensors(self.optimizer, "optimizer.")
+        for rank, buffers in enumerate(statistics[1:], start=1):
+            tensors |= {f"rank{rank}.{name}": t for name, t in buffers.items()}
         about: dict[str, Any] = {
             "sums": sums,
             "history": [asdict(record) for record in self.history],
@@ -345,6 +357,10 @@ class Loop:
             about["updates"] = self.average.updates
         save_checkpoint(self.folder, self.epoch, self.batch, tensors, about, self.best)
 
+    def statistics(self) -> State:
+        """Running statistics, which each rank takes from its own part of the batches."""
+        return {name: t.cpu() for name, t in self.network.named_buffers() if t.is_floating_point()}
+
     def found(self) -> Found | None:
         """The newest whole checkpoint, the same one on all ranks."""
         assert self.folder is not None
@@ -354,6 +370,7 @@ class Loop:
         """Go back to what a checkpoint holds."""
         try:
             self.network.load_state_dict(part_of(found.tensors, "network."))
+            self.network.load_state_dict(part_of(found.tensors, f"rank{self.ranks.rank}."), strict=False)
             restore_optimizer(self.optimizer, part_of(found.tensors, "optimizer."))
             if self.average:
                 self.average.network.load_state_dict(part_of(found.tensors, "average."))
@@ -361,11 +378,14 @@ class Loop:
             self.best_state = {name: t.to(self.device) for name, t in found.best.items()}
             self.history = [Record(**record) for record in found.about["history"]]
             self.epoch, self.batch = found.about["epoch"], found.about["batch"]
-            self.best, self.pieces = found.about["best"], found.about["pieces"]
+            self.best, before = found.about["best"], found.about["pieces"]
             self.sums = Sums(**found.about["sums"]) if self.ranks.first else Sums()
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ArtefactError(f"'{found.path}' is of another network or training ({reason}); train anew") from error
+        if before < self.pieces:
+            self.log(f"less memory is free than before, when batches went through in {before} pieces: sums will differ")
+        self.pieces = max(self.pieces, before)
 
 
 def mixed(*numbers: int) -> int:
@@ -375,12 +395,3 @@ def mixed(*numbers: int) -> int:
     True
     """
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
-
-
-def check_batches(plan: Plan, smallest: int) -> None:
-    """UsageError if batch-norm would take statistics from a single picture."""
-    if smallest < 2 and any(part.norms == "batch" for part in plan.parts):
-        raise UsageError(
-            "batch-norm takes statistics from a batch, and some would have one picture (of each process and piece); "
-            "give a larger --batch-size, a smaller --accumulate, or --batch-norm frozen"
-        )

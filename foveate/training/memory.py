@@ -10,18 +10,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from foveate.data.pixels import free_memory
+from foveate.errors import UsageError
 from foveate.training.folding import folded
 from foveate.transfer import Plan
 
-SHARE = 0.6  # of the free memory, for what forward leaves to backward; the rest is for gradients and kept pixels
+SHARE = 0.6  # of the memory that pixels will not take, for what forward leaves to backward; the rest is for gradients
 
 
-def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int]) -> int:
-    """What the forward of one picture, (channels, height, width), keeps in memory for the backward: of four pictures
-    what two do not keep, since something may be kept whatever their number."""
+def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int], epoch: int, precision: str) -> int:
+    """What the forward of one picture, (channels, height, width), keeps in memory for the backward in an epoch: of four
+    pictures what two do not keep, since something may be kept whatever their number."""
     network = copy.deepcopy(network)
-    plan.apply(network, 0)
+    plan.apply(network, epoch)
     network = folded(network, size)
 
     def kept(pictures: int) -> int:
@@ -33,7 +33,9 @@ def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int]) 
 
         x = torch.zeros(pictures, *size, device=next(network.parameters()).device)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        rounded = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16")
+        noted = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with torch.random.fork_rng(devices=[]), noted, rounded:
             outputs = network(x)  # alive until all is counted, so that no two share an address
         del outputs
         return sum(storages.values())
@@ -41,21 +43,30 @@ def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int]) 
     return max(0, kept(4) - kept(2)) // 2
 
 
-def pieces_that_fit(pictures: int, each: int, pieces: int, free: int | None = None) -> int:
+def pieces_that_fit(pictures: int, each: int, pieces: int, least: int, free: int) -> int:
     """Into how many pieces a batch has to be cut.
 
     Args:
         pictures: of the batch.
         each: bytes that one takes.
         pieces: at least as many.
-        free: bytes of memory; what this machine has, by default.
+        least: pictures that a piece has to have.
+        free: bytes of memory.
 
-    >>> pieces_that_fit(128, each=100 << 20, pieces=1, free=8 << 30)
+    >>> pieces_that_fit(128, each=100 << 20, pieces=1, least=1, free=8 << 30)
     3
     """
-    free = free_memory() if free is None else free
-    at_once = max(1, int(SHARE * free) // max(1, each))
-    return min(pictures, max(pieces, math.ceil(pictures / at_once)))
+    at_once = max(least, int(SHARE * free) // max(1, each))
+    return min(max(1, pictures // least), max(pieces, math.ceil(pictures / at_once)))
+
+
+def check_batches(plan: Plan, smallest: int, epochs: int) -> None:
+    """UsageError if batch-norm would take statistics from a single picture, in whatever epoch."""
+    if smallest < plan.least(epochs - 1):
+        raise UsageError(
+            "batch-norm takes statistics from a batch, and some would have one picture (of each process and piece); "
+            "give a larger --batch-size, a smaller --accumulate, or --batch-norm frozen"
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from foveate.classifier import Classifier
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
-from foveate.data.folds import stratified_folds
+from foveate.data.folds import check_spread, stratified_folds
 from foveate.data.preprocess import Preprocess
 from foveate.decision import decide
 from foveate.features import extract
@@ -87,7 +87,9 @@ def solve_probe(
     learn, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
-        folds = stratified_folds(dataset.labels[learn], dataset.grouping()[learn], FOLDS, config.seed)
+        groups = dataset.grouping()[learn]
+        check_spread(dataset.labels[learn], groups, dataset.classes)
+        folds = stratified_folds(dataset.labels[learn], groups, FOLDS, config.seed)
         head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), threads, progress.advance)
 
     decision = decide(head.out_of_fold, dataset.labels[learn])

@@ -7,7 +7,7 @@ anything. Rank 0 alone writes.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from foveate.errors import FoveateError
 
-PATIENCE = timedelta(minutes=10)  # that a rank waits for the others before it gives them up
+PATIENCE = timedelta(minutes=10)  # that a rank waits for the others in a step before it gives them up
+LONG_PATIENCE = timedelta(days=7)  # while rank 0 downloads, decodes, solves a head or measures for all
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     local: int = 0  # number on this machine: of its GPU
+    waiting: Any = None  # the group of processes in which rank 0 is waited for; one that dies is noticed at once
 
     @property
     def first(self) -> bool:
@@ -40,7 +42,7 @@ class Ranks:
         if self.world == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.waiting)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
@@ -50,6 +52,10 @@ class Ranks:
         boxes: list[Any] = [None] * self.world
         dist.all_gather_object(boxes, value)
         return boxes
+
+    def mean(self, number: float) -> float:
+        """The mean of a number that each rank has."""
+        return float(self.total(torch.tensor(float(number), device=self.device))) / self.world
 
     def largest(self, number: float) -> float:
         """The largest of a number that each rank has."""
@@ -95,7 +101,7 @@ def joined() -> Iterator[Ranks]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield ranks
+        yield replace(ranks, waiting=dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
     except RuntimeError as error:
         if is_lost(error):
             raise FoveateError(

@@ -11,8 +11,8 @@ from torch import nn
 from foveate import models
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.dataset import Dataset, apply_policy, check_trainable
-from foveate.data.folds import hold_out, stratified_folds
-from foveate.data.preprocess import Preprocess
+from foveate.data.folds import check_spread, hold_out, stratified_folds
+from foveate.data.preprocess import LARGEST, Preprocess
 from foveate.data.source import unreadable
 from foveate.errors import DataError, UsageError
 from foveate.features import extract
@@ -37,13 +37,15 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
     if not wanted:
         return dataset, []
     learn = np.flatnonzero([split == "train" for split in dataset.splits])
-    part = hold_out(dataset.labels[learn], dataset.grouping()[learn], HELD_OUT[: len(wanted)], seed)
+    groups = dataset.grouping()[learn]
+    part = hold_out(dataset.labels[learn], groups, HELD_OUT[: len(wanted)], seed)
     splits = np.array(dataset.splits, dtype=object)
     for number, split in enumerate(wanted, start=1):
         splits[learn[part == number]] = split
         if not (part == number).any():
             raise DataError(
-                f"{len(learn)} pictures are too few to hold some out for {split}; a probe needs none: --recipe probe"
+                f"{len(learn)} pictures in {len(np.unique(groups))} groups are too few to hold some out for {split}; "
+                "a probe needs none: --recipe probe"
             )
     words = " and ".join(f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1))
     return replace(dataset, splits=tuple(splits)), [f"held out of {len(learn)} pictures: {words}"]
@@ -51,6 +53,8 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
 
 def inputs(dataset: Dataset, rows: Rows, request: Request, threads: int) -> Preprocess:
     """How pictures are shown to the network."""
+    if request.size is not None and not 1 <= request.size <= LARGEST:
+        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {request.size}")
     if request.recipe == "scratch":
         with torch.device("meta"):
             smallest = int(models.build(request.model).min_size)  # type: ignore[arg-type]
@@ -73,10 +77,7 @@ class Loader:
 
     def __init__(self, job: Job):
         self.job = job
-        self.make()
-
-    def make(self) -> None:
-        job, config = self.job, self.job.config
+        config = job.config
         self.batches = TrainingBatches(
             job.dataset,
             job.rows["train"],
@@ -112,7 +113,19 @@ class Loader:
         for split, rows in job.rows.items():
             job.rows[split] = np.array([row for row in rows if job.dataset.files[row] not in bad], dtype=np.int64)
         check_trainable(job.dataset.select(np.concatenate([*job.rows.values()])))
-        self.make()
+        self.batches.take(job.rows["train"])
+        self.validation.take(job.rows["validation"])
+
+    def pixels_to_come(self) -> int:
+        """Bytes of memory that pixels will yet take: a whole photo with headroom is two or three crops."""
+        each = self.job.preprocess.channels * self.job.preprocess.crop**2
+        rows, caches = self.job.rows, (self.batches.cache, self.validation.cache)
+        wanted = (3 * each * len(rows["train"]), each * len(rows["validation"]))
+        return sum(min(cache.room, n) for cache, n in zip(caches, wanted, strict=True))
+
+    def notes(self) -> list[str]:
+        """What a person should know of the pixels that are kept."""
+        return [*self.batches.cache.notes(), *self.validation.cache.notes()]
 
 
 def progressive(job: Job) -> Callable[[int], int]:
@@ -152,8 +165,8 @@ def check_readable(job: Job, loader: Loader) -> dict[str, str]:
         return bad
     job.means.progress.begin("reading", len(job.dataset))
     test = EvaluationBatches(job.dataset, job.rows["test"], job.preprocess, JUDGED, job.means.threads)
-    for batches in (loader.batches, loader.validation, test):
-        bad |= unreadable(batches.source, batches.rows, job.means.threads, job.means.progress.advance)
+    for batches, split in ((loader.batches, "train"), (loader.validation, "validation"), (test, "test")):
+        bad |= unreadable(batches.source, job.rows[split], job.means.threads, job.means.progress.advance)
     return bad
 
 
@@ -164,7 +177,9 @@ def solved_head(job: Job) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32
     rows = np.array([r for r in job.rows["train"] if dataset.files[r] not in found.bad], dtype=np.int64)
     check_trainable(dataset.select(rows))
     labels = dataset.labels[rows]
-    folds = stratified_folds(labels, dataset.grouping()[rows], FOLDS, request.seed)
+    groups = dataset.grouping()[rows]
+    check_spread(labels, groups, dataset.classes)
+    folds = stratified_folds(labels, groups, FOLDS, request.seed)
     means.progress.begin("head", len(PENALTIES))
     head = fit_head(found.features[rows], labels, folds, len(dataset.classes), means.threads, means.progress.advance)
     return (head.weight, head.bias), found.bad

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -13,11 +13,21 @@ from foveate.training.loop import Loop
 from foveate.transfer import Plan
 
 
-def seconds_an_epoch(loop: Loop) -> float:
-    """What an epoch will take, from a step on a copy of the network and a batch of nothing; loading not counted."""
+def seconds_to_come(loop: Loop, size: Callable[[int], int]) -> list[float]:
+    """What each epoch will take, by a step before and a step after the thaw, and by the epochs' sizes of pictures;
+    loading is not counted."""
+    epochs, thaw = loop.config.epochs, loop.plan.unfreeze_at
+    first = seconds_an_epoch(loop, 0)
+    later = seconds_an_epoch(loop, thaw) if 0 < thaw < epochs else first
+    full = loop.preprocess.crop
+    return [(first if not 0 < thaw <= epoch else later) * (size(epoch) / full) ** 2 for epoch in range(epochs)]
+
+
+def seconds_an_epoch(loop: Loop, epoch: int) -> float:
+    """From a step at the full size on a copy of the network, with a batch of nothing."""
     side, channels = loop.preprocess.crop, loop.preprocess.channels
     network = copy.deepcopy(loop.network)
-    loop.plan.apply(network, 0)
+    loop.plan.apply(network, epoch)
     network = folded(network, (channels, side, side))
     n = -(-loop.batches.rows.size // len(loop.batches) // loop.ranks.world // loop.pieces)
     x = torch.zeros(n, channels, side, side, device=loop.device).contiguous(memory_format=torch.channels_last)
@@ -33,25 +43,29 @@ def seconds_an_epoch(loop: Loop) -> float:
     return seconds * loop.pieces * len(loop.batches)
 
 
-def as_lines(plan: Plan, job: Job, seconds: float) -> Iterator[str]:
-    """The transfer plan as lines; `seconds` an epoch will take."""
+def as_lines(plan: Plan, job: Job, seconds: list[float]) -> Iterator[str]:
+    """The transfer plan as lines; `seconds` the epochs will take."""
     config = job.config
     side = job.preprocess.crop
     yield f"{job.request.recipe} of {job.request.model}, {job.preprocess.channels}x{side}x{side}, {config.precision}"
     yield f"{'part':<10} {'parameters':>12} {'MACs':>14}  learns"
     for part in plan.parts:
-        if part.lr == 0:
+        if part.name == "unread":
             learns = "not: nothing reads it"
         elif part.frozen:
             learns = "not" if plan.unfreeze_at < 0 else f"from epoch {plan.unfreeze_at + 1} on, at {part.lr:.2g}"
         else:
             learns = f"at {part.lr:.2g}"
-        norms = {"batch": "; batch statistics", "frozen": "; statistics frozen", "": ""}[part.norms]
+        thaws = plan.unfreeze_at >= 0 and part.lr > 0 and not plan.frozen_norms
+        frozen = "; statistics frozen until then" if thaws else "; statistics frozen"
+        norms = {"batch": "; batch statistics", "frozen": frozen, "": ""}[part.norms]
         yield f"{part.name:<10} {part.parameters:>12,} {part.macs:>14,}  {learns}{norms}"
     total, n = sum(part.parameters for part in plan.parts), len(job.rows["train"])
     yield f"{plan.learning():,} of {total:,} parameters learn; a step costs {plan.macs() / 1e9:.3g} G MACs a picture"
-    whole = clock_time(seconds * config.epochs)
-    yield f"{n} pictures an epoch: about {clock_time(seconds)} of computing here, {whole} for {config.epochs} epochs"
+    first, last = clock_time(seconds[0]), clock_time(seconds[-1])
+    each = first if first == last else f"{first}, at the end {last},"
+    whole = clock_time(sum(seconds))
+    yield f"{n} pictures an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
     yield f"augmentation {job.policy}: {', '.join(describe(job.augmentation))}"
     for note in job.notes:
         yield f"note  {note}"

@@ -12,7 +12,7 @@ from toy import CONFIG, batches_of, drawn, small, train
 
 HERE = str(Path(__file__).parent)
 PROGRAM = """
-import os, sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +24,20 @@ torch.set_num_threads(1)
 out, way = Path(sys.argv[2]), sys.argv[3]
 with joined() as ranks:
     config = replace(CONFIG, accumulate=2) if way == "pieces" else CONFIG
-    network = small(ranks.rank, norms=way == "norms")  # rank 1 begins elsewhere, and is given what rank 0 has
+    network = small(ranks.rank, norms=way.startswith("norms"))  # rank 1 begins elsewhere, and is given what rank 0 has
     batches = batches_of(drawn(), config, rank=ranks.rank, world=ranks.world, threads=1)
     if way == "dies" and ranks.rank == 1:
         batches = Interrupted(batches, 5, lambda: os._exit(9))
-    fitted = train(network, out / "checkpoints", config=config, ranks=ranks, batches=batches)
+    options = dict(config=config, ranks=ranks)
+    if way == "norms, stopped":
+        stopped = Interrupted(batches, 5, lambda: ranks.first and os.kill(os.getpid(), signal.SIGINT))
+        try:
+            train(network, out / "checkpoints", batches=stopped, **options)
+        except KeyboardInterrupt:
+            network = small(ranks.rank)
+            fitted = train(network, out / "checkpoints", True, batches=batches, **options)
+    else:
+        fitted = train(network, out / "checkpoints", batches=batches, **options)
     torch.save((network.state_dict(), [r.loss for r in fitted.history], fitted.logits), out / f"{ranks.rank}.pt")
 """
 
@@ -73,6 +82,15 @@ def test_batch_norm_takes_statistics_from_each_ranks_part(tmp_path: Path) -> Non
     alone = small()
     train(alone, batches=batches_of(drawn(), CONFIG))
     assert not torch.allclose(first["norm.running_mean"], alone.norm.running_mean, rtol=1e-4)
+
+
+def test_statistics_of_each_rank_survive_an_interruption(tmp_path: Path) -> None:
+    for folder, way in (("whole", "norms"), ("stopped", "norms, stopped")):
+        (tmp_path / folder).mkdir()
+        done = torchrun(tmp_path / folder, way)
+        assert done.returncode == 0, done.stderr[-3000:]
+    whole, stopped = (torch.load(tmp_path / folder / "1.pt", weights_only=False)[0] for folder in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
 def test_a_rank_that_dies_ends_the_job(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from toy import CONFIG, batches_of, drawn, loop_of, plan_of, same, small, train
 
 from foveate.checkpoint import latest
 from foveate.errors import FoveateError, UsageError
-from foveate.training.loop import check_batches
+from foveate.training.memory import check_batches
 from foveate.training.objective import Objective
 from foveate.training.ranks import Ranks
 
@@ -55,9 +55,11 @@ def test_r11_pieces_are_kept_when_resumed(tmp_path: Path) -> None:
 
 
 def test_r11_ends_when_a_single_picture_is_too_much() -> None:
-    with pytest.raises(
-        FoveateError, match=r"out of memory with 1 pictures at once; choose a smaller --size or network$"
-    ):
+    network = Narrow(0, MemoryError())
+    plan = replace(plan_of(network, PLAIN), frozen_norms=True)
+    with pytest.raises(FoveateError, match="out of memory with 1 pictures at once; choose a smaller --size or network"):
+        train(network, config=PLAIN, plan=plan)
+    with pytest.raises(FoveateError, match="out of memory with 3 pictures at once"):  # six pieces of 13 for batch-norm
         train(Narrow(0, MemoryError()), config=PLAIN)
 
 
@@ -119,7 +121,7 @@ def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
 def test_a_rate_that_throws_it_off(tmp_path: Path, pictures: Path) -> None:
     from foveate.training import train as train_pictures
 
-    with pytest.raises(UsageError, match=r"lr must be a number from 0 to 100, not 1e\+30"):
+    with pytest.raises(UsageError, match=r"lr must be a number from 1e-09 to 100, not 1e\+30"):
         train_pictures(pictures, "resnet20", "scratch", settings={"lr": 1e30}, out=tmp_path / "run")
     settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
     with pytest.raises(FoveateError, match=r"not finite.*ower --lr"):
@@ -128,9 +130,13 @@ def test_a_rate_that_throws_it_off(tmp_path: Path, pictures: Path) -> None:
 
 def test_a_batch_of_one_with_batch_norm() -> None:
     plan = plan_of(small())
-    check_batches(plan, 2)
+    check_batches(plan, 2, 1)
     with pytest.raises(UsageError, match="batch-norm takes statistics from a batch, and some would have one picture"):
-        check_batches(plan, 1)
+        check_batches(plan, 1, 1)
+    frozen = replace(plan, parts=(replace(plan.parts[0], frozen=True, norms="frozen"),), unfreeze_at=2)
+    check_batches(frozen, 1, 2)
+    with pytest.raises(UsageError, match="batch-norm takes statistics from a batch"):
+        check_batches(frozen, 1, 3)  # it thaws, and takes statistics then
 
 
 def test_same_seed_same_weights_whatever_the_loader_threads() -> None:

@@ -133,22 +133,26 @@ def test_memory_of_a_picture():
     """By hand: a linear network keeps its input, the convolution's output for the ReLU's sign, and the pooled map."""
     network = build("lenet5")
     plan = make_plan(network, (1, 28, 28), "none", 0.1, 0.1)
-    each = bytes_a_picture(network, plan, (1, 28, 28))
+    each = bytes_a_picture(network, plan, (1, 28, 28), 0, "f32")
     least = 4 * (28 * 28 + 6 * 28 * 28 + 6 * 14 * 14 + 16 * 10 * 10 + 400 + 120 + 84)
     assert least <= each <= 1.5 * least
-    frozen = bytes_a_picture(network, make_plan(network, (1, 28, 28), "backbone", 0.1, 0.1), (1, 28, 28))
-    assert frozen <= 4 * 84 * 2  # what is frozen keeps nothing
+    thawing = make_plan(network, (1, 28, 28), "backbone", 0.1, 0.1, unfreeze_at=2)
+    frozen, thawed = (bytes_a_picture(network, thawing, (1, 28, 28), epoch, "f32") for epoch in (1, 2))
+    assert frozen <= 4 * 84 * 2 and thawed == each  # what is frozen keeps nothing
+    assert bytes_a_picture(network, plan, (1, 28, 28), 0, "bf16") < each
 
 
 @pytest.mark.parametrize(
-    ("pictures", "each", "pieces", "free", "expected"),
+    ("pictures", "each", "pieces", "least", "free", "expected"),
     [
-        (128, 1, 1, 10**9, 1),
-        (128, 10**9, 1, 10**9, 128),
-        (128, 10**7, 1, 10**9, 3),
-        (128, 1, 4, 10**9, 4),
-        (2, 9, 9, 99, 2),
+        (128, 1, 1, 1, 10**9, 1),
+        (128, 10**9, 1, 1, 10**9, 128),
+        (128, 10**9, 1, 2, 10**9, 64),
+        (128, 10**7, 1, 1, 10**9, 3),
+        (128, 1, 4, 1, 10**9, 4),
+        (2, 9, 9, 1, 99, 2),
+        (3, 9, 9, 2, -5, 1),
     ],
 )
-def test_pieces_that_fit(pictures, each, pieces, free, expected):
-    assert pieces_that_fit(pictures, each, pieces, free) == expected
+def test_pieces_that_fit(pictures, each, pieces, least, free, expected):
+    assert pieces_that_fit(pictures, each, pieces, least, free) == expected

@@ -50,6 +50,10 @@ def test_a_setting_that_does_not_exist():
         ("finetune", {"momentum": 0.8}, True, "momentum applies to the optimizer sgd, and this recipe's is adamw"),
         ("scratch", {"momentum": 0.8, "optimizer": "adamw"}, True, "momentum applies to the optimizer sgd; adamw"),
         ("scratch", {"unfreeze_at": 2}, True, "unfreeze-at applies where something is frozen"),
+        ("finetune", {"unfreeze_at": 5}, True, "unfreeze-at must lie within the 5 epochs"),
+        ("scratch", {"epochs": 5, "warmup": 10.0}, True, "a warmup of 10 epochs is longer than the training, 5"),
+        ("scratch", {"batch_size": 4, "accumulate": 8}, True, "accumulate 8: a batch of 4 has not so many pieces"),
+        ("scratch", {"epochs": 1, "progressive": 0.5}, True, "progressive needs at least 2 epochs"),
         ("scratch", {"schedule": "one-cycle", "warmup": 2.0}, True, "warmup applies to the schedules cosine and"),
     ],
 )
@@ -65,6 +69,12 @@ def test_recipes_have_their_own():
     assert (bare.optimizer, bare.lr, bare.clip) == ("adamw", 1e-3, 1.0)
 
 
+def test_a_short_training_warms_up_shortly():
+    assert resolve_config("scratch", {"epochs": 1}, norms=True).warmup == 0.1
+    assert resolve_config("finetune", {"epochs": 2}, norms=True).warmup == 0.2
+    assert resolve_config("scratch", {"epochs": 100}, norms=True).warmup == 1
+
+
 def test_a_rate_is_the_heads_too():
     config = resolve_config("finetune", {"lr": 3e-4}, norms=True)
     assert (config.lr, config.head_lr) == (3e-4, 3e-4)
@@ -78,6 +88,7 @@ def test_another_optimizer_brings_its_own_numbers():
         assert resolve_config(recipe, adamw, norms).weight_decay == 0.01
         assert resolve_config(recipe, sgd, norms).weight_decay == 5e-4
     assert resolve_config("scratch", adamw, norms=True).lr == 1e-3
+    assert resolve_config("scratch", sgd, norms=False).lr == 1e-2  # 0.1 would throw a deep network off
     assert resolve_config("finetune", sgd, norms=True).lr == 1e-2
     assert resolve_config("scratch", adamw | {"weight_decay": 0.1}, norms=True).weight_decay == 0.1
     assert resolve_config("finetune", {"optimizer": "sgd", "momentum": 0.5}, norms=True).momentum == 0.5

@@ -137,6 +137,16 @@ def test_compiled_is_the_same() -> None:
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)
 
 
+def test_pictures_grow() -> None:
+    """Progressive resizing: each epoch's batches have their own size, and no buffer of another one's is used."""
+    sizes: list[tuple[int, ...]] = []
+    loop = loop_of(small(), batches=batches_of(drawn(), size=lambda epoch: (8, 10, 12)[epoch]))
+    given = loop.input
+    loop.input = lambda pixels: (sizes.append(tuple(pixels.shape[2:])), given(pixels))[1]  # type: ignore[method-assign]
+    fitted = loop.run()
+    assert list(dict.fromkeys(sizes)) == [(8, 8), (10, 10), (12, 12)] and len(fitted.history) == 3
+
+
 def test_what_thaws_learns() -> None:
     network = small()
     config = replace(CONFIG, epochs=2)

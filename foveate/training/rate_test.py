@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+import torch
 
 from foveate.errors import UsageError
 from foveate.training.loop import Loop
@@ -38,11 +39,16 @@ class RateTest:
 
 
 def range_test(loop: Loop, steps: int = STEPS) -> RateTest:
-    """Run the test with a loop's network, which is of no use afterwards.
+    """Run the test with a loop's network, which is of no use afterwards. All ranks see the same losses.
 
     Raises:
         UsageError: the loss jumped before anything could be told; a rate a thousand times lower was too high.
     """
+    with torch.random.fork_rng(devices=[]):
+        return rising(loop, steps)
+
+
+def rising(loop: Loop, steps: int) -> RateTest:
     loop.plan.apply(loop.network, 0)
     module = loop.module_of(0)
     loop.progress.begin("rates", steps)
@@ -54,10 +60,11 @@ def range_test(loop: Loop, steps: int = STEPS) -> RateTest:
     mean = 0.0
     for step, (factor, batch) in enumerate(zip(factors, batches, strict=False), start=1):
         set_rates(loop.optimizer, factor)
-        loss, _ = loop.gradients(module, batch)
+        loss = loop.ranks.mean(loop.gradients(module, batch)[0])
+        norm = loop.clipped()
         mean = MEMORY * mean + (1 - MEMORY) * loss
         smooth = mean / (1 - MEMORY**step)
-        if not math.isfinite(loss) or (losses and smooth > JUMP * min(losses)):
+        if not (math.isfinite(loss) and math.isfinite(norm)) or (losses and smooth > JUMP * min(losses)):
             break
         loop.optimizer.step()
         rates.append(factor * loop.config.lr)
