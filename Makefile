@@ -9,7 +9,7 @@ demo: .venv/installed  ## train on real digits that are installed with the packa
 	$(BIN)/foveate demo
 
 test: .venv/installed  ## the whole suite
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: .venv/installed  ## lint, format, types
 	$(BIN)/ruff check .

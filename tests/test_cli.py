@@ -12,21 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import foveate
 from PIL import Image
 
 from foveate.cli.console import clean
 
 SURFACE = Path(__file__).parent / "cli_surface.txt"
-
-
-def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "foveate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment,
-        timeout=300,
-    )
 
 
 def fails(code: int, words: str, *arguments: object, **environment: str) -> None:

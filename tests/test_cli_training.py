@@ -1,7 +1,6 @@
 """`foveate train` by steps, as a user meets it: options, signals, resume, torchrun."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,18 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import foveate
 
 RESNET = ("--recipe", "scratch", "--model", "resnet20", "--size", "24", "--batch-size", "16", "--lr", "0.05")
-
-
-def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "foveate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment,
-        timeout=300,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +47,7 @@ def test_a_training_is_told_shown_and_saved(pictures: Path) -> None:
     ("options", "words"),
     [
         (("--epochs", 0), "epochs must be a whole number from 1 to 100000, not 0"),
-        (("--lr", "1e30"), "lr must be a number from 0 to 100, not 1e+30"),
+        (("--lr", "1e30"), "lr must be a number from 1e-09 to 100, not 1e+30"),
         (("--freeze", 99), "cannot freeze 99 stages: the network has 3; give 0 to 3"),
         (("--freeze", "all"), "freeze must be none, early, backbone or a number of stages"),
         (("--freeze", 1, "--unfreeze-at", 0), "unfreeze-at is an epoch, counted from 1, not 0"),
@@ -66,7 +56,10 @@ def test_a_training_is_told_shown_and_saved(pictures: Path) -> None:
         (("--effort", "best"), "effort applies to the recipe probe"),
         (("--progressive", "0.1"), "progressive must be a number from 0.25 to 1"),
         (("--magnitude", 3), "magnitude applies to auto 'rand' alone"),
-        (("--find-lr", "--recipe", "probe"), "find-lr applies to the recipes finetune and scratch"),
+        (("--lr", 0), "lr must be a number from 1e-09 to 100, not 0"),
+        (("--size", 5000), "size must be a whole number from 1 to 4096, not 5000"),
+        (("--find-lr",), "out does not apply to --find-lr, which leaves no run"),
+        (("--recipe", "probe", "--model", "efficientnet_lite0", "--mixup", 0), "mixup: this applies to the recipes"),
     ],
 )
 def test_what_is_refused(options: tuple[object, ...], words: str, pictures: Path) -> None:
@@ -117,6 +110,8 @@ def test_rates_are_tried(pictures: Path) -> None:
     found: Any = json.loads(done.stdout)
     assert found["rates"][0] <= found["suggestion"] <= found["rates"][-1]
     assert not Path("runs").exists()
+    refused = foveate("train", pictures, "--find-lr", "--recipe", "probe")
+    assert refused.returncode == 2 and "find-lr applies to the recipes finetune and scratch" in refused.stderr
 
 
 def test_torchrun_is_the_same_command(pictures: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import foveate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -57,7 +58,7 @@ def test_page_runs(page: Path, desk: Path) -> None:
     for command in commands(page):
         program, *arguments = shlex.split(command)
         assert program == "foveate", f"a bash block holds something else than foveate: {command}"
-        done = subprocess.run([sys.executable, "-m", "foveate", *arguments], capture_output=True, text=True)
+        done = foveate(*arguments)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     program = "\n".join(blocks(page, "python"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

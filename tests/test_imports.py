@@ -18,7 +18,9 @@ LAYERS = [
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 TRAINING_DATA = ("assembly", "augment", "auto", "batches", "mix", "plan", "source")
-BY_STEPS = "curves descent find_lr finish folding job loop memory objective optimisation precision ranks record".split()
+BY_STEPS = (
+    "curves descent finish folding job loop memory objective optimisation precision ranks rate_test record".split()
+)
 BY_STEPS += "start telling watch".split()
 DATA_WITH_TORCH = {f"data/{name}.py" for name in TRAINING_DATA}  # training alone imports these
 TORCH_AT_THE_TOP = {"models", "transfer.py", "checkpoint.py", "engine/torch.py"} | DATA_WITH_TORCH

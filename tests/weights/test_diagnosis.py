@@ -1,8 +1,6 @@
 """foveate weights check: what it says of a file, and that what it calls loadable can be loaded."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from commands import foveate
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -271,10 +270,6 @@ def test_convert_refuses(write, tmp_path: Path) -> None:
         convert(path, tmp_path / "x.safetensors")
     with pytest.raises(ArtefactError, match="fits no network, so it cannot be written as one: the head of"):
         convert(write({k: v for k, v in state(SMALL).items() if "classifier" not in k}), tmp_path / "y.safetensors")
-
-
-def foveate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "foveate", *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_the_command(write, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """foveate weights verify: on pictures whose labels are what the network says, so that its accuracy is known exactly."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from commands import foveate
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -202,10 +201,6 @@ def test_names_that_are_not_understood(names: tuple[str, ...], words: str) -> No
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no class folders"):
         verify(NAME, tmp_path)
-
-
-def foveate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "foveate", *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_the_command(write) -> None:

@@ -1,0 +1,49 @@
+"""`foveate` in processes of its own, which a process that has imported it all gives birth to.
+
+A fresh interpreter spends two to four seconds on importing torch, a child of that process a tenth of one. Arguments,
+environment, folder, streams and exit code are the child's own. Tests of what an interpreter imports, and of signals,
+start a fresh one.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LIMIT = 300  # seconds
+
+nursery = multiprocessing.get_context("forkserver")
+nursery.set_forkserver_preload(
+    "__main__ commands foveate.cli foveate.training.descent torchvision.transforms.v2.functional".split()
+)
+
+
+def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `foveate ARGUMENTS` prints, in a terminal of 100 columns without colour, and how it ends."""
+    words = list(map(str, arguments))
+    wanted = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder, stream) for stream in ("stdout", "stderr")]
+        child = nursery.Process(target=run, args=(words, wanted, Path.cwd(), said))
+        child.start()
+        child.join(LIMIT)
+        if child.exitcode is None:
+            child.kill()
+        out, err = (path.read_text(encoding="utf-8") for path in said)
+        assert child.exitcode is not None, f"{words} did not end within {LIMIT} seconds\n{out}\n{err}"
+        return subprocess.CompletedProcess(words, child.exitcode, out, err)
+
+
+def run(words: list[str], environment: dict[str, str], folder: Path, said: list[Path]) -> None:
+    """As `python -m foveate` would."""
+    for stream, path in zip((1, 2), said, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["foveate", *words]
+    from foveate.cli import main
+
+    main()

@@ -1,0 +1,193 @@
+"""The cache of features: nothing damaged is believed, what is done is kept, what is old goes, and two may use it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_backbone import FakeBackbone, by_hand, extracted, parts
+
+from foveate import features
+from foveate.features import FeatureStore, trim_cache
+from foveate.progress import Silent
+from foveate.storage import cache_root
+
+
+class Interrupted(Silent):
+    """Ctrl-C after some pictures."""
+
+    def __init__(self, after: int):
+        self.left, self.phase = after, ""
+
+    def begin(self, phase: str, total: int) -> None:
+        self.phase = phase
+
+    def advance(self, n: int = 1) -> None:
+        if self.phase == "pictures" and n == 1:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+class FeatureStoreView:
+    """A part as it lies on disk, read without the store."""
+
+    def __init__(self, path: Path):
+        from safetensors.numpy import load_file
+
+        tensors = load_file(path)
+        self.names = [row.tobytes().hex() for row in tensors["digests"]]
+
+
+def flip(at: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if at >= 0 else flip(len(data) + at)(data)
+
+
+@pytest.mark.usefixtures("backbone")
+@pytest.mark.parametrize(
+    "damage",
+    [flip(-1), flip(0), flip(20), lambda d: d[: len(d) // 2], lambda d: d[:5], lambda _: b"", lambda d: d + b"x"],
+    ids=["flip end", "flip start", "flip header", "half", "five bytes", "empty", "longer"],
+)
+def test_a_damaged_part_is_dropped_and_computed_anew(
+    damage: Callable[[bytes], bytes], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "PART", 5)
+    first = extracted(root)
+    assert len(parts()) == 2  # 6 and 6: a part ends with a batch
+    victim = max(parts(), key=lambda p: p.stat().st_size)
+    held = len(FeatureStoreView(victim).names)
+    victim.write_bytes(damage(victim.read_bytes()))
+    found = extracted(root)
+    assert np.array_equal(found.features, first.features)
+    assert found.computed == held
+    assert extracted(root).computed == 0
+
+
+@pytest.mark.usefixtures("backbone")
+def test_garbage_beside_the_parts_is_no_harm(root: Path) -> None:
+    extracted(root)
+    folder = parts()[0].parent
+    (folder / "notes.txt").write_text("hello")
+    (folder / "x.safetensors").write_bytes(b"\x80\x04cposix\nsystem\n")
+    (folder / "space.json").write_text("{")
+    assert extracted(root).computed == 0
+    assert not (folder / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("mirror", [True, False], ids=["mirror", "plain"])
+@pytest.mark.parametrize("after", [1, 4, 7, 12])
+def test_an_interrupted_extraction_keeps_what_is_done(
+    after: int, mirror: bool, root: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "PART", 2)
+    with pytest.raises(KeyboardInterrupt):
+        extracted(root, mirror, progress=Interrupted(after))
+    assert backbone.cancelled == 1
+    kept = {name for part in parts() for name in FeatureStoreView(part).names}
+    assert len(kept) >= after - 1
+    found = extracted(root, mirror)
+    assert found.computed == 12 - len(kept) <= 12 - after + 1
+    np.testing.assert_allclose(found.features, by_hand(root, mirror), rtol=1e-5)
+    assert not [p for p in cache_root().rglob("*") if p.name.startswith(".")]  # nothing half-written
+
+
+@pytest.mark.usefixtures("backbone")
+def test_the_part_unused_for_longest_goes_first(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "PART", 3)
+    extracted(root)
+    old, *rest = parts()
+    for age, part in enumerate([old, *rest]):
+        os.utime(part, (1_000_000_000 + age, 1_000_000_000 + age))
+    monkeypatch.setattr(features, "LIMIT", sum(p.stat().st_size for p in rest))
+    trim_cache()
+    assert parts() == rest
+    extracted(root)  # reads the rest, so it is used now; and computes what is gone
+    monkeypatch.setattr(features, "LIMIT", 0)
+    trim_cache()
+    assert parts() == []
+
+
+@pytest.mark.usefixtures("backbone")
+def test_reading_a_part_makes_it_young(root: Path) -> None:
+    extracted(root)
+    (part,) = parts()
+    os.utime(part, (1_000_000_000, 1_000_000_000))
+    extracted(root)
+    assert part.stat().st_mtime > time.time() - 3600
+
+
+@pytest.mark.usefixtures("backbone")
+def test_a_part_that_vanishes_while_parts_are_listed_is_no_harm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extracted(root)
+    (parts()[0].parent / "0.safetensors").symlink_to("nowhere")  # listed, and not there: as when another run removed it
+    assert extracted(root).computed == 0
+    monkeypatch.setattr(features, "LIMIT", 0)
+    trim_cache()
+    assert [p for p in parts() if p.exists()] == []
+
+
+def test_trimming_nothing() -> None:
+    trim_cache()
+    assert not cache_root().exists()
+
+
+def test_a_part_that_another_run_removes_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore({"space": 1})
+    digests = ["ab" * 32]
+    store.add(digests, np.ones((1, 2), np.float32))
+
+    def vanish(part: Path, _: str) -> None:
+        part.unlink()
+        raise FileNotFoundError(part)
+
+    monkeypatch.setattr(features, "safe_open", vanish)
+    assert store.find(set(digests)) == {}
+
+
+def test_two_processes_write_find_and_trim_at_once(tmp_path: Path) -> None:
+    program = """
+import sys, numpy as np
+from foveate import features
+features.LIMIT = 20_000
+store, rng = features.FeatureStore({"space": 1}), np.random.default_rng(int(sys.argv[1]))
+digests = [f"{i:064x}" for i in range(40)]
+for _ in range(150):
+    some = [digests[i] for i in rng.permutation(40)[:7]]
+    store.add(some, np.array([[int(d, 16)] * 100 for d in some], np.float32))
+    for digest, row in store.find(set(digests)).items():
+        assert (row == int(digest, 16)).all()
+    features.trim_cache()
+"""
+    runs = [
+        subprocess.Popen([sys.executable, "-c", program, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed in range(2)
+    ]
+    assert [run.communicate()[1] for run in runs] == ["", ""]
+    assert parts() and sum(p.stat().st_size for p in parts()) <= 20_000
+    assert not [p for p in cache_root().rglob("*") if p.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("warm_cache")
+def test_two_extractions_at_once_agree(pictures: Path) -> None:
+    """The real backbone, twice at the same time, on the same pictures."""
+    program = """
+import sys
+from foveate.data.index import load_dataset
+from foveate.features import extract
+from foveate.progress import Silent
+from foveate.weights import find_weights
+preprocess = find_weights("efficientnet_lite0").preprocess.at(224)
+found = extract(load_dataset(sys.argv[1]), "efficientnet_lite0", preprocess, False, "openvino", 1, Silent())
+assert not found.bad and "torch" not in sys.modules
+print(found.features.shape, found.features.sum(dtype=float))
+"""
+    command = [sys.executable, "-c", program, str(pictures)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {run.communicate()[0] for run in runs}
+    assert [run.returncode for run in runs] == [0, 0]
+    assert len(said) == 1 and said.pop().startswith("(96, 2064)")
