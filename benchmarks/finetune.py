@@ -3,8 +3,9 @@
     python benchmarks/finetune.py DATA [--seeds 0,1,2] [--options "--epochs 5"]
 
 The pictures of the test split are judged by both; a pair in which one is right and the other wrong counts for the one.
-McNemar's exact test says how probable a difference as large is by chance. Seeds share the test pictures, so their pairs
-are not independent: each seed has its own test, and the sum is only shown.
+For each seed McNemar's exact test says how probable a difference as large is by chance. Seeds share the test pictures,
+so their pairs are not independent: over all seeds each picture counts once, with the sum of its differences, whose sign
+would be either with equal probability if both recipes were equally good (an exact sign-flip test).
 """
 
 import argparse
@@ -14,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,19 @@ def mcnemar(better: int, worse: int) -> float:
     return min(1.0, 2 * tail)
 
 
+def sign_flip(differences: list[int]) -> float:
+    """Two-sided exact probability of a sum as far from 0, if each difference were as likely its opposite.
+
+    >>> sign_flip([1, 1, 1, 0])  # of eight signs two give a sum of 3 or -3
+    0.25
+    """
+    ways = Counter({0: 1})
+    for d in differences:
+        ways = sum((Counter({total + sign * d: n for total, n in ways.items()}) for sign in (1, -1)), Counter())
+    seen = abs(sum(differences))
+    return sum(n for total, n in ways.items() if abs(total) >= seen) / 2 ** len(differences)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -44,6 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     arguments = parser.parse_args()
     results = []
+    differences: Counter[str] = Counter()
     for seed in arguments.seeds.split(","):
         found = {}
         for recipe in ("probe", "finetune"):
@@ -54,6 +70,7 @@ def main() -> None:
         probe, tuned = found["probe"][0], found["finetune"][0]
         better = sum(tuned[name] and not probe[name] for name in probe)
         worse = sum(probe[name] and not tuned[name] for name in probe)
+        differences.update({name: tuned[name] - probe[name] for name in probe})
         results.append(
             {
                 "seed": int(seed),
@@ -70,7 +87,14 @@ def main() -> None:
         **described("finetune", "foveate torch torchvision openvino pillow"),
         "options": arguments.options,
         "results": results,
+        "over_seeds": {
+            "better": sum(d > 0 for d in differences.values()),
+            "worse": sum(d < 0 for d in differences.values()),
+            "sum": sum(differences.values()),
+            "p": float(f"{sign_flip(list(differences.values())):.2g}"),
+        },
     }
+    print(report["over_seeds"])
     save(report, arguments.out)
 
 
