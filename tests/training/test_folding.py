@@ -31,7 +31,10 @@ def joined(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_and_gradients_are_the_networks(name: str) -> None:
-    network = drawn(build(name, num_classes=5)).eval().double()
+    network = drawn(build(name, num_classes=5))
+    if name == "vgg11_bn":  # whose convolutions have biases; a hundred million numbers behind them add nothing
+        network.classifier = nn.Sequential(*6 * [nn.Identity()], nn.Linear(512 * 7 * 7, 5))
+    network.eval().double()
     side = max(64, network.min_size)
     before = {n: t.clone() for n, t in network.state_dict().items()}
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
