@@ -26,7 +26,7 @@ from machine import RESULTS, described, save
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 LENET = "--epochs 5 --batch-size 128 --optimizer sgd --lr 0.15 --schedule one-cycle --augment none".split()
-RESNET = "--epochs 12 --batch-size 128 --lr 0.1 --schedule one-cycle".split()
+RESNET = "--epochs 30 --batch-size 128 --lr 0.2 --schedule one-cycle".split()
 
 
 def usual() -> float:
