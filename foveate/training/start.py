@@ -117,10 +117,10 @@ class Loader:
         self.validation.take(job.rows["validation"])
 
     def pixels_to_come(self) -> int:
-        """Bytes of memory that pixels will yet take: a whole photo with headroom is two or three crops."""
+        """Bytes of memory that pixels will yet take: a whole photo with headroom is four crops."""
         each = self.job.preprocess.channels * self.job.preprocess.crop**2
         rows, caches = self.job.rows, (self.batches.cache, self.validation.cache)
-        wanted = (3 * each * len(rows["train"]), each * len(rows["validation"]))
+        wanted = (4 * each * len(rows["train"]), each * len(rows["validation"]))
         return sum(min(cache.room, n) for cache, n in zip(caches, wanted, strict=True))
 
     def notes(self) -> list[str]:
