@@ -311,7 +311,13 @@ def test_signals_keep_what_is_computed(sent: signal.Signals, code: int, work: Pa
     for shade, name in enumerate(("cat", "dog")):
         write_pictures(work / "set" / name, 2 * features.PART, shade)
     process = subprocess.Popen(
-        [sys.executable, "-m", "foveate", "train", "set"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "foveate", "train", "set"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # what a shell starts with & ignores it
     )
     for _ in range(600):
         if any((cache / "features").glob("*/*.safetensors")):

@@ -76,7 +76,7 @@ def test_a_batch(dataset: Dataset) -> None:
 
 
 def test_a_picture_is_what_augment_makes_of_it(dataset: Dataset) -> None:
-    make_pixels = for_training(PREPROCESS, 62).make  # 48 * 9 / 7
+    make_pixels = for_training(PREPROCESS, 86).make  # 48 * 25 / 14
     for batch in make(dataset, seed=3).epoch(5):
         for row, pixels in zip(batch.rows.tolist(), batch.pixels, strict=True):
             kept = make_pixels(dataset.read(row), "x")

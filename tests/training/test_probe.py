@@ -310,7 +310,7 @@ def test_two_pictures_a_class(flat: Path, tmp_path: Path) -> None:
 
 
 def test_what_fine_tuning_would_cost_is_told(trained: Path) -> None:
-    """3 x 0.385 G multiply-accumulates, 9,000 pictures, 5 epochs, two cores of 16 G a second: 27 minutes."""
+    """3 x 0.385 G multiply-accumulates, 9,000 pictures, 5 epochs, two cores of 13 G a second: 33 minutes."""
     assert "--recipe finetune lets the later stages learn on too" in read_json(trained / "metrics.json")["offer"]
-    assert "roughly 27 min here" in outcome.finetune_offer("efficientnet_lite0", 9000, 2, 5)
+    assert "roughly 33 min here" in outcome.finetune_offer("efficientnet_lite0", 9000, 2, 5)
     assert "roughly 1 min here" in outcome.finetune_offer("efficientnet_lite0", 9, 2, 5)
