@@ -97,14 +97,14 @@ def train(
     from foveate import training
     from foveate.runs import Run
 
+    silent = int(os.environ.get("RANK", "0")) > 0  # of the processes that torchrun started, the first one speaks
     if find_lr:
         for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):
             source = context.get_parameter_source(name)
             if source and source.name == "COMMANDLINE":
                 raise UsageError(f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run")
-        try_rates(context, data, model, recipe, task, seed, threads, as_json)
+        try_rates(context, data, model, recipe, task, seed, threads, as_json, silent)
         return
-    silent = int(os.environ.get("RANK", "0")) > 0  # of the processes that torchrun started, the first one speaks
     with TerminalProgress(silent) as progress:
         classifier = training.train(
             data,
@@ -150,6 +150,7 @@ def try_rates(
     seed: int,
     threads: int | None,
     as_json: bool,
+    silent: bool,
 ) -> None:
     """`--find-lr`: the test instead of a training."""
     from foveate import training
@@ -158,7 +159,6 @@ def try_rates(
     if recipe == "probe":
         raise UsageError("find-lr applies to the recipes finetune and scratch; a probe has no learning rate")
     given = context.params
-    silent = int(os.environ.get("RANK", "0")) > 0
     with TerminalProgress(silent) as progress:
         test = training.find_lr(
             data,

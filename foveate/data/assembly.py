@@ -84,7 +84,7 @@ def assemble(
     """Let threads fill batches, AHEAD of the reader; all together are bounded by AHEAD_BYTES.
 
     `look` reads a picture and gives what makes its pixels. So that Python's part of several pictures stays in the
-    core's caches, a thread reads all of its share before it makes the first: that halves the time of a small change.
+    core's caches, a thread reads all of its share before it makes the first (docs/LOG.md).
     """
     plans = iter(plans)
     first = next(plans, None)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from settling import settled
 
-from foveate import models, weights
+from foveate import weights
 from foveate.engine import conversion
 from foveate.engine.openvino import OpenVinoEngine
 from foveate.transfer import PooledStages
@@ -17,18 +17,6 @@ from foveate.weights import find_weights
 SIDE = 96  # pixels
 # As different in their stages as the canon is. Whole networks of every paper: reliability/test_r16_graphs.py
 NETWORKS = ("alexnet", "resnet18", "squeezenet1_1", "mobilenet_v3_small")
-
-
-def settled(name: str) -> nn.Module:
-    """Random weights, and batch-norm statistics of a batch: activations neither overflow nor die out."""
-    torch.manual_seed(0)
-    network = models.build(name).eval()
-    for m in network.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.train().momentum = 1.0
-    with torch.no_grad():
-        network(torch.randn(4, 3, 128, 128))
-    return network.eval()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

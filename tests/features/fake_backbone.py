@@ -63,7 +63,7 @@ def extracted(
 ) -> Extracted:
     dataset = load_dataset(root) if isinstance(root, Path) else root
     progress = more.pop("progress", Silent())
-    return extract(dataset, "efficientnet_lite0", preprocess, mirror, "openvino", 2, progress)  # type: ignore[arg-type]
+    return extract(dataset, "efficientnet_lite0", preprocess, mirror, "openvino", 2, progress)
 
 
 def by_hand(root: Path, mirror: bool = False) -> NDArray[np.float32]:

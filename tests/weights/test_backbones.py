@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from settling import settled
 
-from foveate import models
 from foveate.classifier import Classifier
 from foveate.data import fetch
 from foveate.errors import FoveateError
@@ -20,18 +19,6 @@ from foveate.weights import WEIGHTS
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-
-
-def settled(name: str) -> nn.Module:
-    """Random weights, and batch-norm statistics of a batch: activations neither overflow nor die out."""
-    torch.manual_seed(0)
-    network = models.build(name).eval()
-    for m in network.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.train().momentum = 1.0
-    with torch.no_grad():
-        network(torch.randn(4, 3, 128, 128))
-    return network.eval()
 
 
 @pytest.mark.parametrize(
