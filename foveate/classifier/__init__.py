@@ -262,8 +262,8 @@ def expand(source: Any) -> list[tuple[str, Any]]:
         return [("(bytes)", source)]
     path = Path(source)
     if is_folder(path):
-        pictures, _ = walk(path)
+        pictures, _ = walk(path, path)
         if not pictures:
             raise DataError(f"the folder '{path}' has no pictures (looked for {' '.join(sorted(SUFFIXES))})")
-        return [(str(p), p) for p in sorted(pictures)]
+        return [(str(p), p) for p in sorted(path / name for name in pictures)]
     return [(str(path), path)]

@@ -84,9 +84,9 @@ def from_folder(root: Path) -> Dataset:
     rows: list[tuple[str, str, str, str]] = []
     ignored: list[str] = []
     for split, folder in found:
-        pictures, rest = walk(folder)
-        rows += [(p.relative_to(root).as_posix(), folder.name, split, "") for p in pictures]
-        ignored += [p.relative_to(root).as_posix() for p in rest]
+        pictures, rest = walk(folder, root)
+        rows += [(name, folder.name, split, "") for name in pictures]
+        ignored += rest
         if not pictures:
             notes.append(f"the folder '{folder.relative_to(root)}' has no pictures and is no class")
     ignored += [p.relative_to(root).as_posix() for f in loose for p in visible_files(f)]
@@ -210,20 +210,24 @@ def remarks(dataset: Dataset) -> list[str]:
     return notes
 
 
-def walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Everything visible below a class folder: pictures by suffix, and the rest. Links to folders are not followed."""
-    pictures: list[Path] = []
-    rest: list[Path] = []
+def walk(folder: Path, root: Path) -> tuple[list[str], list[str]]:
+    """Everything visible below a class folder: pictures by suffix, and the rest, as paths from the root with slashes.
+    Links to folders are not followed. A path object for each of a million files would take half a minute."""
+    pictures: list[str] = []
+    rest: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder '{error.filename}' cannot be read: {error.strerror}") from error
 
     for here, folders, names in os.walk(folder, onerror=refuse):
+        place = Path(here).relative_to(root)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        rest += [link for f in folders if (link := Path(here, f)).is_symlink()]
+        above = "" if place == Path() else f"{place.as_posix()}/"
+        rest += [above + f for f in folders if Path(here, f).is_symlink()]
         for name in names:
             if not name.startswith("."):
-                (pictures if Path(name).suffix.lower() in SUFFIXES else rest).append(Path(here, name))
+                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+                (pictures if suffix in SUFFIXES else rest).append(above + name)
     return pictures, rest
 
 
@@ -257,11 +261,11 @@ def loose_pictures(root: Path) -> str:
     return f" ({n} pictures lie directly in it: sort them into folders named after their class)" if n else ""
 
 
-def natural(text: str) -> tuple[tuple[int, int | str], ...]:
+def natural(text: str) -> tuple[tuple[int | str, ...], str]:
     """Sort key: digits compare as numbers.
 
     >>> sorted(["10", "9", "a2", "a10"], key=natural)
     ['9', '10', 'a2', 'a10']
     """
-    parts = [part for part in re.split(r"(\d{1,4000})", text) if part]  # Python refuses to read longer numbers
-    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (-1, text))
+    parts = re.split(r"(\d{1,4000})", text)  # every other one is of digits; Python refuses to read longer numbers
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text

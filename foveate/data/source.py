@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from foveate.data.dataset import Dataset
-from foveate.data.image import DECODER, load_image
+from foveate.data.image import DECODER, load_image, load_pixels
 from foveate.data.loader import decode, work_ahead
 from foveate.data.pixels import PixelCache, Pixels
 from foveate.data.preprocess import Preprocess
@@ -46,11 +46,11 @@ def for_training(preprocess: Preprocess, short_side: int) -> Rule:
     """The whole picture, its shorter side brought down to `short_side` if it is more."""
 
     def make(data: bytes, name: str) -> Pixels:
-        image = load_image(data, name, short_side=short_side)
         if preprocess.channels == 1:
-            image = image.convert("L")
-        pixels = np.asarray(image).reshape(image.height, image.width, preprocess.channels)
-        return scaled(pixels, short_side, preprocess.interpolation) if min(image.size) > short_side else pixels
+            pixels = np.asarray(load_image(data, name, short_side).convert("L"))[:, :, None]
+        else:
+            pixels = load_pixels(data, name, short_side)
+        return scaled(pixels, short_side, preprocess.interpolation) if min(pixels.shape[:2]) > short_side else pixels
 
     identity = {
         "view": "training",

@@ -1,5 +1,6 @@
 """What a training starts from: splits, what the network reads, batches, and the network before its first step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,7 +26,9 @@ from foveate.training.ranks import Ranks
 from foveate.transfer import Probe
 from foveate.weights import find_weights, pretrained
 
-HELD_OUT = (0.15, 0.15)  # validation and test, where the data has no split of its own
+HELD_OUT = 0.15  # of the pictures, for validation and for test each, where the data has no such split
+ENOUGH = 5_000  # held out are enough; or ENOUGH_EACH of a class, if there are many classes
+ENOUGH_EACH = 50
 JUDGED = 64  # pictures at once in validation
 ROUND = 32  # pixels: sizes of progressive resizing are multiples of it, of large pictures
 
@@ -38,7 +41,8 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
         return dataset, []
     learn = np.flatnonzero([split == "train" for split in dataset.splits])
     groups = dataset.grouping()[learn]
-    part = hold_out(dataset.labels[learn], groups, HELD_OUT[: len(wanted)], seed)
+    shares = (held_out(len(learn), len(dataset.classes)),) * len(wanted)
+    part = hold_out(dataset.labels[learn], groups, shares, seed)
     splits = np.array(dataset.splits, dtype=object)
     for number, split in enumerate(wanted, start=1):
         splits[learn[part == number]] = split
@@ -49,6 +53,16 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
             )
     words = " and ".join(f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1))
     return replace(dataset, splits=tuple(splits)), [f"held out of {len(learn)} pictures: {words}"]
+
+
+def held_out(pictures: int, classes: int) -> float:
+    """The share held out for one split: in twentieths, as few as are enough.
+
+    >>> held_out(1_000, 10), held_out(60_000, 10), held_out(1_000_000, 1_000)
+    (0.15, 0.1, 0.05)
+    """
+    enough = max(ENOUGH, ENOUGH_EACH * classes)
+    return min(HELD_OUT, math.ceil(20 * enough / pictures) / 20)
 
 
 def inputs(dataset: Dataset, rows: Rows, request: Request, threads: int) -> Preprocess:

@@ -148,7 +148,7 @@ def test_caches_change_nothing_but_the_reading(counted: tuple[Dataset, list[int]
 
 def test_a_second_run_decodes_nothing(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = content(make(dataset, cache="disk").epoch(0))
-    monkeypatch.delattr("foveate.data.source.load_image")
+    monkeypatch.delattr("foveate.data.source.load_pixels")
     assert content(make(dataset, cache="disk").epoch(0)) == expected
     with pytest.raises(ImageError, match=r"image '.*' cannot be used: NameError"):
         content(make(dataset, cache="ram").epoch(0))

@@ -8,7 +8,7 @@ import pytest
 from encoded import encode, scene
 from PIL import Image, ImageOps
 
-from foveate.data.image import draft_size, load_image
+from foveate.data.image import draft_size, load_image, load_pixels, plain_jpeg
 from foveate.errors import ImageError
 
 
@@ -274,3 +274,56 @@ def test_decoding_leaves_the_file_alone(tmp_path: Path) -> None:
     before = (path.read_bytes(), path.stat().st_mtime_ns)
     load_image(str(path))
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def jpegs() -> dict[str, bytes]:
+    """Many ways to write one scene."""
+    picture = scene(67, 49)
+    turned, upright = Image.Exif(), Image.Exif()
+    turned[0x0112], upright[0x0112] = 6, 1
+    return {
+        **{
+            f"quality {q}, chroma {s}": encode(picture, "JPEG", quality=q, subsampling=s)
+            for q in (5, 75)
+            for s in range(3)
+        },
+        "progressive": encode(picture, "JPEG", progressive=True),
+        "restarts": encode(picture, "JPEG", restart_marker_blocks=2),
+        "as RGB": encode(picture, "JPEG", keep_rgb=True),
+        "one pixel": encode(picture.resize((1, 1)), "JPEG"),
+        "upright by EXIF": encode(picture, "JPEG", exif=upright),
+        "turned by EXIF": encode(picture, "JPEG", exif=turned),
+        "turned by XMP": encode(picture, "JPEG", xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'),
+        "grey": encode(picture.convert("L"), "JPEG"),
+        "CMYK": encode(picture.convert("CMYK"), "JPEG"),
+        "scaled": encode(scene(400, 300), "JPEG"),
+        "PNG": encode(picture, "PNG"),
+    }
+
+
+@pytest.mark.parametrize("kind", jpegs())
+def test_load_pixels_gives_the_pixels_of_load_image(kind: str) -> None:
+    data = jpegs()[kind]
+    expected = pixels(data, short_side=60)
+    assert np.array_equal(load_pixels(data, kind, 60), expected)
+    by_pillow = kind in ("turned by EXIF", "turned by XMP", "grey", "CMYK", "scaled", "PNG")
+    assert (plain_jpeg(data, 60) is None) == by_pillow
+    assert ("turned" in kind) == (expected.shape == (67, 49, 3))
+
+
+@pytest.mark.parametrize("width", [239, 240, 241, 479, 480])
+def test_a_jpeg_is_scaled_by_both_or_by_none(width: int) -> None:
+    data = encode(scene(width, 300), "JPEG")
+    assert np.array_equal(load_pixels(data, "", 60), pixels(data, short_side=60))
+
+
+def test_pillow_says_what_is_wrong_with_a_jpeg() -> None:
+    data = encode(scene(200, 200), "JPEG")
+    with pytest.raises(ImageError, match="image 'a' is truncated"):
+        load_pixels(data[: len(data) // 2], "a", 60)
+    for broken in (b"\xff\xd8\xff", data[:20], data[:160] + bytes(40) + data[200:]):
+        with pytest.raises(ImageError) as expected:
+            load_image(broken, "a")
+        with pytest.raises(ImageError) as found:
+            load_pixels(broken, "a", 60)
+        assert str(found.value) == str(expected.value)
