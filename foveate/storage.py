@@ -109,6 +109,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+encode = json.JSONEncoder(allow_nan=False).encode  # `json.dumps` with an option makes an encoder at every call
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, whole or not at all."""
     with replacing(path) as temporary:
@@ -127,9 +130,9 @@ def lines(value: Any, depth: int = 2) -> str:
     }
     """
     if not (depth and isinstance(value, dict) and value):
-        return json.dumps(value, allow_nan=False)
+        return encode(value)
     margin = " " * (3 - depth)
-    entries = (f"{margin}{json.dumps(str(key))}: {lines(entry, depth - 1)}" for key, entry in value.items())
+    entries = (f"{margin}{encode(str(key))}: {lines(entry, depth - 1)}" for key, entry in value.items())
     return "{\n" + ",\n".join(entries) + f"\n{margin[1:]}}}"
 
 

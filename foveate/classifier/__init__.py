@@ -152,15 +152,20 @@ class Classifier:
                 yield Prediction(names[row], *ranked[0], tuple(self.classes[i] for i in order if given[i]), ranked)
 
     def probabilities(
-        self, n: int, pixels: Callable[[int, Preprocess], NDArray[np.uint8]], tta: Tta = "none"
+        self, n: int, pixels: Callable[[int, Preprocess], NDArray[np.uint8]] | NDArray[np.uint8], tta: Tta = "none"
     ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
-        """Each row's probabilities, (classes,), in order; `pixels(row, preprocess)` gives what `decode` gives."""
+        """Each row's probabilities, (classes,), in order; `pixels(row, preprocess)` gives what `decode` gives, or they
+        are all there as (n, crop, crop, channels)."""
         views = Views(tta, self.preprocess)
         if views.kind == "mirror" and self.card["mirror"]:
             raise UsageError("tta mirror changes nothing: this classifier looks at mirror images by itself")
         if n == 0:
             return
-        decoded = decode_ahead(range(n), lambda row: pixels(row, views.preprocess), views.preprocess, self.threads)
+        decoded: Iterator[tuple[int, NDArray[np.uint8] | ImageError]] = (
+            enumerate(pixels)
+            if isinstance(pixels, np.ndarray)
+            else decode_ahead(range(n), lambda row: pixels(row, views.preprocess), views.preprocess, self.threads)
+        )
         failed: dict[int, ImageError] = {}
         rows: list[int] = []
 
@@ -190,14 +195,12 @@ class Classifier:
         self, dataset: Dataset, tta: Tta = "none"
     ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
         """Each picture's probabilities, in the dataset's order."""
-        array = as_prediction_sees(dataset, self.preprocess)
-
-        def pixels(row: int, shown: Preprocess) -> NDArray[np.uint8]:
-            if array is not None and shown == self.preprocess:
-                return array[row]
-            return decode(dataset.read(row), dataset.files[row], shown)
-
-        return self.probabilities(len(dataset), pixels, tta)
+        array = as_prediction_sees(dataset, Views(tta, self.preprocess).preprocess)
+        if array is not None:
+            return self.probabilities(len(dataset), array, tta)
+        return self.probabilities(
+            len(dataset), lambda row, shown: decode(dataset.read(row), dataset.files[row], shown), tta
+        )
 
     @cached_property
     def engine(self) -> Engine:

@@ -86,6 +86,13 @@ class Dataset:
             chosen.__dict__["digests"] = tuple(self.digests[i] for i in rows)
         return chosen
 
+    def resplit(self, splits: tuple[str, ...]) -> "Dataset":
+        """The same pictures, dealt otherwise."""
+        dealt = replace(self, splits=splits)
+        if "digests" in self.__dict__:
+            dealt.__dict__["digests"] = self.digests
+        return dealt
+
     def array(self, channels: int, short_side: int) -> NDArray[np.uint8] | None:
         """The pictures as one array, if they are one and need neither scaling nor to lose their colour."""
         pixels = self.pixels

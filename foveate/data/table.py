@@ -51,6 +51,8 @@ class Table:
             )
         else:
             middle = np.array([(self.height - self.size) // 2, (self.width - self.size) // 2])
+            if not (middle.any() or a.hflip or a.vflip):
+                return self.padded[rows]
             top, left = np.broadcast_to(middle[:, None], (2, len(rows)))
         mirror = uniform(seed, epoch, samples, MIRRORS // 4)[:, MIRRORS % 4 :]
         y = np.where((mirror[:, 1] < a.vflip)[:, None], side[::-1], side) + top[:, None]

@@ -86,7 +86,8 @@ def train(
     Returns:
         The saved Classifier. Its `run` is the folder with the metrics, which come from pictures that the judged network
         did not learn from: of a probe `out_of_fold`, from cross-validation over all but the test split; of the others
-        `validation`, which chose the epoch, and `test`. Where the data has no such splits, 15 % each are held out.
+        `validation`, which chose the epoch, and `test`. Where the data has no such splits, they are held
+        out: 15 % each, of large sets less.
 
     Raises:
         DataError: the data cannot be learnt from.

@@ -10,7 +10,6 @@ What a step does depends on (seed, epoch, batch) and the weights alone: dropout 
 """
 
 import gc
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +47,7 @@ from foveate.training.optimisation import (
 )
 from foveate.training.ranks import Ranks
 from foveate.training.record import Fitted, Record, Sums
+from foveate.training.seeds import mixed, seed_dropout
 from foveate.training.signals import heard, stop
 from foveate.transfer import Plan
 
@@ -239,7 +239,7 @@ class Loop:
 
     def attempt(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(mixed(self.seed, self.epoch, batch.number, self.ranks.rank))
+        seed_dropout(mixed(self.seed, self.epoch, batch.number, self.ranks.rank), self.device)
         n, loss, right = len(batch.rows), 0.0, 0.0
         pieces = min(self.pieces, n)
         for i in range(pieces):
@@ -386,12 +386,3 @@ class Loop:
         if before < self.pieces:
             self.log(f"less memory is free than before, when batches went through in {before} pieces: sums will differ")
         self.pieces = max(self.pieces, before)
-
-
-def mixed(*numbers: int) -> int:
-    """A seed of 63 bits from several numbers.
-
-    >>> mixed(0, 1) == mixed(0, 1) != mixed(1, 0)
-    True
-    """
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1

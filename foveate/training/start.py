@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
 from foveate.training.inputs import choose_inputs, look_at
 from foveate.training.job import Job, Request, Rows
-from foveate.training.loop import mixed
 from foveate.training.probe import FOLDS, shown
 from foveate.training.ranks import Ranks
+from foveate.training.seeds import mixed
 from foveate.transfer import Probe
 from foveate.weights import find_weights, pretrained
 
@@ -52,7 +51,7 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
                 "a probe needs none: --recipe probe"
             )
     words = " and ".join(f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1))
-    return replace(dataset, splits=tuple(splits)), [f"held out of {len(learn)} pictures: {words}"]
+    return dataset.resplit(tuple(splits)), [f"held out of {len(learn)} pictures: {words}"]
 
 
 def held_out(pictures: int, classes: int) -> float:

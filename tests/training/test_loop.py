@@ -15,7 +15,7 @@ from toy import CONFIG, PREPROCESS, batches_of, drawn, loop_of, plan_of, small
 
 from foveate.data.batches import normalise
 from foveate.models import build
-from foveate.training.loop import mixed
+from foveate.training.seeds import mixed
 from foveate.training.memory import is_out_of_memory
 from foveate.training.objective import auxiliary
 from foveate.training.optimisation import rate_factor
