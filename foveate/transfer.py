@@ -182,8 +182,8 @@ def make_plan(
     Args:
         network: it is not changed.
         size: of a picture, (channels, height, width).
-        freeze: a number of stages from the first; "early", the first two fifths of them, rounded down; "backbone", all
-            but the head; or "none".
+        freeze: a number of stages from the first; "early", the first two fifths of them, to the nearest whole one;
+            "backbone", all but the head; or "none".
         lr, head_lr: highest rates, of the last stage and of the head.
         layer_decay: each stage's rate in parts of the next one's.
         unfreeze_at: the epoch from which everything learns; -1 is never.
@@ -200,7 +200,7 @@ def make_plan(
     except ValueError as error:
         raise UsageError(f"{error}; choose another --size") from error
     if freeze == "early":
-        freeze = int(EARLY * len(stages))
+        freeze = round(EARLY * len(stages))
     if isinstance(freeze, int) and freeze > len(stages):
         raise UsageError(f"cannot freeze {freeze} stages: the network has {len(stages)}; give 0 to {len(stages)}")
 

@@ -89,7 +89,7 @@ def test_backbone() -> None:
 
 
 def test_early_stages() -> None:
-    for name, still in (("efficientnet_lite0", 3), ("resnet20", 1), ("vgg11", 2)):
+    for name, still in (("efficientnet_lite0", 3), ("resnet18", 2), ("resnet20", 1), ("vgg11", 2)):
         network = build(name, num_classes=4)
         side = network.input_size
         plan = make_plan(network, (3, side, side), "early", 0.1, 0.1)
