@@ -21,7 +21,7 @@ TRAINING_DATA = ("assembly", "augment", "auto", "batches", "mix", "plan", "sourc
 BY_STEPS = (
     "curves descent finish folding job loop memory objective optimisation precision ranks rate_test record".split()
 )
-BY_STEPS += "start telling watch".split()
+BY_STEPS += "seeds start telling watch".split()
 DATA_WITH_TORCH = {f"data/{name}.py" for name in TRAINING_DATA}  # training alone imports these
 TORCH_AT_THE_TOP = {"models", "transfer.py", "checkpoint.py", "engine/torch.py"} | DATA_WITH_TORCH
 TORCH_AT_THE_TOP |= {f"training/{name}.py" for name in BY_STEPS}  # others import it inside functions
