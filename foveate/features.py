@@ -171,7 +171,7 @@ def compute(
         return decode(data, dataset.files[row], preprocess)
 
     backbone.start()
-    decoded = decode_ahead(rows, decode_row, preprocess, threads)
+    decoded = decode_ahead(rows, decode_row, dataset.files.__getitem__, preprocess, threads)
     decoded = chain([next(decoded)], decoded)  # its threads are at work from here on, while the engine gets ready
     engine = backbone.engine()
 

@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PACKAGES = ("foveate", "torch", "openvino", "numpy", "pillow", "safetensors")
+PACKAGES = ("foveate", "torch", "torchvision", "openvino", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
 class Run:

@@ -74,13 +74,16 @@ def test_pictures_below_the_networks_minimum(pictures: Path) -> None:
     assert done.returncode == 2 and "at least 63x63 pixels" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7", "R7 term", "R8"]
-)
-def test_a_signal_saves_and_resume_goes_on(sent: signal.Signals, code: int, pictures: Path) -> None:
-    command = ["train", str(pictures), *RESNET, "--epochs", "16", "--out", "run"]
+COMMAND = (*RESNET, "--epochs", "16", "--out", "run")
+
+
+def interrupted(pictures: Path, sent: signal.Signals) -> tuple[int, str, str]:
+    """A training that gets a signal after its second epoch: exit code, and what it said on both streams."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "foveate", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "foveate", "train", str(pictures), *COMMAND],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for _ in range(3000):
         if any(Path("run/checkpoints").glob("epoch-0002*")) or process.poll() is not None:
@@ -88,18 +91,30 @@ def test_a_signal_saves_and_resume_goes_on(sent: signal.Signals, code: int, pict
         time.sleep(0.02)
     process.send_signal(sent)
     out, said = process.communicate(timeout=60)
-    assert (process.returncode, out) == (code, ""), said
+    return process.returncode, out, said
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7 term", "R8"])
+def test_a_signal_has_its_exit_code(sent: signal.Signals, code: int, pictures: Path) -> None:
+    found, out, said = interrupted(pictures, sent)
+    assert (found, out) == (code, ""), said
+    assert "a run with --resume" in said and any(Path("run/checkpoints").iterdir())
+
+
+def test_r7_a_signal_saves_and_resume_goes_on(pictures: Path) -> None:
+    code, out, said = interrupted(pictures, signal.SIGINT)
+    assert (code, out) == (130, ""), said
     assert "a run with --resume" in said
     done_before = len(Path("run/history.jsonl").read_text().splitlines())
 
-    refused = foveate(*command)
+    refused = foveate("train", pictures, *COMMAND)
     assert refused.returncode == 2 and "--resume to go on with it" in refused.stderr
-    refused = foveate(*command[:-4], "--epochs", "50", "--out", "run", "--resume")
+    refused = foveate("train", pictures, *COMMAND, "--epochs", "50", "--resume")
     assert refused.returncode == 2 and "training.epochs 16, now 50" in refused.stderr
-    done = foveate(*command, "--resume", "--json")
+    done = foveate("train", pictures, *COMMAND, "--resume", "--json")
     assert done.returncode == 0, done.stderr
     assert 2 <= done_before < 16 and json.loads(done.stdout)["epochs"] == 16
-    again = foveate(*command, "--resume", "--json")
+    again = foveate("train", pictures, *COMMAND, "--resume", "--json")
     assert again.returncode == 0 and again.stdout == done.stdout
 
 

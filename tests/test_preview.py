@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from foveate.cli import app
 from foveate.cli import preview as module
-from foveate.cli.preview import GAP, MARGIN, font_for, has_letters, scale_for, shorten, wrap
+from foveate.cli.preview import GAP, MARGIN, dealt, font_for, has_letters, scale_for, shorten, wrap
 from foveate.data.batches import TrainingBatches
 from foveate.data.image import load_image
 from foveate.data.index import load_dataset
-from foveate.data.policy import POLICIES, Augmentation
+from foveate.data.policy import POLICIES, Augmentation, resolve
 from foveate.data.preprocess import Preprocess
 from foveate.errors import DataError, FoveateError, UsageError
+from foveate.training.start import with_splits
 
 
 def run(*arguments: object) -> str:
@@ -212,3 +213,17 @@ def test_text_fits() -> None:
     assert shorten(long, 100, 14).endswith("...") and font.getlength(shorten(long, 100, 14)) <= 100
     lines = wrap(long, 150, 14)
     assert len(lines) > 2 and " ".join(lines) == long and all(font.getlength(line) <= 150 for line in lines)
+
+
+def test_what_training_holds_out_does_not_count(tmp_path: Path) -> None:
+    """Of 110 pictures a class some 77 are left to learn from: few enough for the policy of small sets."""
+    for kind in "ab":
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for i in range(110):
+            Image.new("RGB", (70, 70), (2 * i, i, ord(kind))).save(tmp_path / f"photos/{kind}/{i}.png")
+    data = load_dataset(tmp_path / "photos")
+    seen = dealt(data, seed=0)
+    assert resolve(data, 224, 3).policy == "standard" and resolve(seen, 224, 3).policy == "strong"
+    assert seen == with_splits(data, seed=0)[0]
+    few = data.select(np.arange(4))
+    assert dealt(few, seed=0) == few

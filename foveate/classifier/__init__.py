@@ -142,7 +142,7 @@ class Classifier:
             data = source if isinstance(source, bytes) else read_file(source)
             return decode(data, names[row], shown)
 
-        for row, outcome in self.probabilities(len(items), pixels, tta):
+        for row, outcome in self.probabilities(len(items), pixels, names.__getitem__, tta):
             if isinstance(outcome, ImageError):
                 yield Prediction(names[row], error=str(outcome))
             else:
@@ -152,10 +152,14 @@ class Classifier:
                 yield Prediction(names[row], *ranked[0], tuple(self.classes[i] for i in order if given[i]), ranked)
 
     def probabilities(
-        self, n: int, pixels: Callable[[int, Preprocess], NDArray[np.uint8]] | NDArray[np.uint8], tta: Tta = "none"
+        self,
+        n: int,
+        pixels: Callable[[int, Preprocess], NDArray[np.uint8]] | NDArray[np.uint8],
+        name: Callable[[int], str],
+        tta: Tta = "none",
     ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
-        """Each row's probabilities, (classes,), in order; `pixels(row, preprocess)` gives what `decode` gives, or they
-        are all there as (n, crop, crop, channels)."""
+        """Each row's probabilities, (classes,), in order. `pixels(row, preprocess)` gives what `decode` gives of the
+        file `name(row)`; or they are all there, (n, crop, crop, channels)."""
         views = Views(tta, self.preprocess)
         if views.kind == "mirror" and self.card["mirror"]:
             raise UsageError("tta mirror changes nothing: this classifier looks at mirror images by itself")
@@ -164,7 +168,7 @@ class Classifier:
         decoded: Iterator[tuple[int, NDArray[np.uint8] | ImageError]] = (
             enumerate(pixels)
             if isinstance(pixels, np.ndarray)
-            else decode_ahead(range(n), lambda row: pixels(row, views.preprocess), views.preprocess, self.threads)
+            else decode_ahead(range(n), lambda row: pixels(row, views.preprocess), name, views.preprocess, self.threads)
         )
         failed: dict[int, ImageError] = {}
         rows: list[int] = []
@@ -197,10 +201,12 @@ class Classifier:
         """Each picture's probabilities, in the dataset's order."""
         array = as_prediction_sees(dataset, Views(tta, self.preprocess).preprocess)
         if array is not None:
-            return self.probabilities(len(dataset), array, tta)
-        return self.probabilities(
-            len(dataset), lambda row, shown: decode(dataset.read(row), dataset.files[row], shown), tta
-        )
+            return self.probabilities(len(dataset), array, dataset.files.__getitem__, tta)
+
+        def pixels(row: int, shown: Preprocess) -> NDArray[np.uint8]:
+            return decode(dataset.read(row), dataset.files[row], shown)
+
+        return self.probabilities(len(dataset), pixels, dataset.files.__getitem__, tta)
 
     @cached_property
     def engine(self) -> Engine:

@@ -1,7 +1,7 @@
 """The command line: one file per verb. The only place that prints or exits.
 
 Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 missing extra, 4 bad
-data, 5 bad run or model file, 130 Ctrl-C, 143 SIGTERM.
+data, 5 bad run or model file, 75 stopped by SIGUSR1 to be queued again, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import os

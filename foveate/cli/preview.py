@@ -69,7 +69,7 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise UsageError(f"'{out}' must end in .png")
-    dataset = load_dataset(data, task)
+    dataset = dealt(load_dataset(data, task), seed)
     n = int(channels)
     preprocess = Preprocess(scale_for(size), size, channels=n, mean=(0.5,) * n, std=(0.5,) * n)
     choice = resolve(dataset, size, n, augment, options.given_parts(context))
@@ -120,6 +120,17 @@ def fitted(augmentation: "Augmentation", dataset: "Dataset", preprocess: "Prepro
     from foveate.data.loader import cores
 
     return with_pca(augmentation, dataset, training_rows(dataset), preprocess, cores())
+
+
+def dealt(dataset: "Dataset", seed: int) -> "Dataset":
+    """As a training deals them: what it holds out is not augmented, and does not count when a policy is chosen."""
+    from foveate.errors import DataError
+    from foveate.training.start import with_splits
+
+    try:
+        return with_splits(dataset, seed)[0]
+    except DataError:  # so few pictures that nothing can be held out
+        return dataset
 
 
 def training_rows(dataset: "Dataset") -> Any:

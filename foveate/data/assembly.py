@@ -14,10 +14,11 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from foveate.data.dataset import Dataset
-from foveate.data.loader import AHEAD_BYTES, work_ahead
+from foveate.data.loader import AHEAD_BYTES
 from foveate.data.mix import mixed
 from foveate.data.pixels import Pixels
 from foveate.data.plan import Plan, Rows
+from foveate.data.threads import work_ahead
 
 AHEAD = 2  # batches that threads may be ahead of the reader
 AT_ONCE = 16  # pictures that a thread takes, if there is room

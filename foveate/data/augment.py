@@ -85,7 +85,7 @@ def with_pca(
     def pictures() -> Iterator[Picture]:
         spaced = np.linspace(0, len(rows) - 1, min(len(rows), PCA_PICTURES)).round().astype(int)
         chosen = [int(row) for row in rows[spaced]]
-        for _, outcome in decode_ahead(chosen, decode_row, preprocess, threads):
+        for _, outcome in decode_ahead(chosen, decode_row, dataset.files.__getitem__, preprocess, threads):
             if not isinstance(outcome, ImageError):
                 yield outcome
 

@@ -16,13 +16,14 @@ from torch import Tensor
 from foveate.data.assembly import Batch, assemble, openmp, whole_batches
 from foveate.data.augment import drawn
 from foveate.data.dataset import Dataset
-from foveate.data.loader import LIMIT, as_prediction_sees, cores
+from foveate.data.loader import as_prediction_sees, cores
 from foveate.data.pixels import CacheKind, Pixels, open_cache
 from foveate.data.plan import Plan, Rows, draw_order, draw_plan, part
 from foveate.data.policy import Augmentation
 from foveate.data.preprocess import Preprocess
 from foveate.data.source import Source, for_evaluation, for_training, scaled
 from foveate.data.table import Table, applies
+from foveate.data.threads import LIMIT
 from foveate.data.view import generator
 from foveate.errors import UsageError
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -13,12 +12,21 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.threads import LIMIT, work_ahead
 from foveate.errors import DataError, ImageError
 
 Task = Literal["multiclass", "multilabel"]
 TASKS = get_args(Task)
 BETWEEN = "|"  # the labels of a picture that has several
 MAX_BAD = 0.05  # more unreadable pictures than this is a broken data set, not a few bad files
+
+
+@dataclass
+class Some:
+    """Rows that a thread takes together, since to hand one over takes longer than to read it."""
+
+    rows: range
+    at: int = 0  # the row in hand
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Dataset:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """SHA-256 of each picture's bytes; "" where they cannot be read."""
+        """SHA-256 of each picture's bytes; "" where they cannot be read. ImageError if one does not come in time."""
 
         def digest(i: int) -> str:
             try:
@@ -64,11 +72,17 @@ class Dataset:
             except ImageError:
                 return ""
 
-        def digest_some(first: int) -> list[str]:
-            return [digest(i) for i in range(first, min(first + 64, len(self)))]
+        def digest_some(some: Some) -> list[str]:
+            found = []
+            for row in some.rows:
+                some.at = row
+                found.append(digest(row))
+            return found
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return tuple(chain.from_iterable(pool.map(digest_some, range(0, len(self), 64))))
+        every = (Some(range(i, min(i + 64, len(self)))) for i in range(0, len(self), 64))
+        threads = min(8, os.cpu_count() or 1)
+        done = work_ahead(every, digest_some, lambda some: self.files[some.at], threads, 4 * threads, LIMIT)
+        return tuple(chain.from_iterable(done))
 
     def select(self, rows: NDArray[np.int64]) -> "Dataset":
         """The same index with some of its pictures."""

@@ -8,6 +8,7 @@ published weights were trained without. A format is told by its content, never b
 import io
 import os
 import stat
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .heic .heif .avif".split()
 )
 MAX_PIXELS = 89_478_485  # Pillow's own limit against bombs: a quarter of a gigabyte of RGB
+JPEGS = f"simplejpeg {version('simplejpeg')}"  # part of the key of every training picture that is kept
 DECODER = f"Pillow {PIL.__version__}, rules 1"  # part of every cached feature's key: raise it when the pixels change
 
 TAGGED = b"\xff\xe1"  # begins the segment that holds EXIF or XMP

@@ -197,9 +197,12 @@ def remarks(dataset: Dataset) -> list[str]:
     if len(sizes) > 1 and max(sizes) > 10 * min(sizes):
         most, least = dataset.classes[int(np.argmax(sizes))], dataset.classes[int(np.argmin(sizes))]
         read = "macro-F1" if dataset.task == "multilabel" else "the balanced accuracy and macro-F1"
+        weigh = (
+            "" if dataset.task == "multilabel" else "; finetune and scratch let all count the same: --balance weights"
+        )
         notes.append(
             f"the classes are imbalanced: '{most}' has {max(sizes)} pictures, '{least}' {min(sizes)}; "
-            f"read {read}, not the accuracy alone"
+            f"read {read}, not the accuracy alone{weigh}"
         )
     sides = defaultdict(set)
     for group, split in zip(dataset.groups, dataset.splits, strict=True):

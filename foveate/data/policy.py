@@ -50,7 +50,7 @@ COLOURED = ("saturation", "hue", "pca_colour")  # they change nothing in a pictu
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training picture, in this order. By default nothing: the middle, as at evaluation.
+    """What happens to a training picture, in this order. By default nothing: the square in the middle.
 
     Args:
         crop: "none" the middle; "random" a square at its own scale from anywhere; "resized" a rectangle of any size

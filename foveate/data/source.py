@@ -18,10 +18,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from foveate.data.dataset import Dataset
-from foveate.data.image import DECODER, load_image, load_pixels
-from foveate.data.loader import decode, work_ahead
+from foveate.data.image import DECODER, JPEGS, load_image, load_pixels
+from foveate.data.loader import decode
 from foveate.data.pixels import PixelCache, Pixels
 from foveate.data.preprocess import Preprocess
+from foveate.data.threads import work_ahead
 from foveate.errors import ImageError
 
 RULES = 2  # part of every kept picture's key: raise it when `for_training` or `scaled` changes
@@ -58,7 +59,7 @@ def for_training(preprocess: Preprocess, short_side: int) -> Rule:
         "short_side": short_side,
         "channels": preprocess.channels,
         "interpolation": preprocess.interpolation,
-        "decoder": DECODER,
+        "decoder": f"{DECODER}, {JPEGS}",
         "resize": f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }
     return Rule(make, identity)

@@ -178,8 +178,8 @@ def choose_recipe(model: str) -> Literal["probe", "scratch"]:
 
 def check_recipe(recipe: str, model: str, seed: int, effort: str | None, of_descent: list[str]) -> None:
     """UsageError for a recipe, model, seed or effort that does not exist, and for what does not apply."""
-    if seed < 0:
-        raise UsageError(f"a seed is not negative, got {seed}")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, got {seed}")
     if recipe not in RECIPES:
         raise UsageError(f"no recipe is called '{recipe}'; expected {', '.join(RECIPES)}")
     if recipe == "scratch" and model not in CATALOGUE:

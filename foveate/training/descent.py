@@ -17,15 +17,17 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from foveate import models
 from foveate.classifier import Classifier
 from foveate.data.augment import with_pca
 from foveate.data.dataset import Dataset, Task
 from foveate.data.pixels import free_memory
 from foveate.data.policy import resolve
+from foveate.data.preprocess import Preprocess
 from foveate.errors import UsageError
 from foveate.progress import Silent
 from foveate.runs import Run, environment, read_json
-from foveate.training.config import resolve_config
+from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.finish import keep
 from foveate.training.job import Job, Means, Request
 from foveate.training.loop import Loop
@@ -46,7 +48,7 @@ from foveate.training.start import (
 )
 from foveate.training.telling import as_lines, seconds_to_come
 from foveate.training.watch import Listener
-from foveate.transfer import make_plan
+from foveate.transfer import Plan, Probe, make_plan
 from foveate.weights import find_weights, is_here, source_file
 
 T = TypeVar("T")
@@ -64,6 +66,7 @@ class DescentConfig:
     on_bad: str
     engine: str
     task: Task
+    pictures: dict[str, int]  # of each split, as they were dealt
     policy: str
     augmentation: dict[str, Any]
     preprocess: dict[str, Any]
@@ -153,6 +156,13 @@ def opened(
     if resume and config.precision == "auto" and folder is not None:
         before = read_json(folder / "config.json").get("training", {}).get("precision")
         config = replace(config, precision=before if before in ("f32", "bf16") else "auto")
+    plan = first_plan(request, dataset, preprocess, config)
+    if "auxiliary" in request.settings and all(part.name != "auxiliary" for part in plan.parts):
+        raise UsageError(f"auxiliary does not apply: {request.model} learns without auxiliary classifiers here")
+    if config.freeze == "early":
+        config = replace(config, freeze=sum(part.frozen for part in plan.parts if part.lr))
+    steps = -(-len(rows["train"]) // config.batch_size)
+    check_batches(plan, len(rows["train"]) // steps // ranks.world // config.accumulate, config.epochs)
     config = replace(config, precision=choose_precision(config.precision, ranks.device.type))
     settled = DescentConfig(
         data=dataset.name,
@@ -163,6 +173,7 @@ def opened(
         on_bad=request.on_bad,
         engine=request.engine,
         task=dataset.task,
+        pictures={split: len(found) for split, found in rows.items()},
         policy=choice.policy,
         augmentation=augmentation.to_dict(),
         preprocess=preprocess.to_dict(),
@@ -177,10 +188,22 @@ def opened(
     return run, job
 
 
+def first_plan(request: Request, dataset: Dataset, preprocess: Preprocess, config: TrainConfig) -> Plan:
+    """The transfer plan of a network without memory for its numbers: what does not fit is refused before any work."""
+    with torch.device("meta"):
+        network: Any = models.build(request.model, len(dataset.classes), preprocess.channels)
+        if request.recipe == "finetune":
+            network = Probe(network, 1, len(dataset.classes))
+    size = (preprocess.channels, preprocess.crop, preprocess.crop)
+    rates = (config.lr, config.head_lr, config.layer_decay)
+    return make_plan(network, size, config.freeze, *rates, config.unfreeze_at, config.batch_norm == "frozen")
+
+
 def ready_loop(job: Job) -> Loop:
     """The loop before its first step, its plan told and saved."""
     run, config = job.run, job.config
     job.say(f"foveate {job.means.command or 'train'}")
+    listener = Listener(run.folder, job.means.tensorboard and job.ranks.first)
     loader = Loader(job)
     with job.means.clock.phase("network"):
         network = start(job, loader)
@@ -188,14 +211,11 @@ def ready_loop(job: Job) -> Loop:
     frozen_norms = config.batch_norm == "frozen"
     rates = (config.lr, config.head_lr, config.layer_decay)
     plan = make_plan(network, size, config.freeze, *rates, config.unfreeze_at, frozen_norms)
-    if "auxiliary" in job.request.settings and all(part.name != "auxiliary" for part in plan.parts):
-        raise UsageError(f"auxiliary does not apply: {job.request.model} learns without auxiliary classifiers here")
     if config.progressive < 1:  # the first epoch's pictures have to fit as well
         first = progressive(job)(0)
         make_plan(network, (size[0], first, first), config.freeze, *rates, config.unfreeze_at, frozen_norms)
     batches, validation = loader.batches, loader.validation
     check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate, config.epochs)
-    listener = Listener(run.folder, job.means.tensorboard and job.ranks.first)
     loop = Loop(
         network=network,
         plan=plan,
@@ -221,9 +241,10 @@ def ready_loop(job: Job) -> Loop:
         loop.pieces = pieces_that_fit(n, each, config.accumulate, plan.least(last), free)
         if loop.pieces > config.accumulate:
             job.say(f"a step of {n} pictures would take {n * each / 1e9:.1f} GB: it is done in {loop.pieces} pieces")
+    seconds = seconds_to_come(loop, progressive(job))
     if job.ranks.first:
-        run.write("plan.json", plan.to_dict())
-    for line in as_lines(plan, job, seconds_to_come(loop, progressive(job))):
+        run.write("plan.json", plan.to_dict() | {"seconds_of_epochs": [round(s, 3) for s in seconds]})
+    for line in as_lines(plan, job, seconds):
         job.say(line)
     return loop
 
@@ -237,10 +258,11 @@ def tell(job: Job, listener: Listener, loader: Loader, loop: Loop, record: Recor
         job.say(f"note  {note}")
     job.run.write_lines("history.jsonl", [asdict(r) for r in loop.history])
     listener.hear(record)
+    learnt = f"loss {record.loss:.3f}  accuracy {record.accuracy:.3f}" if record.epoch else f"{'the probe':<26}"
+    rate = f"  {record.pictures_per_second:.0f} pictures/s" if record.epoch else ""
     job.say(
-        f"epoch {record.epoch:>3}  loss {record.loss:.3f}  accuracy {record.accuracy:.3f}  validation loss "
-        f"{record.validation_loss:.3f}  accuracy {record.validation_accuracy:.3f}{' *' if record.best else '  '}  "
-        f"{record.pictures_per_second:.0f} pictures/s"
+        f"epoch {record.epoch:>3}  {learnt}  validation loss {record.validation_loss:.3f}  accuracy "
+        f"{record.validation_accuracy:.3f}{' *' if record.best else '  '}{rate}"
     )
 
 

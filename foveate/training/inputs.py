@@ -49,7 +49,7 @@ def look_at(dataset: Dataset, rows: NDArray[np.int64], threads: int) -> Seen:
 
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).round().astype(int)]
     as_read = Preprocess(SMALL, SMALL)
-    for _, pixels in decode_ahead([int(row) for row in chosen], small, as_read, threads):
+    for _, pixels in decode_ahead([int(row) for row in chosen], small, dataset.files.__getitem__, as_read, threads):
         if isinstance(pixels, ImageError):
             continue
         grey = grey and bool((pixels == pixels[:, :, :1]).all())

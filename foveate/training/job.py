@@ -37,7 +37,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Means:
-    """What does not change the result."""
+    """What does not change what is seen and learnt; sums that other numbers of threads share may differ in their last
+    digit."""
 
     threads: int
     cache: CacheKind

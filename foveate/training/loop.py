@@ -132,11 +132,13 @@ class Loop:
             KeyboardInterrupt, SystemExit: a signal came, and the state is saved.
         """
         found = self.found() if resume else None
-        with torch.random.fork_rng(devices=[]), heard() as wish:
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), heard() as wish:
             if found:
                 self.restore(found)
             elif self.start_counts:
-                self.keep_if_best(Record(0, 0.0, 0.0, 0.0, *self.judged()[:2], 0.0, 0.0, 0.0, best=True))
+                before = Record(0, 0.0, 0.0, 0.0, *self.judged()[:2], 0.0, 0.0, 0.0, best=True)
+                self.keep_if_best(before)
+                self.on_epoch(before)
             while self.epoch < self.config.epochs and not self.stale:
                 self.train_epoch(lambda: wish.code)
                 self.end_epoch()
@@ -210,10 +212,11 @@ class Loop:
     def not_finite(self, batch: Batch, loss: float, number: int) -> str:
         rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
         what = "the loss" if not math.isfinite(loss) else "a gradient"
+        self.log(f"the batch whose {what.split()[-1]} is not finite: {', '.join(batch.names)}")
         return (
             f"{what} is not finite at step {number + 1} (epoch {self.epoch + 1}, batch {batch.number + 1}, rate "
             f"{rate:.3g}); nothing was learnt from it. Lower --lr, or look at these pictures: "
-            f"{', '.join(batch.names[:5])}{' ...' if len(batch.names) > 5 else ''}"
+            f"{', '.join(batch.names[:5])}{', others are in log.txt' if len(batch.names) > 5 else ''}"
         )
 
     def gradients(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
@@ -222,26 +225,32 @@ class Loop:
             try:
                 return self.attempt(module, batch)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                most = max(1, len(batch.rows) // self.plan.least(self.epoch))
-                smallest = self.pieces >= most
-                if smallest or self.ranks.world > 1:
-                    raise FoveateError(
-                        f"out of memory with {-(-len(batch.rows) // self.pieces)} pictures at once; choose a smaller "
-                        f"--size or network{'' if smallest else ', or a larger --accumulate'}"
-                    ) from error
-            # out of the handler, which holds what filled the memory
-            self.pieces = min(2 * self.pieces, most)
-            self.inputs.clear()
-            gc.collect()
-            self.log(f"out of memory: batches go through the network in {self.pieces} pieces from here on")
+                self.cut_smaller(len(batch.rows), error)
+            gc.collect()  # out of the handler, which holds what filled the memory
+
+    def cut_smaller(self, pictures: int, error: BaseException) -> None:
+        """Answer an error: batches go through the network in more pieces from here on, if memory was the reason."""
+        if not is_out_of_memory(error):
+            raise error
+        smallest = self.pieces >= self.most_pieces(pictures)
+        if smallest or self.ranks.world > 1:
+            raise FoveateError(
+                f"out of memory with {-(-pictures // self.pieces)} pictures at once; choose a smaller --size or "
+                f"network{'' if smallest else ', or a larger --accumulate'}"
+            ) from error
+        self.pieces = min(2 * self.pieces, self.most_pieces(pictures))
+        self.inputs.clear()
+        self.log(f"out of memory: batches go through the network in {self.pieces} pieces from here on")
+
+    def most_pieces(self, pictures: int) -> int:
+        """Into which a batch may be cut: batch-norm takes no statistics from a single picture."""
+        return max(1, pictures // self.plan.least(self.epoch))
 
     def attempt(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
         self.optimizer.zero_grad(set_to_none=True)
         seed_dropout(mixed(self.seed, self.epoch, batch.number, self.ranks.rank), self.device)
         n, loss, right = len(batch.rows), 0.0, 0.0
-        pieces = min(self.pieces, n)
+        pieces = min(self.pieces, self.most_pieces(n))
         for i in range(pieces):
             rows = part(n, pieces, i)
             targets = batch.targets[rows].to(self.device, non_blocking=True)

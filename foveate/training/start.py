@@ -126,6 +126,9 @@ class Loader:
         for split, rows in job.rows.items():
             job.rows[split] = np.array([row for row in rows if job.dataset.files[row] not in bad], dtype=np.int64)
         check_trainable(job.dataset.select(np.concatenate([*job.rows.values()])))
+        gone = [split for split in ("train", "validation") if not len(job.rows[split])]
+        if gone:
+            raise DataError(f"no picture of the {gone[0]} split can be read: {next(iter(bad.values()))}")
         self.batches.take(job.rows["train"])
         self.validation.take(job.rows["validation"])
 

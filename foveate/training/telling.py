@@ -1,6 +1,7 @@
 """The transfer plan in words, and what it will cost, before the first step."""
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,23 +25,46 @@ def seconds_to_come(loop: Loop, size: Callable[[int], int]) -> list[float]:
 
 
 def seconds_an_epoch(loop: Loop, epoch: int) -> float:
-    """From a step at the full size on a copy of the network, with a batch of nothing."""
+    """From a step at the full size; one that needs too much memory makes the loop cut its batches smaller."""
+    while True:
+        try:
+            return loop.pieces * len(loop.batches) * seconds_a_piece(loop, epoch)
+        except (RuntimeError, MemoryError) as error:
+            loop.cut_smaller(pictures_a_step(loop), error)
+        gc.collect()
+
+
+def pictures_a_step(loop: Loop) -> int:
+    """Of this rank, at most."""
+    return -(-loop.batches.rows.size // len(loop.batches) // loop.ranks.world)
+
+
+def seconds_a_piece(loop: Loop, epoch: int) -> float:
+    """Forward and backward on a copy of the network, with pictures of nothing."""
     side, channels = loop.preprocess.crop, loop.preprocess.channels
     network = copy.deepcopy(loop.network)
     loop.plan.apply(network, epoch)
     network = folded(network, (channels, side, side))
-    n = -(-loop.batches.rows.size // len(loop.batches) // loop.ranks.world // loop.pieces)
+    n = -(-pictures_a_step(loop) // loop.pieces)
     x = torch.zeros(n, channels, side, side, device=loop.device).contiguous(memory_format=torch.channels_last)
     targets = torch.zeros((n, *loop.labels.shape[1:]), dtype=torch.int64, device=loop.device)
     seconds = 0.0
     for _ in range(2):  # the first makes room
+        settled(loop.device)
         begun = time.perf_counter()
         with torch.autocast(loop.device.type, torch.bfloat16, enabled=loop.config.precision == "bf16"):
             outputs = network(x)
         _, cost = loop.objective.cost(outputs, targets)
         torch.autograd.backward(cost)
+        settled(loop.device)
         seconds = time.perf_counter() - begun
-    return seconds * loop.pieces * len(loop.batches)
+    return seconds
+
+
+def settled(device: torch.device) -> None:
+    """Wait for what a GPU has been told to do."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 def as_lines(plan: Plan, job: Job, seconds: list[float]) -> Iterator[str]:

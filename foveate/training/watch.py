@@ -78,14 +78,14 @@ class Listener:
     def hear(self, record: Record) -> None:
         if self.writer is None:
             return
-        for name, value in {
+        judged = {"loss/validation": record.validation_loss, "accuracy/validation": record.validation_accuracy}
+        learnt = {
             "loss/training": record.loss,
-            "loss/validation": record.validation_loss,
             "accuracy/training": record.accuracy,
-            "accuracy/validation": record.validation_accuracy,
             "rate": record.lr,
             "gradient": record.gradient,
             "pictures_per_second": record.pictures_per_second,
-        }.items():
+        }
+        for name, value in {**judged, **(learnt if record.epoch else {})}.items():  # nothing is learnt before epoch 1
             self.writer.add_scalar(name, value, record.epoch)
         self.writer.flush()

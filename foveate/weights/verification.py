@@ -136,7 +136,9 @@ def verify(
 
     def batches() -> Iterator[NDArray[np.uint8]]:
         waiting: list[NDArray[np.uint8]] = []
-        for row, outcome in decode_ahead(range(len(dataset)), read, entry.preprocess, threads):
+        for row, outcome in decode_ahead(
+            range(len(dataset)), read, dataset.files.__getitem__, entry.preprocess, threads
+        ):
             progress.advance()
             if isinstance(outcome, ImageError):
                 bad[dataset.files[row]] = str(outcome)

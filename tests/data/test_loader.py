@@ -21,7 +21,7 @@ def tile(row: int) -> np.ndarray:
 
 
 def decode_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
 def test_decode_is_load_then_preprocess() -> None:
@@ -47,13 +47,13 @@ def test_order_is_kept_whoever_finishes_first(threads: int) -> None:
         return tile(row)
 
     rows = [5, 3, 8, 0, 5, 1]
-    found = list(decode_ahead(rows, decode_row, SMALL, threads))
+    found = list(decode_ahead(rows, decode_row, str, SMALL, threads))
     assert [row for row, _ in found] == rows
     assert all(np.array_equal(pixels, tile(row)) for row, pixels in found)
 
 
 def test_nothing_to_do() -> None:
-    assert list(decode_ahead([], tile, SMALL, 2)) == []
+    assert list(decode_ahead([], tile, str, SMALL, 2)) == []
 
 
 def test_errors_come_in_their_place() -> None:
@@ -62,7 +62,7 @@ def test_errors_come_in_their_place() -> None:
             raise ImageError(f"image '{row}' is empty")
         return tile(row)
 
-    for row, outcome in decode_ahead(range(20), decode_row, SMALL, 3):
+    for row, outcome in decode_ahead(range(20), decode_row, str, SMALL, 3):
         if row % 3 == 0:
             assert isinstance(outcome, ImageError) and str(outcome) == f"image '{row}' is empty"
         else:
@@ -81,7 +81,7 @@ def test_a_bounded_number_is_in_flight(threads: int, monkeypatch: pytest.MonkeyP
             yield row
 
     most = 0
-    for _ in decode_ahead(rows(), tile, SMALL, threads):
+    for _ in decode_ahead(rows(), tile, str, SMALL, threads):
         given += 1
         most = max(most, taken - given)
     assert given == 100
@@ -97,14 +97,14 @@ def test_at_least_two_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
             taken.append(row)
             yield row
 
-    stream = decode_ahead(rows(), tile, SMALL, 3)
+    stream = decode_ahead(rows(), tile, str, SMALL, 3)
     next(stream)
     assert len(taken) == 6
     stream.close()
 
 
 def test_threads_end_with_the_rows() -> None:
-    list(decode_ahead(range(30), tile, SMALL, 4))
+    list(decode_ahead(range(30), tile, str, SMALL, 4))
     assert decode_threads() == []
 
 
@@ -125,7 +125,7 @@ def test_abandoning_closes_the_threads_and_cancels_the_rest(monkeypatch: pytest.
             super().shutdown(wait)
 
     monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
-    stream = decode_ahead(range(1000), decode_row, SMALL, 2)
+    stream = decode_ahead(range(1000), decode_row, str, SMALL, 2)
     assert next(stream)[0] == 0
     stream.close()
     assert decode_threads() == []
@@ -140,7 +140,7 @@ def test_other_errors_reach_the_reader_and_close_the_threads() -> None:
 
     given = []
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
-        given.extend(row for row, _ in decode_ahead(range(50), decode_row, SMALL, 2))
+        given.extend(row for row, _ in decode_ahead(range(50), decode_row, str, SMALL, 2))
     assert decode_threads() == []
 
 
@@ -150,7 +150,7 @@ def test_an_error_of_the_rows_closes_the_threads() -> None:
         raise RuntimeError("no more rows")
 
     with pytest.raises(RuntimeError, match="no more rows"):
-        list(decode_ahead(rows(), tile, SMALL, 2))
+        list(decode_ahead(rows(), tile, str, SMALL, 2))
     assert decode_threads() == []
 
 

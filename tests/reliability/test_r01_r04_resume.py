@@ -12,6 +12,7 @@ from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, same, small, tr
 from foveate.checkpoint import latest
 from foveate.errors import ArtefactError, UsageError
 from foveate.training import train as train_pictures
+from foveate.transfer import Part, Plan
 
 FORMS = {
     "plain": CONFIG,
@@ -22,6 +23,26 @@ FORMS = {
 
 def interrupt(code: int = signal.SIGINT):
     return lambda: os.kill(os.getpid(), code)
+
+
+@pytest.mark.parametrize("after", [5, 10], ids=["R2: before the thaw", "R2: after it"])
+def test_an_interrupted_fine_tuning_changes_nothing(after: int, tmp_path: Path) -> None:
+    """Frozen statistics, folded; an average; the start as a candidate; a part that thaws in the second epoch."""
+    config = replace(CONFIG, ema=0.9, batch_norm="frozen", unfreeze_at=1)
+    names = [name for name, _ in small().named_parameters()]
+    early, late = (tuple(n for n in names if n.startswith(("conv", "norm")) == first) for first in (True, False))
+    plan = Plan((Part("early", early, 1, 0, 0.02, True, "frozen"), Part("late", late, 1, 0, 0.05, False, "")), 1, True)
+    options = {"config": config, "plan": plan, "start_counts": True}
+    whole = small()
+    expected = train(whole, **options)
+    assert [r.epoch for r in expected.history] == [0, 1, 2, 3]
+
+    batches = Interrupted(batches_of(drawn(), config), after, interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path, batches=batches, **options)
+    again = small()
+    assert train(again, tmp_path, resume=True, **options).best == expected.best
+    assert same(again, whole)
 
 
 @pytest.mark.parametrize("config", FORMS.values(), ids=FORMS)

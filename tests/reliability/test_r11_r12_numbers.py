@@ -144,3 +144,15 @@ def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
     train(one, batches=batches_of(drawn(), threads=1))
     train(many, batches=batches_of(drawn(), threads=5, cache="off"))
     assert same(one, many)
+
+
+def test_no_piece_is_one_picture_where_batches_differ() -> None:
+    """Four pieces of eight pictures are pairs; of seven one would be alone, and batch-norm takes nothing from it."""
+    loop = loop_of(small(), config=replace(CONFIG, batch_size=8))
+    loop.pieces, sizes = 4, []
+    loop.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    loop.plan.apply(loop.network, 0)
+    for batch in loop.batches.epoch(0):
+        loop.gradients(loop.network, batch)
+    assert {len(batch.rows) for batch in loop.batches.epoch(0)} == {7, 8}
+    assert min(sizes) == 2

@@ -13,9 +13,10 @@ import foveate
 from foveate.data.batches import EvaluationBatches, TrainingBatches
 from foveate.data.dataset import Dataset
 from foveate.data.index import load_dataset
-from foveate.data.loader import work_ahead
+from foveate.data.loader import decode, decode_ahead
 from foveate.data.policy import POLICIES
 from foveate.data.preprocess import Preprocess
+from foveate.data.threads import work_ahead
 from foveate.errors import DataError, ImageError
 
 PREPROCESS = Preprocess(32, 32)
@@ -173,3 +174,30 @@ def test_the_program_ends(tmp_path: Path, draw_folder, python, way: str) -> None
     os.mkfifo(tmp_path / "fifo")
     out = python(PROGRAM, root, tmp_path / "fifo", way, PYTHONPATH=ROOT)
     assert ("'noise/001.jpg' did not come within 1.5 seconds" if way == "given up" else "left while one") in out
+
+
+@pytest.mark.parametrize("reader", ["digests", "decoded"])
+def test_everything_that_reads_files_gives_up_a_lost_one(
+    dataset: Dataset, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests come first in every training; `decode_ahead` serves features, measures and predictions."""
+    never = threading.Event()
+    stuck = dataset.files[7]
+
+    def hang(row: int) -> bytes:
+        return never.wait() and b"" if row == 7 else dataset.read(row)
+
+    hanging = replace(dataset, read=hang)
+    for module in ("dataset", "loader"):
+        monkeypatch.setattr(f"foveate.data.{module}.LIMIT", 1.5)
+    with pytest.raises(ImageError, match=f"image '{stuck}' did not come within 1.5 seconds"):
+        if reader == "digests":
+            _ = hanging.digests
+        else:
+            rows = range(len(dataset))
+            list(
+                decode_ahead(rows, lambda i: decode(hang(i), "", PREPROCESS), dataset.files.__getitem__, PREPROCESS, 2)
+            )
+    never.set()
+    for thread in loader_threads():
+        thread.join(60)

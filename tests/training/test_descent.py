@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from foveate import Classifier, UsageError, build, evaluate
+from foveate.data.dataset import Dataset
 from foveate.data.index import load_dataset
 from foveate.errors import DataError, FoveateError
 from foveate.training import find_lr, train
@@ -106,6 +107,9 @@ def test_finetune_starts_from_the_probe(pictures: Path, tmp_path: Path, warm_cac
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [0, 1]
     assert history[0]["validation_accuracy"] > 0.5  # three classes: the solved head, before any step
+    config = read(tmp_path / "run" / "config.json")
+    assert config["training"]["freeze"] == 3  # "early", resolved
+    assert config["pictures"] == {"train": 61, "validation": 11, "test": 24}
     assert clf.card["form"] == "probe" and clf.card["mirror"] is False
     assert (clf.folder / "engine.xml").is_file()
     before = load_file(next((warm_cache / "weights").glob("*.safetensors")))
@@ -162,7 +166,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tensorboard": True}, "tensorboard: this applies"),
         ({"recipe": "scratch", "effort": "best"}, "effort applies to the recipe probe, and this one is scratch"),
         ({"recipe": "finetune", "channels": 1}, "channels applies to the recipe scratch: published weights read three"),
-        ({"seed": -1}, "a seed is not negative, got -1"),
+        ({"seed": -1}, r"a seed is a whole number from 0 to 2\^63 - 1, got -1"),
+        ({"seed": 2**64}, r"a seed is a whole number from 0 to 2\^63 - 1"),
         ({**SCRATCH, "settings": {"freeze": 99}}, "cannot freeze 99 stages: the network has 3"),
         ({**SCRATCH, "size": 0}, "size must be a whole number from 1 to 4096, not 0"),
         ({**SCRATCH, "model": "lenet5"}, "LeNet5 reads pictures of 28x28 pixels only, got 24x24"),
@@ -177,7 +182,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], words: str, pictures: Path) -> None:
+def test_what_is_refused(options: dict[str, Any], words: str, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "progressive" not in words and "16x16" not in words:  # before any picture is decoded for training
+        monkeypatch.delattr("foveate.training.descent.start")
     with pytest.raises(UsageError, match=words):
         train(pictures, out="run", **options)
     assert not Path("run").exists()
@@ -238,3 +245,23 @@ def test_held_out_pictures(tmp_path: Path) -> None:
         assert len({dataset.splits[i] for i in np.flatnonzero(groups == group)}) == 1
     assert with_splits(dataset, seed=1) == (dataset, [])
     assert with_splits(digits, seed=1)[0].splits != dataset.splits
+
+
+def test_of_large_sets_less_is_held_out() -> None:
+    n = 60_000
+    labels = np.arange(n) % 10
+    files, name = tuple(map(str, range(n))), tuple("0123456789")
+    large = Dataset("large", "", files, labels, name, ("train",) * n, ("",) * n, lambda i: str(i).encode())
+    dataset, told = with_splits(large, seed=0)
+    assert told == ["held out of 60000 pictures: 6000 for validation and 6000 for test"]
+    assert set(dataset.counts()["validation"].values()) == {600}
+
+
+def test_no_validation_picture_can_be_read(tmp_path: Path, draw_folder) -> None:
+    draw_folder(tmp_path / "photos/train", 40)
+    for name in ("blob/1", "noise/1"):
+        (tmp_path / "photos/validation" / name).parent.mkdir(parents=True)
+        (tmp_path / f"photos/validation/{name}.jpg").write_bytes(b"\xff\xd8\xffnothing")
+    draw_folder(tmp_path / "photos/test", 2, first=100)
+    with pytest.raises(DataError, match="no picture of the validation split can be read: image 'validation/"):
+        train(tmp_path / "photos", out=tmp_path / "run", **SCRATCH, settings={"epochs": 1, "batch_size": 8})

@@ -15,10 +15,10 @@ from toy import CONFIG, PREPROCESS, batches_of, drawn, loop_of, plan_of, small
 
 from foveate.data.batches import normalise
 from foveate.models import build
-from foveate.training.seeds import mixed
 from foveate.training.memory import is_out_of_memory
 from foveate.training.objective import auxiliary
 from foveate.training.optimisation import rate_factor
+from foveate.training.seeds import mixed
 
 PLAIN = replace(CONFIG, label_smoothing=0.1, clip=0.5, weight_decay=1e-3)
 
