@@ -244,8 +244,10 @@ def free_memory() -> int:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
-            used = int((groups / now).read_text()) - reclaimable((groups / parts).read_text())
-            found.append(max(0, int((groups / most).read_text()) - used))
+            limit, used = (int((groups / name).read_text()) for name in (most, now))
+            with contextlib.suppress(OSError, ValueError):
+                used -= reclaimable((groups / parts).read_text())
+            found.append(max(0, limit - used))
     share = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's: processes on this machine
     return min(found, default=4 << 30) // share
 

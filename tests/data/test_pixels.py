@@ -101,6 +101,8 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_memory() == 800 << 10
     told |= {groups + "memory.max": "1000\n"}
     assert free_memory() == 995
+    told |= {groups + "memory.stat": "anon 1\nactive_file 1\ninactive_file 2\nfile 3\n"}
+    assert free_memory() == 998  # what is kept of files makes room when it is wanted
     told |= {groups + "memory/memory.limit_in_bytes": "600\n", groups + "memory/memory.usage_in_bytes": "700\n"}
     assert free_memory() == 0
     told.clear()

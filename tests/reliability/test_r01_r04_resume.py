@@ -28,7 +28,7 @@ def interrupt(code: int = signal.SIGINT):
 @pytest.mark.parametrize("after", [5, 10], ids=["R2: before the thaw", "R2: after it"])
 def test_an_interrupted_fine_tuning_changes_nothing(after: int, tmp_path: Path) -> None:
     """Frozen statistics, folded; an average; the start as a candidate; a part that thaws in the second epoch."""
-    config = replace(CONFIG, ema=0.9, batch_norm="frozen", unfreeze_at=1)
+    config = replace(CONFIG, ema=0.9, batch_norm="frozen", freeze=1, unfreeze_at=1)
     names = [name for name, _ in small().named_parameters()]
     early, late = (tuple(n for n in names if n.startswith(("conv", "norm")) == first) for first in (True, False))
     plan = Plan((Part("early", early, 1, 0, 0.02, True, "frozen"), Part("late", late, 1, 0, 0.05, False, "")), 1, True)
