@@ -23,11 +23,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_training_is_told_shown_and_saved(pictures: Path) -> None:
-    done = foveate("train", pictures, *RESNET, "--epochs", 2, "--rotation", 15, "--pca-colour", "0.1", "--out", "run")
+    options = ("--epochs", 2, "--freeze", 1, "--unfreeze-at", 2, "--rotation", 15, "--pca-colour", "0.1")
+    done = foveate("train", pictures, *RESNET, *options, "--out", "run")
     assert done.returncode == 0, done.stderr
     for words in (
         "scratch of resnet20, 3x24x24",
         "stage 1",
+        "from epoch 2 on, at 0.05",
         "parameters learn",
         "rotated by up to 15°",
         "epoch   2  loss",
@@ -38,6 +40,7 @@ def test_a_training_is_told_shown_and_saved(pictures: Path) -> None:
         assert words in done.stdout
     config = json.loads(Path("run/config.json").read_text())
     assert len(config["augmentation"]["pca"]["eigenvalues"]) == 3  # fitted on these pictures, and kept
+    assert (config["training"]["freeze"], config["training"]["unfreeze_at"]) == (1, 1)  # which counts from 0
     measured = foveate("evaluate", "run", pictures, "--tta", "mirror", "--json")
     assert json.loads(measured.stdout)["n"] == 24
     assert foveate("predict", "run", pictures / "test" / "blob" / "100.jpg", "--tta", "ten").returncode == 0

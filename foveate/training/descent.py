@@ -24,7 +24,7 @@ from foveate.data.dataset import Dataset, Task
 from foveate.data.pixels import free_memory
 from foveate.data.policy import resolve
 from foveate.data.preprocess import Preprocess
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 from foveate.progress import Silent
 from foveate.runs import Run, environment, read_json
 from foveate.training.config import TrainConfig, resolve_config
@@ -146,6 +146,8 @@ def opened(
     """The run's folder, and everything that can be settled before a network is there."""
     dataset, reasons = with_splits(dataset, request.seed)
     rows = {split: np.flatnonzero([s == split for s in dataset.splits]) for split in ("train", "validation", "test")}
+    if not len(rows["train"]):
+        raise DataError(f"'{dataset.name}' has no training pictures, all are for validation or test")
     preprocess = inputs(dataset, rows["train"], request, means.threads)
     choice = resolve(dataset, preprocess.crop, preprocess.channels, request.augment, request.parts)
     augmentation = with_pca(choice.augmentation, dataset, rows["train"], preprocess, means.threads)

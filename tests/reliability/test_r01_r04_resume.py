@@ -159,6 +159,20 @@ def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, pictures
     assert "batch_size" not in str(caught.value)
 
 
+def test_within_an_epoch_too_the_state_is_saved_from_time_to_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.training.loop.SAVE_EVERY", 0.0)
+
+    def crash() -> None:
+        raise RuntimeError("the power is gone")
+
+    with pytest.raises(RuntimeError):
+        train(small(), tmp_path, batches=Interrupted(batches_of(drawn()), 6, crash))
+    found = latest(tmp_path, print)
+    assert found and found.about["epoch"] == 1 and found.about["batch"] >= 1
+
+
 def test_a_loop_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
     network = small()
     torch.manual_seed(5)

@@ -257,6 +257,14 @@ def test_of_large_sets_less_is_held_out() -> None:
     assert set(dataset.counts()["validation"].values()) == {600}
 
 
+def test_all_pictures_are_for_validation_or_test(pictures: Path, tmp_path: Path) -> None:
+    files = sorted((pictures / "train").rglob("*.*"))
+    rows = [f"{file},{file.parent.name},{('validation', 'test')[i % 2]}" for i, file in enumerate(files)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows]))
+    with pytest.raises(DataError, match="'table' has no training pictures"):
+        train(tmp_path / "table.csv", out=tmp_path / "run", **SCRATCH)
+
+
 def test_no_validation_picture_can_be_read(tmp_path: Path, draw_folder) -> None:
     draw_folder(tmp_path / "photos/train", 40)
     for name in ("blob/1", "noise/1"):

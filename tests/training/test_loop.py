@@ -190,3 +190,14 @@ def test_what_thaws_learns() -> None:
 )
 def test_words_of_want(error: BaseException, memory: bool) -> None:
     assert is_out_of_memory(error) == memory
+
+
+def test_the_average_is_what_is_judged_and_kept() -> None:
+    loop = loop_of(small(), config=replace(CONFIG, epochs=1, ema=0.9))
+    judged = []
+    judge = loop.judge
+    loop.judge = lambda network: judged.append(network) or judge(network)
+    fitted = loop.run()
+    assert judged[0] is loop.average.network and fitted.best == 1
+    kept, average = loop.network.state_dict(), loop.average.network.state_dict()
+    assert all(torch.equal(kept[name], average[name]) for name in average)
