@@ -165,8 +165,10 @@ def attach_head(backbone: Any, weight: NDArray[np.float32], bias: NDArray[np.flo
         pooled = ops.multiply(ops.add(halves.output(0), halves.output(1)), np.float32(0.5)).output(0)
     # Multiplied and summed, not a MatMul: OpenVINO computes everything up to the last convolution or MatMul in bf16 and
     # what follows in f32, so this way pooling and head keep the precision in which the head was solved.
-    products = ops.multiply(ops.unsqueeze(pooled, ops.constant(np.int64(1))), ops.constant(weight[None]))
-    logits = ops.add(ops.reduce_sum(products, ops.constant(np.int64(2))), ops.constant(bias[None, :]))
+    # Summed along axis 1: along the last axis OpenVINO 2026.4 adds the bias wrongly to every batch of several pictures.
+    turned = np.ascontiguousarray(weight.T[None])  # (1, width, classes)
+    products = ops.multiply(ops.unsqueeze(pooled, ops.constant(np.int64(2))), ops.constant(turned))
+    logits = ops.add(ops.reduce_sum(products, ops.constant(np.int64(1))), ops.constant(bias[None, :]))
     result = ops.result(logits)
     result.output(0).set_names({"logits"})
     return ov.Model([result], [pixels.get_node()], "probe")
