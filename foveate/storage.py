@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, UsageError
 
 PARTS = ("datasets", "features", "networks", "pixels", "weights")  # of the cache; anything else there is not ours
 
@@ -106,6 +106,10 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise FoveateError(f"no permission to write '{path}'; choose a folder that is yours") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            raise UsageError(
+                f"'{path}' cannot be written: a file or a folder is in the way; choose another name"
+            ) from error
         raise
 
 

@@ -249,7 +249,7 @@ def test_on_bad_error(work: Path) -> None:
     fails(4, "image 'cat/cut.png' is truncated", "train", "set", "--on-bad", "error")
     done = foveate("train", "set")
     assert done.returncode == 0
-    assert "1 unreadable pictures were skipped" in done.stdout
+    assert "unreadable and skipped: 1" in done.stdout
     assert "cut.png" in Path("runs/set/log.txt").read_text()
 
 
@@ -387,3 +387,16 @@ def test_odd_names_survive_the_whole_way(work: Path) -> None:
     done = foveate("predict", "run", "set")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 9
+
+
+def test_a_name_that_is_too_long_is_no_file(work: Path, trained: Path) -> None:
+    fails(4, "no such file or folder: aaa", "predict", trained, "a" * 300 + ".jpg")
+
+
+def test_unreadable_pictures_are_told_by_evaluate_too(work: Path, trained: Path) -> None:
+    for kind in ("blob", "noise", "stripes"):
+        write_pictures(work / "set" / kind, 8)
+    (work / "set/blob/0.png").write_bytes(b"nothing")
+    done = foveate("evaluate", trained, "set")
+    assert done.returncode == 0 and "unreadable and skipped: 1" in done.stdout
+    assert "image 'blob/0.png'" in " ".join(done.stdout.split())

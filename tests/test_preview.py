@@ -175,6 +175,13 @@ def test_what_is_refused(pictures: Path, tmp_path: Path, draw_folder) -> None:
     (tmp_path / "part/train").mkdir()
     draw_folder(tmp_path / "part/val", 2)
     fails(DataError, "'part' has no training pictures", tmp_path / "part", out)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("folder.png", "file/a.png"):
+        fails(UsageError, "a file or a folder is in the way", pictures, tmp_path / name, "--columns", 1, "--rows", 1)
+    for option in ("--seed", "--epoch"):
+        done = CliRunner().invoke(app, ["data", "preview", str(pictures), str(out), option, str(2**64)])
+        assert done.exit_code == 2
     assert not out.exists()
 
 

@@ -10,7 +10,7 @@ import platformdirs
 import pytest
 
 from foveate import storage
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, UsageError
 from foveate.storage import (
     cache_root,
     cache_size,
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(home: Path, monkeypatc
 
 def test_a_folder_does_not_replace_a_file(home: Path) -> None:
     (home / "x").write_text("old")
-    with pytest.raises(NotADirectoryError), replacing(home / "x") as temporary:
+    with pytest.raises(UsageError, match="a file or a folder is in the way"), replacing(home / "x") as temporary:
         temporary.mkdir()
     assert contents(home) == {"x": "old"}
 

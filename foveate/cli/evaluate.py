@@ -31,4 +31,4 @@ def evaluate(
     if as_json:
         print_json(result | {"run": str(run)})
     else:
-        show({"test": result, "notes": result["notes"], "bad": result["bad"]}, classifier.classes)
+        show({"test": result, "notes": result["notes"], "bad": result["bad"]}, classifier.classes, "--json names all")

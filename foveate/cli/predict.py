@@ -19,12 +19,13 @@ def predict(
     """Classify pictures. One line a picture; one that cannot be read has its error there."""
     from foveate.classifier import Classifier
     from foveate.data.dataset import BETWEEN
+    from foveate.data.index import present
     from foveate.errors import DataError
 
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
-    absent = [name for name in pictures if not Path(name).exists()]
+    absent = [name for name in pictures if not present(Path(name))]
     if absent:
         raise DataError(f"no such file or folder: {', '.join(absent)}")
     read = failed = 0

@@ -56,8 +56,8 @@ def preview(
     channels: Annotated[Literal["1", "3"], typer.Option(help="Grey or colour.")] = "3",
     rows: Annotated[int, typer.Option(min=1, max=40, help="Pictures, of different classes.")] = 6,
     columns: Annotated[int, typer.Option(min=1, max=40, help="Variants of each, one an epoch.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="As in training; it also chooses the pictures.")] = 0,
-    epoch: Annotated[int, typer.Option(min=0, help="The first one shown.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="As in training; it also chooses the pictures.")] = 0,
+    epoch: Annotated[int, typer.Option(min=0, max=99_999, help="The first one shown.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Draw what training will see: each picture as evaluation sees it, beside its variants of the first epochs."""

@@ -12,6 +12,7 @@ from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, 
 from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
+MOST_BAD = 5  # unreadable pictures that are told one by one
 LINES = 25  # of the rates that were tried
 
 
@@ -191,8 +192,9 @@ def typed() -> str:
     return " ".join(Path(word).name if "/" in word or "\\" in word else word for word in sys.argv[1:])
 
 
-def show(metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
-    """The result for people: accuracy with its interval, each class, the worst confusions."""
+def show(metrics: dict[str, Any], classes: tuple[str, ...], all_bad: str = "log.txt names all") -> None:
+    """The result for people: accuracy with its interval, each class, the worst confusions; `all_bad` says where the
+    unreadable pictures are that find no room."""
     from foveate.metrics import worst_confusions
 
     split = next(split for split in ("test", "out_of_fold", "validation") if split in metrics)
@@ -218,9 +220,10 @@ def show(metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
         say(f"note  {note}")
     bad = metrics["bad"]
     if bad:
-        say(
-            f"note  {len(bad)} unreadable pictures were skipped; each is named in log.txt: {clean(next(iter(bad)))} ..."
-        )
+        more = f", {MOST_BAD} of them here; {all_bad}" if len(bad) > MOST_BAD else ""
+        say(f"note  unreadable and skipped: {len(bad)}{more}")
+        for reason in list(bad.values())[:MOST_BAD]:
+            say(f"      {clean(reason)}")
 
 
 def headline(words: str, m: dict[str, Any]) -> str:

@@ -49,14 +49,17 @@ def look_at(dataset: Dataset, rows: NDArray[np.int64], threads: int) -> Seen:
 
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).round().astype(int)]
     as_read = Preprocess(SMALL, SMALL)
+    reasons: list[str] = []
     for _, pixels in decode_ahead([int(row) for row in chosen], small, dataset.files.__getitem__, as_read, threads):
         if isinstance(pixels, ImageError):
+            reasons.append(str(pixels))
             continue
         grey = grey and bool((pixels == pixels[:, :, :1]).all())
         values = pixels.reshape(-1, 3) / 255
         sums.append(np.stack([values.mean(axis=0), (values**2).mean(axis=0)]))
     if not sums:
-        raise DataError(f"none of the training pictures of '{dataset.name}' can be read")
+        told = "\n  ".join(reasons[:5])
+        raise DataError(f"none of the training pictures of '{dataset.name}' can be read:\n  {told}")
     mean, square = np.mean(sums, axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 1e-4))
     return Seen(grey, int(np.median(sides)), tuple(mean.round(4).tolist()), tuple(std.round(4).tolist()))

@@ -12,6 +12,7 @@ What a step does depends on (seed, epoch, batch) and the weights alone: dropout 
 import gc
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -179,7 +180,8 @@ class Loop:
             self.module, self.learning = folded(self.network, (self.preprocess.channels, side, side)), learning
             if self.ranks.world > 1:
                 ids = [self.device.index] if self.device.type == "cuda" else None
-                self.module = DistributedDataParallel(self.module, device_ids=ids, broadcast_buffers=False)
+                with warnings.catch_warnings(action="ignore", category=FutureWarning):  # newer torch renames an option
+                    self.module = DistributedDataParallel(self.module, device_ids=ids, broadcast_buffers=False)
             if self.config.compile:
                 self.module = torch.compile(self.module)  # type: ignore[assignment]
         assert self.module is not None

@@ -121,7 +121,7 @@ class Loader:
         job = self.job
         if not bad:
             return
-        job.bad = bad
+        job.bad, tested = bad, len(job.rows["test"]) > 0
         apply_policy(len(job.dataset), bad, job.request.on_bad)
         for split, rows in job.rows.items():
             job.rows[split] = np.array([row for row in rows if job.dataset.files[row] not in bad], dtype=np.int64)
@@ -129,6 +129,10 @@ class Loader:
         gone = [split for split in ("train", "validation") if not len(job.rows[split])]
         if gone:
             raise DataError(f"no picture of the {gone[0]} split can be read: {next(iter(bad.values()))}")
+        if tested and not len(job.rows["test"]):
+            job.notes.append(
+                "no picture of the test split can be read: the validation pictures alone tell how good it is"
+            )
         self.batches.take(job.rows["train"])
         self.validation.take(job.rows["validation"])
 

@@ -142,6 +142,16 @@ def test_unreadable_pictures(pictures: Path, tmp_path: Path, draw_folder) -> Non
     assert not (tmp_path / "strict").exists()
 
 
+def test_that_no_test_picture_can_be_read_is_said(tmp_path: Path, draw_folder) -> None:
+    photos = draw_folder(tmp_path / "photos/train", 24).parent
+    (photos / "test/blob").mkdir(parents=True)
+    (photos / "test/blob/1.jpg").write_bytes(b"nothing")
+    clf = train(photos, out=tmp_path / "run", **SCRATCH, settings={"epochs": 1, "batch_size": 8})
+    metrics = read(clf.run / "metrics.json")
+    assert "test" not in metrics
+    assert any("no picture of the test split can be read" in note for note in metrics["notes"])
+
+
 def test_grey_pictures_and_small_ones() -> None:
     clf = train("digits", "lenet5", "scratch", settings={"epochs": 1}, out=None)
     assert clf.preprocess.channels == 1 and clf.preprocess.crop == 28
