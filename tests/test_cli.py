@@ -299,6 +299,7 @@ def test_predict_bad_input(work: Path, trained: Path) -> None:
     Path("broken.jpg").write_bytes(b"nothing")
     Path("empty").mkdir()
     fails(4, "no such file or folder: gone.jpg", "predict", trained, "gone.jpg")
+    fails(4, "no such file or folder: aaa", "predict", trained, "a" * 300 + ".jpg")  # longer than a name may be
     fails(4, "the folder 'empty' has no pictures", "predict", trained, "empty")
     fails(4, "none of the 1 pictures could be read", "predict", trained, "broken.jpg")
 
@@ -387,10 +388,6 @@ def test_odd_names_survive_the_whole_way(work: Path) -> None:
     done = foveate("predict", "run", "set")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 9
-
-
-def test_a_name_that_is_too_long_is_no_file(work: Path, trained: Path) -> None:
-    fails(4, "no such file or folder: aaa", "predict", trained, "a" * 300 + ".jpg")
 
 
 def test_unreadable_pictures_are_told_by_evaluate_too(work: Path, trained: Path) -> None:

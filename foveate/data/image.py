@@ -102,7 +102,7 @@ def plain_jpeg(data: bytes, short_side: int) -> NDArray[np.uint8] | None:
         if TAGGED in data and orientation(Image.open(io.BytesIO(data), formats=["JPEG"])) != 1:
             return None
         return simplejpeg.decode_jpeg(data)
-    except Exception:  # simplejpeg raises ValueError, Pillow's formats anything
+    except (ValueError, OSError):  # what simplejpeg says of a damaged file, and Pillow of a damaged header
         return None
 
 

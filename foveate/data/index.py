@@ -25,6 +25,7 @@ from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
 from foveate.data.image import SUFFIXES, read_file
 from foveate.errors import DataError, UsageError
 
+ENDINGS = tuple(SUFFIXES)
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(["val", "valid", "validation", "dev"], "validation")
 
 
@@ -229,8 +230,7 @@ def walk(folder: Path, root: Path) -> tuple[list[str], list[str]]:
         rest += [above + f for f in folders if Path(here, f).is_symlink()]
         for name in names:
             if not name.startswith("."):
-                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-                (pictures if suffix in SUFFIXES else rest).append(above + name)
+                (pictures if name.lower().endswith(ENDINGS) else rest).append(above + name)
     return pictures, rest
 
 

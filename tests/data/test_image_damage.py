@@ -11,7 +11,7 @@ from encoded import encode, scene
 from PIL import Image, ImageFile
 
 from foveate.data import image as module
-from foveate.data.image import load_image
+from foveate.data.image import load_image, load_pixels
 from foveate.errors import ImageError
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
@@ -108,9 +108,12 @@ def test_the_usual_truncation_is_called_so(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("tagged", [False, True])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
-def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str) -> None:
-    data = encode(scene(24, 24), kind)
+def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str, tagged: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    data = encode(scene(24, 24), kind, **({"exif": exif} if tagged and kind == "JPEG" else {}))
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(150):
@@ -118,6 +121,7 @@ def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str) -> None:
         for position in rng.integers(0, min(len(data), 400), 3):
             broken[position] = rng.integers(256)
         try:
+            load_pixels(bytes(broken), "", 24)
             assert load_image(bytes(broken)).mode == "RGB"
         except ImageError:
             refused += 1
