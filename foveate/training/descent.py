@@ -196,9 +196,13 @@ def first_plan(request: Request, dataset: Dataset, preprocess: Preprocess, confi
         network: Any = models.build(request.model, len(dataset.classes), preprocess.channels)
         if request.recipe == "finetune":
             network = Probe(network, 1, len(dataset.classes))
-    size = (preprocess.channels, preprocess.crop, preprocess.crop)
-    rates = (config.lr, config.head_lr, config.layer_decay)
-    return make_plan(network, size, config.freeze, *rates, config.unfreeze_at, config.batch_norm == "frozen")
+    rates, frozen_norms = (config.lr, config.head_lr, config.layer_decay), config.batch_norm == "frozen"
+    first = progressive(preprocess.crop, config)(0)  # the first epoch's pictures have to fit as well
+    plans = [
+        make_plan(network, (preprocess.channels, side, side), config.freeze, *rates, config.unfreeze_at, frozen_norms)
+        for side in sorted({first, preprocess.crop})
+    ]
+    return plans[-1]
 
 
 def ready_loop(job: Job) -> Loop:
@@ -213,9 +217,6 @@ def ready_loop(job: Job) -> Loop:
     frozen_norms = config.batch_norm == "frozen"
     rates = (config.lr, config.head_lr, config.layer_decay)
     plan = make_plan(network, size, config.freeze, *rates, config.unfreeze_at, frozen_norms)
-    if config.progressive < 1:  # the first epoch's pictures have to fit as well
-        first = progressive(job)(0)
-        make_plan(network, (size[0], first, first), config.freeze, *rates, config.unfreeze_at, frozen_norms)
     batches, validation = loader.batches, loader.validation
     check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate, config.epochs)
     loop = Loop(
@@ -243,7 +244,7 @@ def ready_loop(job: Job) -> Loop:
         loop.pieces = pieces_that_fit(n, each, config.accumulate, plan.least(last), free)
         if loop.pieces > config.accumulate:
             job.say(f"a step of {n} pictures would take {n * each / 1e9:.1f} GB: it is done in {loop.pieces} pieces")
-    seconds = seconds_to_come(loop, progressive(job))
+    seconds = seconds_to_come(loop, progressive(job.preprocess.crop, config))
     if job.ranks.first:
         run.write("plan.json", plan.to_dict() | {"seconds_of_epochs": [round(s, 3) for s in seconds]})
     for line in as_lines(plan, job, seconds):

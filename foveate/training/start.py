@@ -17,6 +17,7 @@ from foveate.data.source import unreadable
 from foveate.errors import DataError, UsageError
 from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
+from foveate.training.config import TrainConfig
 from foveate.training.inputs import choose_inputs, look_at
 from foveate.training.job import Job, Request, Rows
 from foveate.training.probe import FOLDS, shown
@@ -103,7 +104,7 @@ class Loader:
             rank=job.ranks.rank,
             world=job.ranks.world,
             sampling="balanced" if config.balance == "sampling" else "all",
-            size=progressive(job) if config.progressive < 1 else None,
+            size=progressive(job.preprocess.crop, config) if config.progressive < 1 else None,
         )
         self.validation = EvaluationBatches(
             job.dataset,
@@ -148,9 +149,9 @@ class Loader:
         return [*self.batches.cache.notes(), *self.validation.cache.notes()]
 
 
-def progressive(job: Job) -> Callable[[int], int]:
+def progressive(full: int, config: TrainConfig) -> Callable[[int], int]:
     """The side of each epoch's pictures: from a part of the full one to all of it, evenly."""
-    full, first, epochs = job.preprocess.crop, job.config.progressive, job.config.epochs
+    first, epochs = config.progressive, config.epochs
     step = ROUND if full >= 4 * ROUND else 4
 
     def size(epoch: int) -> int:
