@@ -46,8 +46,8 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
     Args:
         source: the file's bytes, or its path.
         name: what to call it in messages; the path by default.
-        short_side: how many pixels the caller needs on the shorter side. A JPEG more than twice as large is decoded
-            at 1/2, 1/4 or 1/8 of its size, never below twice this: faster, and the resize behind it evens it out.
+        short_side: how many pixels the caller needs on the shorter side. A JPEG four times as large or more is
+            decoded at 1/2, 1/4 or 1/8 of its size, never below twice this: faster, and the resize behind evens it out.
 
     Returns:
         A picture in mode RGB, upright. `np.asarray` of it is (H, W, 3), uint8.

@@ -216,7 +216,7 @@ def remarks(dataset: Dataset) -> list[str]:
 
 def walk(folder: Path, root: Path) -> tuple[list[str], list[str]]:
     """Everything visible below a class folder: pictures by suffix, and the rest, as paths from the root with slashes.
-    Links to folders are not followed. A path object for each of a million files would take half a minute."""
+    Links to folders are not followed. Strings, since path objects were most of the time (docs/LOG.md)."""
     pictures: list[str] = []
     rest: list[str] = []
 
