@@ -198,7 +198,7 @@ def make_plan(
     try:
         *stages, rest = summarise_stages(body, summarise(body, size))
     except ValueError as error:
-        raise UsageError(f"{error}; choose another --size") from error
+        raise UsageError(f"{error} (--size)") from error
     if freeze == "early":
         freeze = round(EARLY * len(stages))
     if isinstance(freeze, int) and freeze > len(stages):
