@@ -127,9 +127,7 @@ def test_what_does_not_fit() -> None:
     network = build("resnet20", num_classes=4)
     with pytest.raises(UsageError, match="cannot freeze 99 stages: the network has 3; give 0 to 3"):
         make_plan(network, (3, 32, 32), 99, 0.1, 0.1)
-    with pytest.raises(
-        UsageError, match=r"LeNet5 reads pictures of 28x28 pixels only, got 30x30: .* \(--size\)"
-    ):
+    with pytest.raises(UsageError, match=r"LeNet5 reads pictures of 28x28 pixels only, got 30x30: .* \(--size\)"):
         make_plan(build("lenet5"), (1, 30, 30), 0, 0.1, 0.1)
     with pytest.raises(UsageError, match=r"needs pictures of at least 63x63.* \(--size\)"):
         make_plan(build("alexnet", num_classes=2), (3, 32, 32), 0, 0.1, 0.1)
