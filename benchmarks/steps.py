@@ -151,9 +151,12 @@ def overhead(name: str, data: Path, steps: int) -> float:
 def run_one(contender: str, name: str, data: Path, steps: int) -> float:
     if contender == "usual":
         return usual(name, data, steps)
-    if contender == "overhead":
-        return overhead(name, data, 3 * steps)
-    return foveate(name, data, steps, "none" if contender == "all" else None)
+    from foveate.training.memory import memory_kept
+
+    with memory_kept():
+        if contender == "overhead":
+            return overhead(name, data, 3 * steps)
+        return foveate(name, data, steps, "none" if contender == "all" else None)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.finish import keep
 from foveate.training.job import Job, Means, Request
 from foveate.training.loop import Loop
-from foveate.training.memory import bytes_a_picture, check_batches, pieces_that_fit
+from foveate.training.memory import bytes_a_picture, check_batches, memory_kept, pieces_that_fit
 from foveate.training.precision import choose_precision
 from foveate.training.ranks import Ranks, joined
 from foveate.training.rate_test import RateTest, range_test
@@ -110,7 +110,7 @@ def prepared(
     act: Callable[[Job, Loop], T],
 ) -> T:
     """Let `act` work with a loop that is ready, on all ranks; unless the run is `finished`."""
-    with joined() as ranks, torch_threads(means.threads):
+    with joined() as ranks, torch_threads(means.threads), memory_kept():
         if not ranks.first:
             means = replace(means, progress=Silent())
         if request.recipe == "finetune" and ranks.first:
@@ -126,6 +126,7 @@ def prepared(
         if not ranks.first:
             return act(job, ready_loop(job))
         with run.kept_if_whole(), run.alone():
+            run.log(f"foveate {means.command or 'train'}")
             return act(job, ready_loop(job))
 
 
@@ -208,7 +209,6 @@ def first_plan(request: Request, dataset: Dataset, preprocess: Preprocess, confi
 def ready_loop(job: Job) -> Loop:
     """The loop before its first step, its plan told and saved."""
     run, config = job.run, job.config
-    job.say(f"foveate {job.means.command or 'train'}")
     listener = Listener(run.folder, job.means.tensorboard and job.ranks.first)
     loader = Loader(job)
     with job.means.clock.phase("network"):

@@ -1,11 +1,15 @@
-"""How much memory a step takes, measured on a few pictures before the first step.
+"""How much memory a step takes, measured on a few pictures before the first step; and how it is taken.
 
 Where memory is only promised, as on Linux, a process that takes too much is killed, with no error to answer to. So a
 batch that would not fit is cut into pieces from the start.
 """
 
 import copy
+import ctypes
 import math
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +18,7 @@ from foveate.errors import UsageError
 from foveate.training.folding import folded
 from foveate.transfer import Plan
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 SHARE = 0.6  # of the memory that pixels will not take, for what forward leaves to backward; the rest is for gradients
 
 
@@ -58,6 +63,28 @@ def pieces_that_fit(pictures: int, each: int, pieces: int, least: int, free: int
     """
     at_once = max(least, int(SHARE * free) // max(1, each))
     return min(max(1, pictures // least), max(pieces, math.ceil(pictures / at_once)))
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Let the C library keep what is freed, meanwhile, for the next step to take.
+
+    By itself glibc gives blocks of more than 32 MB back to the system at once, and every map of the next step comes as
+    new pages, cleared one by one: up to a quarter of a step (docs/LOG.md). Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
+    try:
+        yield
+    finally:  # what glibc comes to by itself where large blocks are freed
+        libc.mallopt(M_MMAP_MAX, 65_536)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+        libc.malloc_trim(0)
 
 
 def check_batches(plan: Plan, smallest: int, epochs: int) -> None:

@@ -30,7 +30,7 @@ def make_optimizer(network: nn.Module, plan: Plan, config: TrainConfig) -> torch
                 decay = config.weight_decay if decays else 0.0
                 groups.append({"params": chosen, "lr": part.lr, "highest": part.lr, "weight_decay": decay})
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
+        return torch.optim.AdamW(groups, fused=True)
     return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
@@ -103,8 +103,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`, the prefix taken off."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = tensor.clone()  # load_state_dict takes it as its own
+        like = parameters[int(number)]
+        # in the parameter's memory format: the fused step goes through memory, whatever the strides
+        mine = torch.empty_like(like if tensor.shape == like.shape else tensor).copy_(tensor)
+        state.setdefault(int(number), {})[name] = mine
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

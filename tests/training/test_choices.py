@@ -1,10 +1,13 @@
 """Choices that are made from the data or the machine: precision, inputs, progressive sizes, lines of the plan."""
 
+import platform
+import resource
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foveate.data.folds import hold_out
@@ -14,7 +17,7 @@ from foveate.models import build
 from foveate.training import precision
 from foveate.training.config import SCRATCH
 from foveate.training.inputs import Seen, choose_inputs, look_at
-from foveate.training.memory import bytes_a_picture, pieces_that_fit
+from foveate.training.memory import bytes_a_picture, memory_kept, pieces_that_fit
 from foveate.training.start import progressive
 from foveate.training.telling import clock_time
 from foveate.transfer import make_plan
@@ -154,3 +157,21 @@ def test_memory_of_a_picture():
 )
 def test_pieces_that_fit(pictures, each, pieces, least, free, expected):
     assert pieces_that_fit(pictures, each, pieces, least, free) == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_is_kept_meanwhile_and_given_back() -> None:
+    def new_pages(turns: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(turns):
+            torch.ones(16 << 20)  # 64 MB, more than glibc keeps by itself
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    with memory_kept():
+        once = new_pages(1)
+        assert new_pages(20) < 5 * once  # not always the same place, but far from 20 new ones
+        within = resident()
+    assert resident() < within - (60 << 20)

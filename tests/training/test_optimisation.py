@@ -76,6 +76,28 @@ def test_what_it_remembers_goes_through_tensors(kind: str, network: nn.Module) -
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
 
 
+def test_adamw_in_one_pass_is_adamw(network: nn.Module) -> None:
+    """It goes through memory whatever the strides: gradients and what is restored have to lie as the parameters do."""
+    slow = copy.deepcopy(network)
+    network.to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(network, optimizer="adamw", lr=1e-2)
+    groups = optimizer_of(slow, optimizer="adamw", lr=1e-2).param_groups
+    obvious = torch.optim.AdamW([{**group, "fused": False} for group in groups], foreach=False)
+    x = torch.randn(4, 3, 32, 32)
+    for step in range(4):
+        optimizer.zero_grad()
+        network(x).square().mean().backward()
+        for mine, its in zip(network.parameters(), slow.parameters(), strict=True):
+            its.grad = mine.grad.contiguous()
+        optimizer.step()
+        obvious.step()
+        if step == 1:
+            kept = optimizer_tensors(optimizer, "o.")  # a file has them contiguous
+            restore_optimizer(optimizer, {name.removeprefix("o."): t.contiguous() for name, t in kept.items()})
+    for mine, its in zip(network.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+
+
 def test_cosine_is_torchs() -> None:
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
