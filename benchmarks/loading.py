@@ -1,6 +1,7 @@
 """Photos to batches of 224 x 224 pixels: Foveate's loader beside torchvision's, epoch by epoch.
 
     python benchmarks/loading.py DATA [--contenders torchvision,ram,disk,off] [--repeats 5] [--epochs 4] [--workers 2]
+    python benchmarks/loading.py DATA --side 3000 --pictures 200 --epochs 2 --out results/loading-large.json
 
   torchvision  ImageFolder, RandomResizedCrop + flip + ToTensor + Normalize, DataLoader with persistent worker processes
   ram          TrainingBatches with policy "standard" (the same crop and flip), pixels kept in memory
@@ -11,6 +12,8 @@ All give shuffled batches of normalised float32, normalising included. DATA has 
 process of its own; contenders take turns within a repeat. The first epoch begins when the loader is made, from files
 that the system has read before; `later` is the median of the others. Images a second; ratios are to torchvision's epoch
 of the same kind. CPU seconds are those of the process and its workers, over all epochs.
+
+With --side some of the photos are enlarged first, to so many pixels on the shorter side: as cameras take them.
 """
 
 import argparse
@@ -26,9 +29,23 @@ import time
 from pathlib import Path
 
 from machine import RESULTS, described, save
+from PIL import Image
 
 CONTENDERS = ("torchvision", "ram", "disk", "off")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def enlarged(data: Path, side: int, pictures: int, folder: Path) -> Path:
+    """Evenly chosen training photos, larger and as JPEG of quality 90, in a folder like DATA."""
+    files = sorted(file for file in (data / "train").glob("*/*") if file.is_file())
+    for file in files[:: max(1, len(files) // pictures)][:pictures]:
+        with Image.open(file) as photo:
+            scale = side / min(photo.size)
+            large = photo.convert("RGB").resize((round(photo.width * scale), round(photo.height * scale)))
+        place = folder / "train" / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        large.save(place / f"{file.stem}.jpg", quality=90)
+    return folder
 
 
 def torchvision_epochs(data: Path, arguments: argparse.Namespace) -> list[float]:
@@ -140,6 +157,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS / "loading.json")
+    parser.add_argument("--side", type=int, help="enlarge photos to this shorter side")
+    parser.add_argument("--pictures", type=int, default=200, help="how many photos are enlarged")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.epochs < 2:
@@ -147,7 +166,14 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(run_one(arguments.only, arguments)))
         return
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.side:
+            arguments.data = enlarged(arguments.data, arguments.side, arguments.pictures, Path(folder))
+        compare(arguments)
 
+
+def compare(arguments: argparse.Namespace) -> None:
+    """All contenders in turns, and the report."""
     files = [file for file in (arguments.data / "train").glob("*/*") if file.is_file()]
     for file in files:
         file.read_bytes()  # into the system's memory
@@ -166,6 +192,7 @@ def main() -> None:
         "pictures": len(files),
         "batch": arguments.batch,
         "workers": arguments.workers,
+        "enlarged_to": arguments.side,
         "results": {
             c: {
                 "median_images_per_second": medians[c],
