@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.catalogue import CATALOGUE
 from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
 from foveate.decision import Decision
 from foveate.storage import fingerprint
-from foveate.weights import find_weights
 
 BRIEF = ("n", "accuracy", "accuracy_ci95", "macro_f1", "ece")  # of a split's metrics, for the card
-
-
-STEPPING = 13e9  # multiply-accumulates a second and core, were all of them trained; early stages are not: docs/LOG.md
-BROUGHT = "on one set of photos it brought 0.5 to 3 points of accuracy"  # docs/LOG.md
 
 
 class Clock:
@@ -101,10 +95,3 @@ def judgements(
             else:
                 best, true = float(p.max()), float(p[dataset.labels[row]])
                 yield told | {"probability": round(best, 6), "probability_of_label": round(true, 6)}
-
-
-def finetune_offer(model: str, pictures: int, cores: int, epochs: int) -> str:
-    """What `finetune` would cost on this machine, and what it may bring, in a sentence."""
-    seconds = 3 * CATALOGUE[find_weights(model).network].macs * pictures * epochs / (STEPPING * cores)
-    minutes = max(1, round(seconds / 60))
-    return f"--recipe finetune lets the later stages learn on too: roughly {minutes} min here; {BROUGHT}"

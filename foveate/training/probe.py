@@ -19,7 +19,8 @@ from foveate.heads import PENALTIES, fit_head
 from foveate.progress import Progress
 from foveate.runs import Run, environment
 from foveate.training.config import FINETUNE
-from foveate.training.outcome import BRIEF, Clock, describe, finetune_offer, judgements, twins
+from foveate.training.offer import finetune_offer
+from foveate.training.outcome import BRIEF, Clock, describe, judgements, twins
 from foveate.weights import Weights, is_here, source_file
 
 FOLDS = 5

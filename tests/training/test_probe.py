@@ -18,8 +18,9 @@ from foveate.features import Extracted
 from foveate.metrics import wilson_interval
 from foveate.progress import Silent
 from foveate.runs import read_json
-from foveate.training import outcome, probe, train
+from foveate.training import offer, probe, train
 from foveate.training.outcome import dataset_fingerprint
+from foveate.weights import WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("warm_cache")
 
@@ -309,8 +310,16 @@ def test_two_pictures_a_class(flat: Path, tmp_path: Path) -> None:
     assert np.isfinite(found.predict(next(flat.glob("*/*"))).probability)
 
 
-def test_what_fine_tuning_would_cost_is_told(trained: Path) -> None:
-    """3 x 0.385 G multiply-accumulates, 9,000 pictures, 5 epochs, two cores of 13 G a second: 33 minutes."""
+def test_what_fine_tuning_would_cost_is_told(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.3 x 3 x 0.385 G multiply-accumulates, 9,000 pictures, 5 epochs, 0.34 of 100 G a second: 33 minutes."""
     assert "--recipe finetune lets the later stages learn on too" in read_json(trained / "metrics.json")["offer"]
-    assert "roughly 33 min here" in outcome.finetune_offer("efficientnet_lite0", 9000, 2, 5)
-    assert "roughly 1 min here" in outcome.finetune_offer("efficientnet_lite0", 9, 2, 5)
+    monkeypatch.setattr(offer, "multiplying", lambda threads: threads * 50e9)
+    assert "roughly 33 min on this processor" in offer.finetune_offer("efficientnet_lite0", 9000, 2, 5)
+    assert "roughly 66 min on this processor" in offer.finetune_offer("efficientnet_lite0", 9000, 1, 5)
+    assert "roughly 1 min on this processor" in offer.finetune_offer("efficientnet_lite0", 9, 2, 5)
+    for name in WEIGHTS:
+        assert offer.finetune_offer(name, 9, 2, 5)
+
+
+def test_this_machines_pace() -> None:
+    assert 1e8 < offer.multiplying(1) < 1e13
