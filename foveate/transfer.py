@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.models.summary import summarise, summarise_stages
+from foveate.models.summary import auxiliary_macs, summarise, summarise_stages
 from foveate.models.surgery import drop_head
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
@@ -229,6 +229,8 @@ def make_plan(
     else:
         macs["head"] = sum(layer.macs for layer in rest.layers if layer.name == head)
         macs["neck"] = rest.macs - macs["head"]
+        if placed["auxiliary"]:
+            macs["auxiliary"] = auxiliary_macs(network, size)
     rates = {stage.name: lr * layer_decay ** (len(stages) - 1 - i) for i, stage in enumerate(stages)}
     rates |= {"neck": lr, "head": head_lr, "auxiliary": lr, "unread": 0.0}
     still = {stage.name for stage in stages[: freeze if isinstance(freeze, int) else 0]}

@@ -88,6 +88,13 @@ def test_backbone() -> None:
     assert [part.name for part in learning] == ["head"] and learning[0].lr == 0.2
 
 
+def test_auxiliary_classifiers_cost_as_well() -> None:
+    parts = {part.name: part for part in make_plan(build("googlenet", 1000), (3, 224, 224), 0, 0.1, 0.1).parts}
+    one, two = (channels * 128 * 4 * 4 + 2048 * 1024 + 1024 * 1000 for channels in (512, 528))
+    assert parts["auxiliary"].macs == one + two
+    assert "auxiliary" not in {part.name for part in make_plan(build("resnet18"), (3, 64, 64), 0, 0.1, 0.1).parts}
+
+
 def test_early_stages() -> None:
     for name, still in (("efficientnet_lite0", 3), ("resnet18", 2), ("resnet20", 1), ("vgg11", 2)):
         network = build(name, num_classes=4)
