@@ -125,7 +125,8 @@ def test_policy_skip_bears_five_percent(n: int) -> None:
 def test_policy_error_bears_none_and_lists_are_short() -> None:
     apply_policy(10, {}, "error")
     with pytest.raises(
-        DataError, match=r"^image 'x' is empty, or leave out --on-bad error \(1 of 1000 pictures are unreadable\)$"
+        DataError,
+        match=r"^1 of 1000 pictures are unreadable \(leave out --on-bad error to skip them\): image 'x' is empty$",
     ):
         apply_policy(1000, {"x": "image 'x' is empty"}, "error")
     with pytest.raises(DataError) as caught:

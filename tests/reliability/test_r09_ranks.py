@@ -10,19 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import CONFIG, batches_of, drawn, plan_of, small, train
+from toy import CONFIG, batches_of, drawn, loop_of, plan_of, small, train
+
+from foveate.training.rate_test import LEAST, range_test
 
 HERE = str(Path(__file__).parent)
+STEPS = 24  # of a learning rate range test
 PROGRAM = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
 from pathlib import Path
 import torch
-from toy import CONFIG, Interrupted, batches_of, drawn, plan_of, small, train
+from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, plan_of, small, train
 from foveate.training.ranks import joined
+from foveate.training.rate_test import LEAST, range_test
 
 torch.set_num_threads(1)
+STEPS = int(sys.argv[3])
 
 
 def one(way: str, out: Path, ranks) -> None:
@@ -35,6 +40,10 @@ def one(way: str, out: Path, ranks) -> None:
     if way == "norms, frozen":  # folded into the convolutions, as fine-tuning has them
         options["plan"] = replace(plan_of(network), frozen_norms=True)
         network.drop.p = 0.0  # ranks drop other numbers than one process
+    if way == "rates":
+        test = range_test(loop_of(network, batches=batches, **options), STEPS)
+        torch.save((network.state_dict(), test.losses, None), out / f"{ranks.rank}.pt")
+        return
     if way == "norms, stopped":
         stopped = Interrupted(batches, 5, lambda: ranks.first and os.kill(os.getpid(), signal.SIGINT))
         try:
@@ -48,7 +57,7 @@ def one(way: str, out: Path, ranks) -> None:
 
 
 with joined() as ranks:
-    for way in sys.argv[3:]:
+    for way in sys.argv[4:]:
         one(way, Path(sys.argv[2], way), ranks)
 """
 
@@ -62,7 +71,7 @@ def torchrun(folder: Path, *ways: str) -> subprocess.CompletedProcess[str]:
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, str(folder / "program.py"), HERE, str(folder), *ways],
+        [*command, str(folder / "program.py"), HERE, str(folder), str(STEPS), *ways],
         capture_output=True,
         text=True,
         timeout=240,
@@ -76,7 +85,10 @@ Saved = dict[str, list[tuple[dict[str, torch.Tensor], list[float], np.ndarray]]]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """What each rank has in the end, by the way it was trained."""
-    folder, ways = tmp_path_factory.mktemp("ranks"), ("plain", "pieces", "norms", "norms, stopped", "norms, frozen")
+    folder, ways = (
+        tmp_path_factory.mktemp("ranks"),
+        ("plain", "pieces", "norms", "norms, stopped", "norms, frozen", "rates"),
+    )
     done = torchrun(folder, *ways)
     assert done.returncode == 0, done.stderr[-3000:]
     return {way: [torch.load(folder / way / f"{rank}.pt", weights_only=False) for rank in (0, 1)] for way in ways}
@@ -95,6 +107,13 @@ def test_two_ranks_equal_one(way: str, saved: Saved) -> None:
     for name, tensor in alone.state_dict().items():
         torch.testing.assert_close(first[name], tensor, rtol=1e-3, atol=1e-5)
     assert losses == pytest.approx([r.loss for r in fitted.history], rel=1e-4)
+
+
+def test_rates_are_tried_by_two_as_by_one(saved: Saved) -> None:
+    (_, losses, _), (_, same, _) = saved["rates"]
+    alone = range_test(loop_of(small(norms=False), batches=batches_of(drawn(), CONFIG)), STEPS)
+    assert losses == same and len(losses) >= LEAST
+    assert losses == pytest.approx(alone.losses, rel=1e-4)
 
 
 def test_batch_norm_takes_statistics_from_each_ranks_part(saved: Saved) -> None:
