@@ -21,7 +21,7 @@ SHARES = {
     "SqueezeNet": 0.62,
     "VGG": 1.3,
 }
-BESIDES = 1.3  # the whole in parts of its steps: the probe before them, validation, loading; docs/LOG.md
+BESIDES = 1.2  # the whole in parts of its steps: the probe before them, validation, loading; docs/LOG.md
 BROUGHT = "on one set of photos it brought 0.5 to 3 points of accuracy"  # docs/LOG.md
 SIDE = 1024  # of the matrices: far beyond the caches of a core, 10 ms
 
