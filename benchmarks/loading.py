@@ -1,7 +1,7 @@
 """Photos to batches of 224 x 224 pixels: Foveate's loader beside torchvision's, epoch by epoch.
 
     python benchmarks/loading.py DATA [--contenders torchvision,ram,disk,off] [--repeats 5] [--epochs 4] [--workers 2]
-    python benchmarks/loading.py DATA --side 3000 --pictures 200 --epochs 2 --out results/loading-large.json
+    python benchmarks/loading.py DATA --side 3000 --pictures 200 --epochs 2 --contenders torchvision,ram,off
 
   torchvision  ImageFolder, RandomResizedCrop + flip + ToTensor + Normalize, DataLoader with persistent worker processes
   ram          TrainingBatches with policy "standard" (the same crop and flip), pixels kept in memory
@@ -13,7 +13,8 @@ process of its own; contenders take turns within a repeat. The first epoch begin
 that the system has read before; `later` is the median of the others. Images a second; ratios are to torchvision's epoch
 of the same kind. CPU seconds are those of the process and its workers, over all epochs.
 
-With --side some of the photos are enlarged first, to so many pixels on the shorter side: as cameras take them.
+With --side some of the photos are enlarged first, to so many pixels on the shorter side, which is a camera's size;
+their JPEGs are smoother than a camera's.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from machine import RESULTS, described, save
 from PIL import Image
 
@@ -38,13 +40,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def enlarged(data: Path, side: int, pictures: int, folder: Path) -> Path:
     """Evenly chosen training photos, larger and as JPEG of quality 90, in a folder like DATA."""
     files = sorted(file for file in (data / "train").glob("*/*") if file.is_file())
-    for file in files[:: max(1, len(files) // pictures)][:pictures]:
+    for i in np.linspace(0, len(files) - 1, min(len(files), pictures)).round().astype(int):
+        file = files[i]
         with Image.open(file) as photo:
             scale = side / min(photo.size)
             large = photo.convert("RGB").resize((round(photo.width * scale), round(photo.height * scale)))
         place = folder / "train" / file.parent.name
         place.mkdir(parents=True, exist_ok=True)
-        large.save(place / f"{file.stem}.jpg", quality=90)
+        large.save(place / f"{file.name}.jpg", quality=90)
     return folder
 
 
@@ -79,7 +82,6 @@ def torchvision_epochs(data: Path, arguments: argparse.Namespace) -> list[float]
 def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> list[float]:
     from dataclasses import replace
 
-    import numpy as np
     import torch
 
     from foveate.data.batches import TrainingBatches, normalise
@@ -156,7 +158,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--out", type=Path, default=RESULTS / "loading.json")
+    parser.add_argument("--out", type=Path, help="loading.json, or loading-large.json, in results")
     parser.add_argument("--side", type=int, help="enlarge photos to this shorter side")
     parser.add_argument("--pictures", type=int, default=200, help="how many photos are enlarged")
     parser.add_argument("--only", help=argparse.SUPPRESS)
@@ -206,7 +208,7 @@ def compare(arguments: argparse.Namespace) -> None:
             for c in chosen
         },
     }
-    save(report, arguments.out)
+    save(report, arguments.out or RESULTS / ("loading-large.json" if arguments.side else "loading.json"))
     for c, result in report["results"].items():
         rates, ratios = result["median_images_per_second"], result["ratio_to_torchvision"] or {}
         print(

@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "pace.json")
     arguments = parser.parse_args()
+    torch.set_num_threads(cores())
     results: dict[str, Any] = {}
     families: dict[str, list[float]] = {}
     for name in arguments.networks.split(","):

@@ -8,8 +8,9 @@
   finetune  foveate's recipe as it is
 
 Networks start from random weights: a step costs the same. Every contender is a process of its own, contenders take
-turns within a repeat; the first two steps are not counted. `overhead` is foveate's loop beside the same steps without
-it: the same network, batches ready in memory, forward, backward, clip, optimiser, average.
+turns within a repeat; the first two steps are not counted. Foveate's keep freed memory, as its trainings do.
+`overhead` is foveate's loop beside the same steps without it: the same network, batches ready in memory, forward,
+backward, clip, optimiser, average.
 """
 
 import argparse

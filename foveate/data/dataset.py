@@ -195,7 +195,8 @@ def apply_policy(n: int, bad: dict[str, str], policy: Literal["skip", "error"]) 
     """Raise DataError if the unreadable pictures (name: reason) among `n` are more than the policy allows."""
     if bad and policy == "error":
         first = next(iter(bad.values()))
-        raise DataError(f"{len(bad)} of {n} pictures are unreadable (leave out --on-bad error to skip them): {first}")
+        few = " (leave out --on-bad error to skip them)" if len(bad) <= MAX_BAD * n else ""
+        raise DataError(f"{len(bad)} of {n} pictures are unreadable{few}: {first}")
     if len(bad) > MAX_BAD * n:
         reasons = "\n  ".join(list(bad.values())[:5])
         raise DataError(f"{len(bad)} of {n} pictures are unreadable, more than {MAX_BAD:.0%}:\n  {reasons}")

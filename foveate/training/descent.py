@@ -31,7 +31,7 @@ from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.finish import keep
 from foveate.training.job import Job, Means, Request
 from foveate.training.loop import Loop
-from foveate.training.memory import bytes_a_picture, check_batches, memory_kept, pieces_that_fit
+from foveate.training.memory import bytes_a_picture, check_batches, give_back, memory_kept, pieces_that_fit
 from foveate.training.precision import choose_precision
 from foveate.training.ranks import Ranks, joined
 from foveate.training.rate_test import RateTest, range_test
@@ -110,7 +110,7 @@ def prepared(
     act: Callable[[Job, Loop], T],
 ) -> T:
     """Let `act` work with a loop that is ready, on all ranks; unless the run is `finished`."""
-    with joined() as ranks, torch_threads(means.threads), memory_kept():
+    with joined() as ranks, torch_threads(means.threads):
         if not ranks.first:
             means = replace(means, progress=Silent())
         if request.recipe == "finetune" and ranks.first:
@@ -124,8 +124,9 @@ def prepared(
         if done is not None:
             return done
         if not ranks.first:
-            return act(job, ready_loop(job))
-        with run.kept_if_whole(), run.alone():
+            with memory_kept():
+                return act(job, ready_loop(job))
+        with run.kept_if_whole(), run.alone(), memory_kept():
             run.log(f"foveate {means.command or 'train'}")
             return act(job, ready_loop(job))
 
@@ -240,6 +241,7 @@ def ready_loop(job: Job) -> Loop:
         last = config.epochs - 1  # in which most of the network learns
         n = -(-len(batches.rows) // len(batches) // job.ranks.world)
         each = bytes_a_picture(network, plan, size, last, config.precision)
+        give_back()
         free = free_memory() - loader.pixels_to_come()
         loop.pieces = pieces_that_fit(n, each, config.accumulate, plan.least(last), free)
         if loop.pieces > config.accumulate:

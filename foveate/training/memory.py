@@ -8,6 +8,7 @@ import copy
 import ctypes
 import math
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -71,20 +72,33 @@ def memory_kept() -> Iterator[None]:
 
     By itself glibc gives blocks of more than 32 MB back to the system at once, and every map of the next step comes as
     new pages, cleared one by one: up to a quarter of a step (docs/LOG.md). Other C libraries are left as they are.
+    It is the whole process's: of two trainings at once in one process the first to end ends it for both.
     """
-    if platform.libc_ver()[0] != "glibc":
+    c = glibc()
+    if c is None:
         yield
         return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
+    c.mallopt(M_MMAP_MAX, 0)
+    c.mallopt(M_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:  # what glibc comes to by itself where large blocks are freed
-        libc.mallopt(M_MMAP_MAX, 65_536)
-        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
-        libc.malloc_trim(0)
+        c.mallopt(M_MMAP_MAX, 65_536)
+        c.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        c.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+        give_back()
+
+
+def give_back() -> None:
+    """Give what was freed, and kept, back to the system, which then counts it as free."""
+    c = glibc()
+    if c is not None:
+        c.malloc_trim(0)
+
+
+def glibc() -> ctypes.CDLL | None:
+    """The C library of this process, if it is GNU's."""
+    return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
 def check_batches(plan: Plan, smallest: int, epochs: int) -> None:

@@ -129,6 +129,8 @@ def test_policy_error_bears_none_and_lists_are_short() -> None:
         match=r"^1 of 1000 pictures are unreadable \(leave out --on-bad error to skip them\): image 'x' is empty$",
     ):
         apply_policy(1000, {"x": "image 'x' is empty"}, "error")
+    with pytest.raises(DataError, match=r"^1 of 2 pictures are unreadable: image 'x' is empty$"):  # too many to skip
+        apply_policy(2, {"x": "image 'x' is empty"}, "error")
     with pytest.raises(DataError) as caught:
         apply_policy(9, {str(i): f"reason {i}" for i in range(9)}, "skip")
     assert str(caught.value).count("reason") == 5

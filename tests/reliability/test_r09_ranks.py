@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, plan_of, small, train
 from foveate.training.ranks import joined
-from foveate.training.rate_test import LEAST, range_test
+from foveate.training.rate_test import range_test
 
 torch.set_num_threads(1)
 STEPS = int(sys.argv[3])

@@ -39,6 +39,7 @@ def test_the_runs_folder(run: Path) -> None:
         *("config.json", "env.json", "data.json", "plan.json", "metrics.json", "history.jsonl", "predictions.jsonl"),
         *("curves.png", "log.txt", "checkpoints", "classifier"),
     }
+    assert (run / "log.txt").read_text().startswith("foveate train photos\n")
     config, metrics, plan = (read(run / f"{name}.json") for name in ("config", "metrics", "plan"))
     assert config["training"]["epochs"] == 6 and config["preprocess"]["crop"] == 24
     assert config["training"]["precision"] in ("f32", "bf16")

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -321,5 +322,8 @@ def test_what_fine_tuning_would_cost_is_told(trained: Path, monkeypatch: pytest.
         assert offer.finetune_offer(name, 9, 2, 5)
 
 
-def test_this_machines_pace() -> None:
-    assert 1e8 < offer.multiplying(1) < 1e13
+def test_this_machines_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of three products, after one that makes room."""
+    clock = iter([0.0, 0.001, 1.0, 1.5, 2.0, 2.25, 3.0, 3.75])
+    monkeypatch.setattr(offer, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert offer.multiplying(1) == 1024**3 / 0.25
