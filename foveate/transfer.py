@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.models.summary import auxiliary_macs, summarise, summarise_stages
+from foveate.models import summary
+from foveate.models.summary import summarise, summarise_stages
 from foveate.models.surgery import drop_head
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
@@ -246,3 +247,14 @@ def make_plan(
         count = sum(sizes[name] for name in inside)
         parts.append(Part(part, tuple(inside), count, macs.get(part, 0), rates[part], frozen, norms))
     return Plan(tuple(parts), unfreeze_at, frozen_norms)
+
+
+def auxiliary_macs(network: nn.Module, size: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of the auxiliary classifiers for one picture, (channels, height, width)."""
+
+    def learning(twin: Any, picture: Tensor) -> Any:
+        twin.training = True  # its own forward's choice; what is in it stays in evaluation, as one picture needs
+        return twin(picture)
+
+    macs = [summary.run(network, size, function)[1].follower.macs for function in (learning, nn.Module.__call__)]
+    return macs[0] - macs[1]

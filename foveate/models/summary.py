@@ -159,20 +159,6 @@ def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tupl
     return (*stages, Stage("head", head, summary.shape, *sum_up(head), None, None))
 
 
-def auxiliary_macs(network: nn.Module, size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of the auxiliary classifiers for one picture, which training alone makes.
-
-    Args and errors as `summarise` has them.
-    """
-
-    def learning(twin: nn.Module, picture: Tensor) -> Any:
-        twin.training = True  # its own forward's choice; what is in it stays in evaluation, as one picture needs
-        return twin(picture)
-
-    macs = [run(network, size, function)[1].follower.macs for function in (learning, nn.Module.__call__)]
-    return macs[0] - macs[1]
-
-
 def run(network: nn.Module, size: tuple[int, ...], function: Callable[[Any, Tensor], Any]) -> tuple[Any, Recorder]:
     """What a function of the network and a picture returns, and the record of it."""
     if len(size) != 3 or min(size) < 1:

@@ -47,7 +47,7 @@ def test_skipping_a_bad_picture_is_as_if_it_were_not_there(root: Path, tmp_path:
 @pytest.mark.parametrize(
     ("n", "policy", "message"),
     [
-        (1, "error", r"000\.png' is .* \(1 of 96 pictures are unreadable\)"),
+        (1, "error", r"^1 of 96 pictures are unreadable .* image 'train/blob/000\.png' is not"),
         (5, "skip", "5 of 96 pictures are unreadable, more than 5%"),
     ],
 )
