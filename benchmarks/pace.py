@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from machine import RESULTS, described, save
-from torch import nn
 from torch.nn import functional as F
 
 from foveate.catalogue import CATALOGUE
@@ -52,7 +51,8 @@ def step_of(name: str, pictures: int) -> Any:
         frozen_norms=config.batch_norm == "frozen",
     )
     plan.apply(probe, 0)
-    network: nn.Module = folded(probe, size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: Any = folded(probe, size)
+    network.to(memory_format=torch.channels_last)
     x = torch.rand(pictures, *size).contiguous(memory_format=torch.channels_last)
     targets = torch.zeros(pictures, dtype=torch.int64)
 

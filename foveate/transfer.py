@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.models import summary
-from foveate.models.summary import summarise, summarise_stages
+from foveate.models.summary import run, summarise, summarise_stages
 from foveate.models.surgery import drop_head
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
@@ -197,7 +196,8 @@ def make_plan(
     body: nn.Module = network.backbone if probe else network  # type: ignore[assignment]
     prefix = "backbone." if probe else ""
     try:
-        *stages, rest = summarise_stages(body, summarise(body, size))
+        judged = summarise(body, size)
+        *stages, rest = summarise_stages(body, judged)
     except ValueError as error:
         raise UsageError(f"{error} (--size)") from error
     if freeze == "early":
@@ -231,7 +231,7 @@ def make_plan(
         macs["head"] = sum(layer.macs for layer in rest.layers if layer.name == head)
         macs["neck"] = rest.macs - macs["head"]
         if placed["auxiliary"]:
-            macs["auxiliary"] = auxiliary_macs(network, size)
+            macs["auxiliary"] = macs_in_training(network, size) - judged.macs
     rates = {stage.name: lr * layer_decay ** (len(stages) - 1 - i) for i, stage in enumerate(stages)}
     rates |= {"neck": lr, "head": head_lr, "auxiliary": lr, "unread": 0.0}
     still = {stage.name for stage in stages[: freeze if isinstance(freeze, int) else 0]}
@@ -249,12 +249,11 @@ def make_plan(
     return Plan(tuple(parts), unfreeze_at, frozen_norms)
 
 
-def auxiliary_macs(network: nn.Module, size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of the auxiliary classifiers for one picture, (channels, height, width)."""
+def macs_in_training(network: nn.Module, size: tuple[int, int, int]) -> int:
+    """Multiply-accumulates for one picture, (channels, height, width), those of auxiliary classifiers among them."""
 
     def learning(twin: Any, picture: Tensor) -> Any:
         twin.training = True  # its own forward's choice; what is in it stays in evaluation, as one picture needs
         return twin(picture)
 
-    macs = [summary.run(network, size, function)[1].follower.macs for function in (learning, nn.Module.__call__)]
-    return macs[0] - macs[1]
+    return run(network, size, learning)[1].follower.macs

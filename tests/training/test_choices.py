@@ -1,6 +1,5 @@
 """Choices that are made from the data or the machine: precision, inputs, progressive sizes, lines of the plan."""
 
-import platform
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,9 +158,10 @@ def test_pieces_that_fit(pictures, each, pieces, least, free, expected):
     assert pieces_that_fit(pictures, each, pieces, least, free) == expected
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+# memory_kept does nothing with another C library, so there is nothing to see; the test after this one needs none
+@pytest.mark.skipif(memory.glibc() is None, reason="other C libraries are left as they are")
 def test_freed_memory_is_kept_meanwhile_and_given_back() -> None:
-    resource = pytest.importorskip("resource")
+    import resource  # of Linux, as glibc is
 
     def new_pages(turns: int) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
