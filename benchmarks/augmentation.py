@@ -1,12 +1,15 @@
-"""Augmentation beside torchvision: milliseconds a picture on one core, part by part and policy by policy.
+"""Augmentation beside torchvision: milliseconds an image on one core, part by part and policy by
+policy.
 
-    python benchmarks/augmentation.py [--parts 'affine,resized crop'] [--pictures 50] [--repeats 5] [--size 224]
+    python benchmarks/augmentation.py [--parts 'affine,resized crop'] [--images 50] [--repeats 5]
+    [--size 224]
 
-Both begin with the same kept picture, 256x341, uint8, and end with a uint8 tensor; torchvision's transforms v2 get it
-as their ToImage gives it. Ours includes making the picture's own random numbers, theirs draws from the global state.
-The two take turns within a repeat, in one thread, whose processor time is taken; the median of the repeats counts.
-Theirs is left out where torchvision has no such transform. Parts that keep the scale are measured with their crop of
-the middle. Batches of 32 are mixed as training has them: ours in uint8, theirs in float32, as after normalising.
+Both begin with the same kept image, 256x341, uint8, and end with a uint8 tensor; torchvision's
+transforms v2 get it as their ToImage gives it. Ours includes making the image's own random numbers,
+theirs draws from the global state. The two take turns within a repeat, in one thread, whose
+processor time is taken; the median of the repeats counts. Theirs is left out where torchvision has
+no such transform. Parts that keep the scale are measured with their crop of the middle. Batches of
+32 are mixed as training has them: ours in uint8, theirs in float32, as after normalising.
 """
 
 import argparse
@@ -23,23 +26,32 @@ from machine import RESULTS, described, save
 from PIL import Image
 from torchvision.transforms import v2
 
-from foveate.data.augment import augment
-from foveate.data.colour import PAPER_PCA
-from foveate.data.mix import draw_mixture, mixed, mixed_targets
-from foveate.data.policy import POLICIES, Augmentation
-from foveate.data.view import batch_generator, generator
+from foveate.data.augment.mix import draw_mixture, mixed, mixed_targets
+from foveate.data.augment.pca import PAPER_PCA
+from foveate.data.augment.policies import POLICIES, Augmentation
+from foveate.data.augment.render import augment
+from foveate.data.augment.view import batch_generator, generator
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 
 
 def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
     """Name -> our augmentation and the transform that does the same."""
-    middle, resized, mirror = v2.CenterCrop(size), v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(0.5)
+    middle, resized, mirror = (
+        v2.CenterCrop(size),
+        v2.RandomResizedCrop(size),
+        v2.RandomHorizontalFlip(0.5),
+    )
     padding = size // 8
     affine = v2.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5, BILINEAR)
     pca = Augmentation(pca_colour=0.1, pca=PAPER_PCA)
     strong = v2.Compose(
-        [resized, mirror, v2.TrivialAugmentWide(interpolation=BILINEAR), v2.RandomErasing(0.1, value=0)]
+        [
+            resized,
+            mirror,
+            v2.TrivialAugmentWide(interpolation=BILINEAR),
+            v2.RandomErasing(0.1, value=0),
+        ]
     )
     light = v2.Compose([v2.RandomCrop(size, padding=padding, padding_mode="symmetric"), mirror])
 
@@ -48,12 +60,18 @@ def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
 
     return {
         "nothing": (Augmentation(), middle),
-        "random crop": (Augmentation("random"), v2.RandomCrop(size, padding=padding, padding_mode="symmetric")),
+        "random crop": (
+            Augmentation("random"),
+            v2.RandomCrop(size, padding=padding, padding_mode="symmetric"),
+        ),
         "resized crop": (Augmentation("resized"), resized),
         "mirror": (Augmentation(hflip=1), after_middle(v2.RandomHorizontalFlip(1))),
         "upside down": (Augmentation(vflip=1), after_middle(v2.RandomVerticalFlip(1))),
         "rotation": (Augmentation(rotation=15), after_middle(v2.RandomRotation(15, BILINEAR))),
-        "affine": (Augmentation(rotation=15, translate=0.1, scale=0.1, shear=5), after_middle(affine)),
+        "affine": (
+            Augmentation(rotation=15, translate=0.1, scale=0.1, shear=5),
+            after_middle(affine),
+        ),
         "brightness": (Augmentation(brightness=0.4), after_middle(v2.ColorJitter(0.4))),
         "contrast": (Augmentation(contrast=0.4), after_middle(v2.ColorJitter(0, 0.4))),
         "saturation": (Augmentation(saturation=0.4), after_middle(v2.ColorJitter(0, 0, 0.4))),
@@ -63,8 +81,14 @@ def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
             after_middle(v2.ColorJitter(0.4, 0.4, 0.4, 0.1)),
         ),
         "PCA colour": (pca, None),
-        "TrivialAugment": (Augmentation(auto="trivial"), after_middle(v2.TrivialAugmentWide(interpolation=BILINEAR))),
-        "RandAugment": (Augmentation(auto="rand"), after_middle(v2.RandAugment(interpolation=BILINEAR))),
+        "TrivialAugment": (
+            Augmentation(auto="trivial"),
+            after_middle(v2.TrivialAugmentWide(interpolation=BILINEAR)),
+        ),
+        "RandAugment": (
+            Augmentation(auto="rand"),
+            after_middle(v2.RandAugment(interpolation=BILINEAR)),
+        ),
         "erasing": (Augmentation(erasing=1), after_middle(v2.RandomErasing(1, value=0))),
         "light": (POLICIES["light"], light),
         "standard": (POLICIES["standard"], v2.Compose([resized, mirror])),
@@ -77,7 +101,7 @@ def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
 
 
 def batches(size: int) -> dict[str, tuple[Callable[[int], object], Callable[[int], object]]]:
-    """mixup and CutMix of 32 pictures and their labels."""
+    """mixup and CutMix of 32 images and their labels."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     targets = torch.eye(10)[torch.arange(32) % 10]
@@ -92,29 +116,33 @@ def batches(size: int) -> dict[str, tuple[Callable[[int], object], Callable[[int
     their_mixup, their_cutmix = v2.MixUp(alpha=0.2), v2.CutMix(alpha=1.0)
     return {
         "mixup of a batch": (ours(Augmentation(mixup=0.2)), lambda i: their_mixup(batch, targets)),
-        "CutMix of a batch": (ours(Augmentation(cutmix=1.0)), lambda i: their_cutmix(batch, targets)),
+        "CutMix of a batch": (
+            ours(Augmentation(cutmix=1.0)),
+            lambda i: their_cutmix(batch, targets),
+        ),
     }
 
 
-def milliseconds(run: Callable[[int], object], first: int, pictures: int) -> float:
+def milliseconds(run: Callable[[int], object], first: int, images: int) -> float:
     begun = time.thread_time()  # of this core: what else runs on the machine counts little
-    for i in range(first, first + pictures):
+    for i in range(first, first + images):
         run(i)
-    return 1000 * (time.thread_time() - begun) / pictures
+    return 1000 * (time.thread_time() - begun) / images
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", help="comma-separated; all by default")
-    parser.add_argument("--pictures", type=int, default=50, help="in each repeat")
+    parser.add_argument("--images", type=int, default=50, help="in each repeat")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--out", type=Path, default=RESULTS / "augmentation.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    torch.rand(
-        32, 3, arguments.size, arguments.size
-    )  # batches come and go in training: from then on malloc keeps memory
+    # batches come and go in training: from then on malloc keeps memory
+    torch.rand(32, 3, arguments.size, arguments.size)
 
     coarse = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((341, 256), Image.Resampling.BICUBIC)
@@ -138,9 +166,13 @@ def main() -> None:
             run(0)
         for repeat in range(arguments.repeats):
             for who, run in contenders:
-                times[who].append(milliseconds(run, repeat * arguments.pictures, arguments.pictures))
+                times[who].append(milliseconds(run, repeat * arguments.images, arguments.images))
         medians = {who: round(statistics.median(t), 4) for who, t in times.items() if t}
-        ratio = round(medians["torchvision"] / medians["foveate"], 2) if "torchvision" in medians else None
+        ratio = (
+            round(medians["torchvision"] / medians["foveate"], 2)
+            if "torchvision" in medians
+            else None
+        )
         results[name] = {"milliseconds": medians, "times_faster": ratio}
         shown = "  ".join(f"{who} {ms:7.3f} ms" for who, ms in medians.items())
         print(f"{name:32}{shown}" + (f"  x{ratio}" if ratio else ""), file=sys.stderr, flush=True)
@@ -149,7 +181,7 @@ def main() -> None:
         **described("augmentation", "foveate torch torchvision numpy pillow"),
         "threads": 1,
         "size": arguments.size,
-        "pictures": arguments.pictures,
+        "images": arguments.images,
         "repeats": arguments.repeats,
         "results": results,
     }

@@ -1,11 +1,13 @@
-"""Fine-tuning beside the probe of the same backbone, on the same test pictures, over seeds.
+"""Fine-tuning beside the probe of the same backbone, on the same test images, over seeds.
 
     python benchmarks/finetune.py DATA [--seeds 0,1,2] [--options "--epochs 5"]
 
-The pictures of the test split are judged by both; a pair in which one is right and the other wrong counts for the one.
-For each seed McNemar's exact test says how probable a difference as large is by chance. Seeds share the test pictures,
-so their pairs are not independent: over all seeds each picture counts once, with the sum of its differences, whose sign
-would be either with equal probability if both recipes were equally good (an exact sign-flip test).
+The images of the test split are judged by both; a pair in which one is right and the other wrong
+counts for the one. For each seed McNemar's exact test says how probable a difference as large is by
+chance. Seeds share the test images,
+so their pairs are not independent: over all seeds each image counts once, with the sum of its
+differences, whose sign would be either with equal probability if both recipes were equally good (an
+exact sign-flip test).
 """
 
 import argparse
@@ -23,8 +25,18 @@ from machine import RESULTS, described, save
 
 
 def judged(data: Path, options: list[str], scratch: str) -> tuple[dict[str, bool], dict[str, Any]]:
-    """Whether each test picture was right, and the metrics."""
-    command = [sys.executable, "-m", "foveate", "train", str(data), "--out", f"{scratch}/run", "--json", *options]
+    """Whether each test image was right, and the metrics."""
+    command = [
+        sys.executable,
+        "-m",
+        "foveate",
+        "train",
+        str(data),
+        "--out",
+        f"{scratch}/run",
+        "--json",
+        *options,
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     lines = (Path(scratch) / "run" / "predictions.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
@@ -39,20 +51,26 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def sign_flip(differences: list[int]) -> float:
-    """Two-sided exact probability of a sum as far from 0, if each difference were as likely its opposite.
+    """Two-sided exact probability of a sum as far from 0, if each difference were as likely its
+    opposite.
 
     >>> sign_flip([1, 1, 1, 0])  # of eight signs two give a sum of 3 or -3
     0.25
     """
     ways = Counter({0: 1})
     for d in differences:
-        ways = sum((Counter({total + sign * d: n for total, n in ways.items()}) for sign in (1, -1)), Counter())
+        ways = sum(
+            (Counter({total + sign * d: n for total, n in ways.items()}) for sign in (1, -1)),
+            Counter(),
+        )
     seen = abs(sum(differences))
     return sum(n for total, n in ways.items() if abs(total) >= seen) / 2 ** len(differences)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--options", default="", help="of foveate train --recipe finetune")
@@ -74,7 +92,10 @@ def main() -> None:
         results.append(
             {
                 "seed": int(seed),
-                **{r: {k: m["test"][k] for k in ("accuracy", "log_loss", "ece", "n")} for r, (_, m) in found.items()},
+                **{
+                    r: {k: m["test"][k] for k in ("accuracy", "log_loss", "ece", "n")}
+                    for r, (_, m) in found.items()
+                },
                 "minutes": round(found["finetune"][1]["seconds"]["total"] / 60, 1),
                 "best_epoch": found["finetune"][1]["best_epoch"],
                 "better": better,

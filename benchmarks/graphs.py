@@ -1,11 +1,13 @@
-"""Every network of the canon as it is saved: does OpenVINO's graph say what torch says, on real photos?
+"""Every network of the canon as it is saved: does OpenVINO's graph say what torch says, on real
+photos?
 
     python benchmarks/graphs.py DATA [--networks resnet50,...] [--photos 8]
 
-Random weights; batch-norm statistics are those of the photos, so that nothing dies out on the way. Photos are shown at
-the network's own size, in f32, in batches of one, three and all. `gap` is the largest difference of two logits, in
-parts of the largest logit; a network is wrong from `foveate.training.finish.AGREE` on. The suite does the same for one
-network of each family, on small noise (tests/reliability/test_r16_graphs.py).
+Random weights; batch-norm statistics are those of the photos, so that nothing dies out on the way.
+Photos are shown at the network's own size, in f32, in batches of one, three and all. `gap` is the
+largest difference of two logits, in parts of the largest logit; a network is wrong from
+`foveate.training.saving.AGREE` on. The suite does the same for one network of each family, on small
+noise (tests/reliability/test_r16_graphs.py).
 """
 
 import argparse
@@ -19,13 +21,12 @@ import torch
 from machine import RESULTS, described, save
 from torch import nn
 
-from foveate.data.index import load_dataset
-from foveate.data.loader import decode
-from foveate.data.preprocess import Preprocess
+from foveate.data.layouts import load_dataset
+from foveate.data.preprocess import Preprocess, decode
 from foveate.engine.conversion import to_graph
 from foveate.engine.openvino import OpenVinoEngine
 from foveate.models import MODELS, build
-from foveate.training.finish import AGREE
+from foveate.training.saving import AGREE
 
 
 def compared(name: str, dataset: Any, rows: list[int]) -> dict[str, float]:
@@ -34,7 +35,9 @@ def compared(name: str, dataset: Any, rows: list[int]) -> dict[str, float]:
         shapeless: Any = build(name)
     side = shapeless.input_size
     channels = next(m.in_channels for m in shapeless.modules() if isinstance(m, nn.Conv2d))
-    preprocess = Preprocess(side, side, channels=channels, mean=(0.45,) * channels, std=(0.23,) * channels)
+    preprocess = Preprocess(
+        side, side, channels=channels, mean=(0.45,) * channels, std=(0.23,) * channels
+    )
     pixels = np.stack([decode(dataset.read(row), dataset.files[row], preprocess) for row in rows])
     network: Any = build(name, num_classes=5)
     x = torch.from_numpy(preprocess.normalise(pixels))
@@ -52,7 +55,9 @@ def compared(name: str, dataset: Any, rows: list[int]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--networks", default=",".join(MODELS))
     parser.add_argument("--photos", type=int, default=8)
@@ -67,7 +72,10 @@ def main() -> None:
     wrong = [name for name, each in found.items() if each["gap"] >= AGREE]
     largest = max(each["gap"] for each in found.values())
     report = described("graphs", "foveate torch openvino")
-    save({**report, "photos": len(rows), "limit": AGREE, "wrong": wrong, "results": found}, arguments.out)
+    save(
+        {**report, "photos": len(rows), "limit": AGREE, "wrong": wrong, "results": found},
+        arguments.out,
+    )
     print(f"{len(found)} networks, largest gap {largest:.2g}, wrong: {', '.join(wrong) or 'none'}")
 
 

@@ -1,4 +1,5 @@
-"""What every benchmark writes beside its figures: the machine, the versions, and where results go."""
+"""What every benchmark writes beside its figures: the machine, the versions, and where results
+go."""
 
 import json
 import os

@@ -1,16 +1,19 @@
-"""Fine-tuning steps, loading included: Foveate beside the loop that everybody writes, with the same weights.
+"""Fine-tuning steps, loading included: Foveate beside the loop that everybody writes, with the same
+weights.
 
-    python benchmarks/steps.py DATA [--networks efficientnet_lite0,resnet18] [--repeats 5] [--steps 12]
+    python benchmarks/steps.py DATA [--networks efficientnet_lite0,resnet18] [--repeats 5] [--steps
+    12]
 
-  usual     ImageFolder, RandomResizedCrop + flip, DataLoader with 2 workers; the whole network in eager f32, NCHW;
-            AdamW; every layer learns, batch-norm in training
-  all       foveate's loop, every layer learning (--freeze none), its own precision and memory format, pictures kept
+  usual     ImageFolder, RandomResizedCrop + flip, DataLoader with 2 workers; the whole network in
+            eager f32, NCHW; AdamW; every layer learns, batch-norm in training
+  all       foveate's loop, every layer learning (--freeze none), its own precision and memory
+            format, images kept
   finetune  foveate's recipe as it is
 
-Networks start from random weights: a step costs the same. Every contender is a process of its own, contenders take
-turns within a repeat; the first two steps are not counted. Foveate's keep freed memory, as its trainings do.
-`overhead` is foveate's loop beside the same steps without it: the same network, batches ready in memory, forward,
-backward, clip, optimiser, average.
+Networks start from random weights: a step costs the same. Every contender is a process of its own,
+contenders take turns within a repeat; the first two steps are not counted. Foveate's keep freed
+memory, as its trainings do. `overhead` is foveate's loop beside the same steps without it: the same
+network, batches ready in memory, forward, backward, clip, optimiser, average.
 """
 
 import argparse
@@ -30,12 +33,14 @@ BATCH, WARM = 32, 2
 
 
 def usual(name: str, data: Path, steps: int) -> float:
-    """Pictures a second."""
+    """Images a second."""
     import timm
     import torch
     from torchvision import datasets, transforms
 
-    network = timm.create_model({"efficientnet_lite0": "tf_efficientnet_lite0"}.get(name, name), num_classes=10)
+    network = timm.create_model(
+        {"efficientnet_lite0": "tf_efficientnet_lite0"}.get(name, name), num_classes=10
+    )
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(224),
@@ -44,8 +49,8 @@ def usual(name: str, data: Path, steps: int) -> float:
             transforms.Normalize(MEAN, STD),
         ]
     )
-    pictures = datasets.ImageFolder(data / "train", transform)
-    loader = torch.utils.data.DataLoader(pictures, BATCH, shuffle=True, num_workers=2)
+    images = datasets.ImageFolder(data / "train", transform)
+    loader = torch.utils.data.DataLoader(images, BATCH, shuffle=True, num_workers=2)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
     network.train()
     begun, seen = 0.0, 0
@@ -68,16 +73,17 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
     import numpy as np
 
     from foveate import models
+    from foveate.data.augment.policies import POLICIES
     from foveate.data.batches import TrainingBatches
-    from foveate.data.index import load_dataset
-    from foveate.data.policy import POLICIES
+    from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
+    from foveate.probe import Probe
     from foveate.progress import Silent
     from foveate.training.config import FINETUNE
-    from foveate.training.loop import Loop
-    from foveate.training.precision import choose_precision
-    from foveate.training.ranks import Ranks
-    from foveate.transfer import Probe, make_plan
+    from foveate.training.distributed import Ranks
+    from foveate.training.freezing import make_plan
+    from foveate.training.setup import choose_precision
+    from foveate.training.trainer import Loop
 
     config = replace(FINETUNE, precision=choose_precision("auto", "cpu"))
     if freeze is not None:
@@ -90,8 +96,12 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
     rates = (config.lr, config.head_lr, config.layer_decay)
     plan = make_plan(network, (3, 224, 224), config.freeze, *rates, frozen_norms=True)
     preprocess = Preprocess(224, 224, mean=MEAN, std=STD)
-    batches = TrainingBatches(dataset, rows, preprocess, replace(POLICIES["standard"], crop_area=(0.08, 1.0)), BATCH)
-    return Loop(network, plan, config, batches, lambda net: None, rows, preprocess, 0, Ranks(), Silent())
+    batches = TrainingBatches(
+        dataset, rows, preprocess, replace(POLICIES["standard"], crop_area=(0.08, 1.0)), BATCH
+    )
+    return Loop(
+        network, plan, config, batches, lambda net: None, rows, preprocess, 0, Ranks(), Silent()
+    )
 
 
 def foveate(name: str, data: Path, steps: int, freeze: Any) -> float:
@@ -128,7 +138,9 @@ def overhead(name: str, data: Path, steps: int) -> float:
     def bare(batch: Any) -> None:
         nonlocal inputs
         loop.optimizer.zero_grad()
-        inputs = normalise(batch.pixels, loop.preprocess, inputs if len(inputs) == len(batch.rows) else None)
+        inputs = normalise(
+            batch.pixels, loop.preprocess, inputs if len(inputs) == len(batch.rows) else None
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             logits = network(inputs)
         loss = torch.nn.functional.cross_entropy(logits.float(), batch.targets)
@@ -143,7 +155,9 @@ def overhead(name: str, data: Path, steps: int) -> float:
         order = ("loop", "bare") if number % 2 else ("bare", "loop")
         for which in order:
             begun = time.perf_counter()
-            loop.step(network, batches[number % 4]) if which == "loop" else bare(batches[number % 4])
+            loop.step(network, batches[number % 4]) if which == "loop" else bare(
+                batches[number % 4]
+            )
             if number >= WARM:
                 seconds[which].append(time.perf_counter() - begun)
     return statistics.median(seconds["loop"]) / statistics.median(seconds["bare"])
@@ -161,7 +175,9 @@ def run_one(contender: str, name: str, data: Path, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--networks", default="efficientnet_lite0,resnet18")
     parser.add_argument("--repeats", type=int, default=5)
@@ -176,7 +192,9 @@ def main() -> None:
     def measure(contender: str, name: str) -> float:
         command = [sys.executable, __file__, str(arguments.data), "--only", contender, name]
         command += ["--steps", str(arguments.steps)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True
+        )
         return float(done.stdout.splitlines()[-1])
 
     report: dict[str, Any] = {
@@ -190,7 +208,9 @@ def main() -> None:
             for contender in CONTENDERS:
                 seen[contender].append(round(measure(contender, name), 2))
                 print(
-                    f"{repeat + 1}/{arguments.repeats}  {name:20} {contender:9} {seen[contender][-1]}", file=sys.stderr
+                    f"{repeat + 1}/{arguments.repeats}  {name:20} {contender:9} "
+                    f"{seen[contender][-1]}",
+                    file=sys.stderr,
                 )
         medians = {c: statistics.median(rates) for c, rates in seen.items()}
         report["results"][name] = {
@@ -198,7 +218,12 @@ def main() -> None:
             "ratio_to_usual": {c: round(medians[c] / medians["usual"], 2) for c in CONTENDERS},
             "loop_overhead": round(measure("overhead", name), 4),
         }
-        print(name, medians, report["results"][name]["ratio_to_usual"], report["results"][name]["loop_overhead"])
+        print(
+            name,
+            medians,
+            report["results"][name]["ratio_to_usual"],
+            report["results"][name]["loop_overhead"],
+        )
     save(report, arguments.out)
 
 

@@ -1,17 +1,20 @@
-"""A folder of photos to a tested classifier: Foveate beside what people use instead, in one run, with the same weights.
+"""A folder of photos to a tested classifier: Foveate beside what people use instead, in one run,
+with the same weights.
 
     python benchmarks/transfer.py DATA [--contenders a,b,c32,c16,d,e] [--repeats 5] [--epochs 10]
 
   a    foveate train, nothing cached
-  b    foveate train again, pictures known
-  c32  an expert's torch loop: ImageFolder + DataLoader, eager, channels_last; features cached once, then a logistic
-       head whose penalty is chosen on the validation split
+  b    foveate train again, images known
+  c32  an expert's torch loop: ImageFolder + DataLoader, eager, channels_last; features cached once,
+       then a logistic head whose penalty is chosen on the validation split
   c16  the same under bf16 autocast
-  d    the textbook loop: freeze, replace the head, E epochs of every picture through the whole network
+  d    the textbook loop: freeze, replace the head, E epochs of every image through the whole
+       network
   e    fastai's fine_tune(1), where fastai is installed
 
-DATA has train, validation and test folders. Every contender is a process of its own, import included; contenders
-take turns within a repeat. The seconds are wall time, the memory the peak of the process and its children together.
+DATA has train, validation and test folders. Every contender is a process of its own, import
+included; contenders take turns within a repeat. The seconds are wall time, the memory the peak of
+the process and its children together.
 """
 
 import argparse
@@ -62,8 +65,10 @@ def loaders(data: Path, batch: int, shuffle: bool = False):
         ]
     )
     for names in (("train",), ("val", "valid", "validation", "dev"), ("test",)):
-        pictures = datasets.ImageFolder(folder(data, *names), transform)
-        yield torch.utils.data.DataLoader(pictures, batch, shuffle=shuffle and names == ("train",), num_workers=2)
+        images = datasets.ImageFolder(folder(data, *names), transform)
+        yield torch.utils.data.DataLoader(
+            images, batch, shuffle=shuffle and names == ("train",), num_workers=2
+        )
 
 
 def expert(data: Path, bf16: bool) -> float:
@@ -80,14 +85,16 @@ def expert(data: Path, bf16: bool) -> float:
         for x, y in loader:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 out = network.forward_head(
-                    network.forward_features(x.to(memory_format=torch.channels_last)), pre_logits=True
+                    network.forward_features(x.to(memory_format=torch.channels_last)),
+                    pre_logits=True,
                 )
             features.append(out.float().numpy())
             labels.append(y.numpy())
         parts.append((np.concatenate(features), np.concatenate(labels)))
     train, validation, test = parts
     heads = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300)).fit(*train) for c in (0.001, 0.003, 0.01)
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300)).fit(*train)
+        for c in (0.001, 0.003, 0.01)
     ]
     best = max(heads, key=lambda head: head.score(*validation))
     return float(best.score(*test))
@@ -135,13 +142,18 @@ def fastai(data: Path) -> float:
         train="train",
         valid=folder(data, "val", "valid", "validation", "dev").name,
         item_tfms=Resize(256),
-        batch_tfms=[*aug_transforms(size=224), Normalize.from_stats((127 / 255,) * 3, (128 / 255,) * 3)],
+        batch_tfms=[
+            *aug_transforms(size=224),
+            Normalize.from_stats((127 / 255,) * 3, (128 / 255,) * 3),
+        ],
         num_workers=2,
     )
     network = pretrained()
     network.classifier = nn.Identity()
     module = nn.Sequential(network, nn.Linear(1280, loaders.c))
-    learner = Learner(loaders, module, metrics=accuracy, splitter=lambda m: [params(m[0]), params(m[1])])
+    learner = Learner(
+        loaders, module, metrics=accuracy, splitter=lambda m: [params(m[0]), params(m[1])]
+    )
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(1)
         files = [p for p in folder(data, "test").glob("*/*") if p.is_file()]
@@ -153,9 +165,21 @@ def fastai(data: Path) -> float:
 def foveate(data: Path, cache: Path) -> float:
     """As a user runs it: the command."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "foveate", "train", str(data), "--out", f"{scratch}/run", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "foveate",
+            "train",
+            str(data),
+            "--out",
+            f"{scratch}/run",
+            "--json",
+        ]
         done = subprocess.run(
-            command, env=os.environ | {"FOVEATE_CACHE": str(cache)}, stdout=subprocess.PIPE, check=True
+            command,
+            env=os.environ | {"FOVEATE_CACHE": str(cache)},
+            stdout=subprocess.PIPE,
+            check=True,
         )
         return float(json.loads(done.stdout)["test"]["accuracy"])
 
@@ -175,7 +199,9 @@ def measure(contender: str, arguments: argparse.Namespace, cache: Path) -> dict[
     begun = time.perf_counter()
     command = [sys.executable, __file__, str(arguments.data), "--only", contender]
     command += ["--epochs", str(arguments.epochs), "--cache", str(cache)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     peak = [0]
 
     def watch() -> None:
@@ -190,7 +216,11 @@ def measure(contender: str, arguments: argparse.Namespace, cache: Path) -> dict[
     watcher.join()
     if process.returncode != 0:
         raise SystemExit(f"contender {contender} failed with exit code {process.returncode}")
-    return {"seconds": round(seconds, 2), "peak_mb": peak[0] >> 20, "accuracy": json.loads(out.splitlines()[-1])}
+    return {
+        "seconds": round(seconds, 2),
+        "peak_mb": peak[0] >> 20,
+        "accuracy": json.loads(out.splitlines()[-1]),
+    }
 
 
 def memory(pid: int) -> int:
@@ -209,19 +239,25 @@ def memory(pid: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10, help="of the textbook loop")
-    parser.add_argument("--slow", default="d,e", help="contenders that take minutes; add c16 where bf16 is emulated")
+    parser.add_argument(
+        "--slow", default="d,e", help="contenders that take minutes; add c16 where bf16 is emulated"
+    )
     parser.add_argument("--slow-repeats", type=int, default=1, help="repeats of the slow ones")
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.json")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(run_one(arguments.only, arguments.data, arguments.epochs, arguments.cache)))
+        print(
+            json.dumps(run_one(arguments.only, arguments.data, arguments.epochs, arguments.cache))
+        )
         return
 
     chosen = arguments.contenders.split(",")
@@ -239,9 +275,18 @@ def main() -> None:
                     continue
                 result = measure(contender, arguments, Path(scratch) / "cache")
                 seen[contender].append(result)
-                print(f"{repeat + 1}/{arguments.repeats}  {contender:4}", result, file=sys.stderr, flush=True)
+                print(
+                    f"{repeat + 1}/{arguments.repeats}  {contender:4}",
+                    result,
+                    file=sys.stderr,
+                    flush=True,
+                )
 
-    medians = {c: statistics.median(r["seconds"] for r in results) for c, results in seen.items() if results}
+    medians = {
+        c: statistics.median(r["seconds"] for r in results)
+        for c, results in seen.items()
+        if results
+    }
     report = {
         **described("transfer", "foveate torch torchvision openvino timm pillow"),
         "epochs_of_d": arguments.epochs,
@@ -260,7 +305,8 @@ def main() -> None:
     save(report, arguments.out)
     for c, result in report["results"].items():
         print(
-            f"{c:4} {result['median_seconds']:8.1f} s  x{result['ratio_to_a']}  {result['peak_mb']:6} MB",
+            f"{c:4} {result['median_seconds']:8.1f} s  x{result['ratio_to_a']}  "
+            f"{result['peak_mb']:6} MB",
             f"{result['accuracy'][0]:.3f}",
         )
 

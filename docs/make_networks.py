@@ -1,4 +1,4 @@
-"""Write docs/networks/: a page and a picture per paper, from the papers' files themselves.
+"""Write docs/networks/: a page and an image per paper, from the papers' files themselves.
 
     python docs/make_networks.py
 
@@ -59,15 +59,28 @@ def pages() -> dict[str, str]:
 
 
 def index() -> str:
-    lines = ["# The networks", "", "One paper a file, one page a paper, in the order of their history.", ""]
+    lines = [
+        "# The networks",
+        "",
+        "One paper a file, one page a paper, in the order of their history.",
+        "",
+    ]
     lines += ["| year | paper | networks | file |", "|---|---|---|---|"]
     for file, names in papers().items():
         paper = read_paper(MODELS[names[0]])
         title, _, what = paper.title.partition(": ")
         listed = ", ".join(f"`{name}`" for name in names)
-        lines.append(f"| {paper.year} | [{title}]({file}.md): {what.rstrip('.')} | {listed} | {source(file)} |")
+        lines.append(
+            f"| {paper.year} | [{title}]({file}.md): {what.rstrip('.')} | {listed} | "
+            f"{source(file)} |"
+        )
     return "\n".join(
-        [*lines, "", "`foveate models` lists them with their figures; `foveate models NAME` shows one.", ""]
+        [
+            *lines,
+            "",
+            "`foveate models` lists them with their figures; `foveate models NAME` shows one.",
+            "",
+        ]
     )
 
 
@@ -93,24 +106,48 @@ def page(file: str, names: list[str], face: str) -> str:
 def stages_table(name: str) -> str:
     summary = summarise(shapeless(name))
     size = "x".join(str(n) for n in summary.size)
-    lines = [f"`{name}`, a picture of {size}, {summary.depth} layers deep (convolutions and linear layers).", ""]
-    lines += ["| stage | output | parameters | MACs | receptive field | stride |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"`{name}`, an image of {size}, {summary.depth} layers deep (convolutions and linear "
+        "layers).",
+        "",
+    ]
+    lines += [
+        "| stage | output | parameters | MACs | receptive field | stride |",
+        "|---|---|---|---|---|---|",
+    ]
     for stage in summarise_stages(shapeless(name), summary):
         shape = " x ".join(str(n) for n in stage.shape)
-        field = "the whole picture" if stage.field is None else " x ".join(str(n) for n in dict.fromkeys(stage.field))
-        stride = "" if stage.stride is None else " x ".join(str(n) for n in dict.fromkeys(stage.stride))
-        lines.append(f"| {stage.name} | {shape} | {stage.parameters:,} | {stage.macs:,} | {field} | {stride} |")
+        field = (
+            "the whole image"
+            if stage.field is None
+            else " x ".join(str(n) for n in dict.fromkeys(stage.field))
+        )
+        stride = (
+            "" if stage.stride is None else " x ".join(str(n) for n in dict.fromkeys(stage.stride))
+        )
+        lines.append(
+            f"| {stage.name} | {shape} | {stage.parameters:,} | {stage.macs:,} | {field} | "
+            f"{stride} |"
+        )
     return "\n".join(lines)
 
 
 def variants_table(entries: list[Entry]) -> str:
-    lines = ["| network | parameters | G MACs | pixels | published weights |", "|---|---|---|---|---|"]
+    lines = [
+        "| network | parameters | G MACs | pixels | published weights |",
+        "|---|---|---|---|---|",
+    ]
     for entry in entries:
         sets = [w for w in WEIGHTS.values() if w.network == entry.name]
         listed = ", ".join(f"`{w.key}` top-1 {w.accuracy} %" for w in sets) or "none"
-        row = f"| `{entry.name}` | {entry.parameters:,} | {entry.macs / 1e9:.3f} | {entry.input_size} | {listed} |"
+        row = (
+            f"| `{entry.name}` | {entry.parameters:,} | {entry.macs / 1e9:.3f} | "
+            f"{entry.input_size} | {listed} |"
+        )
         lines.append(row)
-    return "\n".join([*lines, "", "Parameters as built, with auxiliary classifiers where there are any."])
+    return "\n".join(
+        [*lines, "", "Parameters as built, with auxiliary classifiers where there are any."]
+    )
 
 
 def differences(paper: Paper) -> str:
@@ -134,10 +171,8 @@ def usage(names: list[str], entries: list[Entry]) -> str:
     published = [w for w in WEIGHTS.values() if w.network in names]
     if published:
         name = published[0].network
-        text += (
-            f'\n\nWith its published weights: `foveate.build("{name}", weights="imagenet")`; as a backbone on your own'
-        )
-        text += f" photos: `foveate train PHOTOS --model {name}`."
+        text += f'\n\nWith its published weights: `foveate.build("{name}", weights="imagenet")`; '
+        text += f"as a backbone on your own photos: `foveate train PHOTOS --model {name}`."
     return text
 
 

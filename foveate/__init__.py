@@ -1,4 +1,4 @@
-"""Foveate: a folder of pictures becomes a classifier you can trust.
+"""Foveate: a folder of images becomes a classifier you can trust.
 
     import foveate
     clf = foveate.train("photos/")
@@ -10,13 +10,20 @@ The names below are loaded when they are first used, so that importing the packa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, MissingExtraError, UsageError
+from foveate.errors import (
+    ArtefactError,
+    DataError,
+    FoveateError,
+    ImageError,
+    MissingExtraError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from foveate.classifier import Classifier, Prediction
     from foveate.data.dataset import Dataset
     from foveate.data.image import load_image
-    from foveate.data.index import load_dataset
+    from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
     from foveate.evaluation import evaluate
     from foveate.training import train
@@ -49,7 +56,7 @@ HOMES = {
     "Preprocess": "foveate.data.preprocess",
     "build": "foveate.weights",
     "evaluate": "foveate.evaluation",
-    "load_dataset": "foveate.data.index",
+    "load_dataset": "foveate.data.layouts",
     "load_image": "foveate.data.image",
     "train": "foveate.training",
 }

@@ -1,4 +1,5 @@
-"""What there is to choose from: a line per network of the canon, known without building it or importing torch.
+"""What there is to choose from: a line per network of the canon, known without building it or
+importing torch.
 
 Every figure is checked against the built network in tests/test_catalogue.py.
 """
@@ -14,9 +15,10 @@ class Entry:
         name: in `foveate.models.MODELS`.
         family: of its paper.
         year: in which the paper appeared.
-        parameters: numbers that training changes, as built: with the paper's classes and its auxiliary classifiers.
-        macs: multiply-accumulates of convolutions and linear layers for one picture of its size.
-        input_size: side of the pictures, pixels.
+        parameters: numbers that training changes, as built: with the paper's classes and its
+            auxiliary classifiers.
+        macs: multiply-accumulates of convolutions and linear layers for one image of its size.
+        input_size: side of the images, pixels.
     """
 
     name: str

@@ -1,11 +1,12 @@
 """Checkpoints: all that a training needs to go on as if nothing had happened.
 
     checkpoints/epoch-0003-batch-000000-5d0c...safetensors   the state with three epochs done
-    checkpoints/best-0002-91ab...safetensors                 the network's tensors of the best epoch so far
+    checkpoints/best-0002-91ab...safetensors                 the network's tensors of the best epoch
+    so far
 
-A file's name ends in the SHA-256 of its bytes. A file is written beside its place, flushed and renamed, so what has a
-name is whole, and what a disk has damaged since is noticed. The two newest checkpoints stay: if one is damaged,
-training goes on from the other.
+A file's name ends in the SHA-256 of its bytes. A file is written beside its place, flushed and
+renamed, so what has a name is whole, and what a disk has damaged since is noticed. The two newest
+checkpoints stay: if one is damaged, training goes on from the other.
 """
 
 import contextlib
@@ -62,7 +63,8 @@ def save_checkpoint(
         best: what `save_best` returned for the best epoch so far.
 
     Raises:
-        FoveateError: the disk is full or the folder shut; the checkpoints that were there are as they were.
+        FoveateError: the disk is full or the folder shut; the checkpoints that were there are as
+            they were.
     """
     about = about | {"epoch": epoch, "batch": batch, "best": best}
     path = write(folder, f"epoch-{epoch:04}-batch-{batch:06}", tensors, about)
@@ -71,7 +73,8 @@ def save_checkpoint(
 
 
 def save_best(folder: Path, epoch: int, tensors: State) -> str:
-    """Write the tensors of the best epoch so far; gives the name under which a checkpoint mentions them."""
+    """Write the tensors of the best epoch so far; gives the name under which a checkpoint mentions
+    them."""
     return write(folder, f"best-{epoch:04}", tensors, {}).name
 
 
@@ -94,13 +97,19 @@ def latest(folder: Path, log: Callable[[str], object]) -> Found | None:
         except ArtefactError as error:
             log(f"{error}; going back to the checkpoint before it")
     if paths:
-        raise ArtefactError(f"no checkpoint in '{folder}' is whole: there is nothing to go on from; train anew")
+        raise ArtefactError(
+            f"no checkpoint in '{folder}' is whole: there is nothing to go on from; train anew"
+        )
     return None
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Those in a folder, the newest first."""
-    names = sorted((p.name for p in folder.glob("epoch-*") if NAME.fullmatch(p.name)), key=progress_of, reverse=True)
+    names = sorted(
+        (p.name for p in folder.glob("epoch-*") if NAME.fullmatch(p.name)),
+        key=progress_of,
+        reverse=True,
+    )
     return [folder / name for name in names]
 
 
@@ -112,7 +121,10 @@ def progress_of(name: str) -> tuple[int, int]:
 
 def write(folder: Path, stem: str, tensors: State, about: dict[str, Any]) -> Path:
     """A file of tensors, named by its bytes, all of it or nothing."""
-    data = save({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, {"about": json.dumps(about)})
+    data = save(
+        {name: t.detach().contiguous().cpu() for name, t in tensors.items()},
+        {"about": json.dumps(about)},
+    )
     path = folder / f"{stem}-{hashlib.sha256(data).hexdigest()}.safetensors"
     temporary = folder / f".{stem}.{os.getpid()}.tmp"
     with disk_errors(folder / stem):
@@ -132,14 +144,17 @@ def write(folder: Path, stem: str, tensors: State, about: dict[str, Any]) -> Pat
 
 
 def read(path: Path) -> tuple[dict[str, Any], State]:
-    """What was saved beside the tensors, and the tensors; ArtefactError if a byte differs from what was written."""
+    """What was saved beside the tensors, and the tensors; ArtefactError if a byte differs from what
+    was written."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
             raise ArtefactError(f"the checkpoint '{path}' is damaged (it is no file)")
         data = path.read_bytes()
         found = NAME.fullmatch(path.name)
         if not found or hashlib.sha256(data).hexdigest() != found[2]:
-            raise ArtefactError(f"the checkpoint '{path}' is damaged (its SHA-256 is not that of its name)")
+            raise ArtefactError(
+                f"the checkpoint '{path}' is damaged (its SHA-256 is not that of its name)"
+            )
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(header["__metadata__"]["about"])
         return about, load(data)
@@ -150,7 +165,8 @@ def read(path: Path) -> tuple[dict[str, Any], State]:
 
 
 def tidy(folder: Path, fresh: Path, best: str) -> None:
-    """Keep the checkpoint that was just written, the newest KEPT in all that are whole, and the best they mention."""
+    """Keep the checkpoint that was just written, the newest KEPT in all that are whole, and the
+    best they mention."""
     for path in folder.glob(".*.tmp"):  # of processes that were killed
         path.unlink(missing_ok=True)
     kept, mentioned = 1, {best}
@@ -158,7 +174,8 @@ def tidy(folder: Path, fresh: Path, best: str) -> None:
         if path == fresh:
             continue
         if kept < KEPT:
-            with contextlib.suppress(ArtefactError):  # damaged: it must not push out one that is whole
+            # damaged: it must not push out one that is whole
+            with contextlib.suppress(ArtefactError):
                 mentioned.add(str(read(path)[0]["best"]))
                 kept += 1
                 continue
@@ -180,4 +197,8 @@ def tensors_of(module: torch.nn.Module, prefix: str) -> State:
 
 def part_of(tensors: State, prefix: str) -> State:
     """The tensors whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

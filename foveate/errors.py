@@ -3,11 +3,12 @@
     FoveateError           exit code 1
     ├── UsageError         2   an option, a name or a combination that does not exist
     ├── MissingExtraError  3   a part that is not installed; the message has the install line
-    ├── DataError          4   pictures, folders and tables: missing, unreadable, not enough
-    │   └── ImageError     4   one picture
+    ├── DataError          4   images, folders and tables: missing, unreadable, not enough
+    │   └── ImageError     4   one image
     └── ArtefactError      5   a run, a model or a weights file: missing, damaged or unsafe
 
-A message says what was expected, what came, where, and what to do. Mistakes of the programmer are `assert`s.
+A message says what was expected, what came, where, and what to do. Mistakes of the programmer are
+`assert`s.
 """
 
 
@@ -30,13 +31,13 @@ class MissingExtraError(FoveateError, ImportError):
 
 
 class DataError(FoveateError, ValueError):
-    """Pictures, folders and tables that cannot be used as they are."""
+    """Images, folders and tables that cannot be used as they are."""
 
     exit_code = 4
 
 
 class ImageError(DataError):
-    """One picture that cannot be decoded."""
+    """One image that cannot be decoded."""
 
 
 class ArtefactError(FoveateError):

@@ -1,4 +1,4 @@
-"""How good a classifier is on pictures with labels."""
+"""How good a classifier is on images with labels."""
 
 import os
 from typing import Any, Literal
@@ -6,9 +6,9 @@ from typing import Any, Literal
 import numpy as np
 
 from foveate.classifier import Classifier
-from foveate.classifier.views import Tta
+from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, apply_policy, listed
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, ImageError, UsageError
 from foveate.progress import Progress, Silent
 
@@ -20,25 +20,29 @@ def evaluate(
     progress: Progress | None = None,
     tta: Tta = "none",
 ) -> dict[str, Any]:
-    """Measure a classifier on a labelled folder, table or built-in set: on its test split if it has one, else on all.
+    """Measure a classifier on a labelled folder, table or built-in set: on its test split if it has
+    one, else on all.
 
     Classes go by name: the folder's order and numbering play no part.
 
     Args:
         classifier: to be measured.
         data: as for `train`.
-        on_bad: unreadable pictures: "skip" them, unless they are more than 5 %, or make it an "error".
+        on_bad: unreadable images: "skip" them, unless they are more than 5 %, or make it an
+            "error".
         progress: hears how far it is.
         tta: test-time augmentation, as for `Classifier.predict`.
 
     Returns:
-        What `metrics.summarise` or `metrics.summarise_labels` returns, and: split, data, bad (unreadable pictures and
-        why) and notes.
+        What `metrics.summarise` or `metrics.summarise_labels` returns, and: split, data, bad
+        (unreadable images and why) and notes.
 
     Raises:
-        DataError: the data cannot be used; a picture has one class, and the classifier gives labels, or the other way
-            round; it has a class the classifier does not know, or none that it knows.
-        UsageError: no such policy for unreadable pictures; no such test-time augmentation, or one that changes nothing.
+        DataError: the data cannot be used; an image has one class, and the classifier gives labels,
+            or the other way round; it has a class the classifier does not know, or none that it
+            knows.
+        UsageError: no such policy for unreadable images; no such test-time augmentation, or one
+            that changes nothing.
     """
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
@@ -48,10 +52,12 @@ def evaluate(
     if split == "test":
         dataset = dataset.select(np.array([i for i, s in enumerate(dataset.splits) if s == "test"]))
     if dataset.task != classifier.task:
-        raise DataError(f"'{dataset.name}' is {dataset.task}, and the classifier is {classifier.task}")
+        raise DataError(
+            f"'{dataset.name}' is {dataset.task}, and the classifier is {classifier.task}"
+        )
     labels = known_labels(dataset, classifier.classes)
 
-    progress.begin("pictures", len(dataset))
+    progress.begin("images", len(dataset))
     rows, probabilities, bad = [], [], {}
     for row, outcome in classifier.dataset_probabilities(dataset, tta):
         progress.advance()
@@ -61,11 +67,20 @@ def evaluate(
             rows.append(row)
             probabilities.append(outcome)
     apply_policy(len(dataset), bad, on_bad)
-    summary = classifier.decision.summarise(np.stack(probabilities), labels[rows], classifier.classes)
-    return summary | {"split": split, "data": dataset.name, "bad": bad, "notes": list(dataset.notes)}
+    summary = classifier.decision.summarise(
+        np.stack(probabilities), labels[rows], classifier.classes
+    )
+    return summary | {
+        "split": split,
+        "data": dataset.name,
+        "bad": bad,
+        "notes": list(dataset.notes),
+    }
 
 
-def known_labels(dataset: Dataset, classes: tuple[str, ...]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def known_labels(
+    dataset: Dataset, classes: tuple[str, ...]
+) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The dataset's labels in the classifier's numbering, by name."""
     number = {name: i for i, name in enumerate(classes)}
     present = [name for c, name in enumerate(dataset.classes) if dataset.having(c).any()]
@@ -77,6 +92,8 @@ def known_labels(dataset: Dataset, classes: tuple[str, ...]) -> "np.ndarray[Any,
         )
     if dataset.task == "multilabel":
         labels = np.zeros((len(dataset), len(classes)), dtype=np.int64)
-        labels[:, [number[name] for name in present]] = dataset.labels[:, [dataset.classes.index(p) for p in present]]
+        labels[:, [number[name] for name in present]] = dataset.labels[
+            :, [dataset.classes.index(p) for p in present]
+        ]
         return labels
     return np.array([number[dataset.classes[label]] for label in dataset.labels], dtype=np.int64)

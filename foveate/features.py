@@ -1,8 +1,9 @@
-"""Features of a Dataset from a frozen backbone, computed once for each picture and kept.
+"""Features of a Dataset from a frozen backbone, computed once for each image and kept.
 
-The cache knows a picture by its bytes, and a feature by everything that made it, so that a renamed or copied picture is
-still known, and a new decoder, engine or input size is never confused with an old one. Features are kept in parts of a
-few hundred pictures, each written whole: a killed run loses at most the last part.
+The cache knows an image by its bytes, and a feature by everything that made it, so that a renamed
+or copied image is still known, and a new decoder, engine or input size is never confused with an
+old one. Features are kept in parts of a
+few hundred images, each written whole: a killed run loses at most the last part.
 """
 
 import contextlib
@@ -21,15 +22,15 @@ from safetensors.numpy import load_file, save
 
 from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER
-from foveate.data.loader import decode, decode_ahead
-from foveate.data.preprocess import Preprocess
+from foveate.data.preprocess import Preprocess, decode
+from foveate.data.workers import decode_ahead
 from foveate.engine import RULES, Preparation, prepare_backbone
 from foveate.errors import ImageError
 from foveate.progress import Progress
 from foveate.storage import cache_root, fingerprint, replacing, sha256, write_json
 from foveate.weights import find_weights
 
-PART = 256  # pictures to a part
+PART = 256  # images to a part
 LIMIT = 8 << 30  # bytes of features kept
 
 
@@ -38,9 +39,9 @@ class Extracted:
     """What `extract` found.
 
     Args:
-        features: (N, width), float32; the rows of unreadable pictures are 0.
-        bad: name and reason of each unreadable picture.
-        computed: pictures that were decoded now; the others were known.
+        features: (N, width), float32; the rows of unreadable images are 0.
+        bad: name and reason of each unreadable image.
+        computed: images that were decoded now; the others were known.
     """
 
     features: NDArray[np.float32]
@@ -49,20 +50,26 @@ class Extracted:
 
 
 class FeatureStore:
-    """The features of one space: one backbone, its weights, one Preprocess, one view, one engine, one decoder."""
+    """The features of one space: one backbone, its weights, one Preprocess, one view, one engine,
+    one decoder."""
 
     def __init__(self, space: dict[str, object]):
         self.folder = cache_root() / "features" / fingerprint(space)[:32]
         self.space = space
 
     def find(self, digests: set[str]) -> dict[str, NDArray[np.float32]]:
-        """The features that are known among those asked for. A part with other bytes than were written is deleted."""
+        """The features that are known among those asked for. A part with other bytes than were
+        written is deleted."""
         known: dict[str, NDArray[np.float32]] = {}
         for part in sorted(self.folder.glob("*.safetensors")):
             try:
                 with safe_open(part, "np") as tensors:
                     names = tensors.get_tensor("digests").tobytes().hex()
-                wanted = [(i, names[i : i + 64]) for i in range(0, len(names), 64) if names[i : i + 64] in digests]
+                wanted = [
+                    (i, names[i : i + 64])
+                    for i in range(0, len(names), 64)
+                    if names[i : i + 64] in digests
+                ]
                 if not wanted:
                     continue
                 if part.stem != sha256(part)[:32]:
@@ -82,7 +89,9 @@ class FeatureStore:
             write_json(self.folder / "space.json", self.space)
         raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
         part = save({"digests": raw, "features": features})
-        with replacing(self.folder / f"{hashlib.sha256(part).hexdigest()[:32]}.safetensors") as temporary:
+        with replacing(
+            self.folder / f"{hashlib.sha256(part).hexdigest()[:32]}.safetensors"
+        ) as temporary:
             temporary.write_bytes(part)
 
 
@@ -95,16 +104,16 @@ def extract(
     threads: int,
     progress: Progress,
 ) -> Extracted:
-    """The pooled stages of every picture, from the cache where they are known.
+    """The pooled stages of every image, from the cache where they are known.
 
     Args:
         dataset: any; its labels and splits play no part.
         network: a pretrained network's name.
         preprocess: of this run.
-        mirror: average the features of the picture and of its mirror image.
+        mirror: average the features of the image and of its mirror image.
         engine: "openvino" or "torch".
         threads: cores to use, for decoding and for the engine.
-        progress: hears of each picture.
+        progress: hears of each image.
     """
     backbone = prepare_backbone(engine, network, preprocess, threads)
     views = ("plain", "mirror") if mirror else ("plain",)
@@ -122,15 +131,21 @@ def extract(
     wanted = {digest for digest in digests if digest}
     known = [store.find(wanted) for store in stores]
     first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    missing = [row for digest, row in first_row.items() if not digest or any(digest not in k for k in known)]
+    missing = [
+        row
+        for digest, row in first_row.items()
+        if not digest or any(digest not in k for k in known)
+    ]
     missing.sort()
-    progress.begin("pictures", len(dataset))
+    progress.begin("images", len(dataset))
     progress.advance(len(dataset) - len(missing))
 
     bad: dict[str, str] = {}
     if missing:
         try:
-            for row, outputs in compute(dataset, missing, backbone, preprocess, stores, threads, progress):
+            for row, outputs in compute(
+                dataset, missing, backbone, preprocess, stores, threads, progress
+            ):
                 if isinstance(outputs, ImageError):
                     bad[digests[row] or dataset.files[row]] = str(outputs)
                 else:
@@ -149,7 +164,9 @@ def extract(
         else:
             reason = bad.get(digest or name, f"image '{name}' cannot be read")
             original = not digest or first_row[digest] == row
-            unreadable[name] = reason if original else f"image '{name}' has the same bytes: {reason}"
+            unreadable[name] = (
+                reason if original else f"image '{name}' has the same bytes: {reason}"
+            )
     return Extracted(features, unreadable, len(missing))
 
 
@@ -162,7 +179,8 @@ def compute(
     threads: int,
     progress: Progress,
 ) -> Iterator[tuple[int, list[NDArray[np.float32]] | ImageError]]:
-    """Decode rows and run them through the backbone; each view's feature is stored before it is forgotten."""
+    """Decode rows and run them through the backbone; each view's feature is stored before it is
+    forgotten."""
 
     def decode_row(row: int) -> NDArray[np.uint8]:
         data = dataset.read(row)
@@ -172,7 +190,8 @@ def compute(
 
     backbone.start()
     decoded = decode_ahead(rows, decode_row, dataset.files.__getitem__, preprocess, threads)
-    decoded = chain([next(decoded)], decoded)  # its threads are at work from here on, while the engine gets ready
+    # its threads are at work from here on, while the engine gets ready
+    decoded = chain([next(decoded)], decoded)
     engine = backbone.engine()
 
     failed: list[tuple[int, ImageError]] = []
@@ -197,7 +216,9 @@ def compute(
 
     def store() -> None:
         for view, kept in enumerate(stores if done else []):
-            kept.add([digest for digest, _ in done], np.stack([outputs[view] for _, outputs in done]))
+            kept.add(
+                [digest for digest, _ in done], np.stack([outputs[view] for _, outputs in done])
+            )
         done.clear()
 
     try:

@@ -1,14 +1,16 @@
-"""Linear heads solved on frozen features: logistic regression with its penalty chosen by cross-validation.
+"""Linear heads solved on frozen features: logistic regression with its penalty chosen by
+cross-validation.
 
-A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no epochs, the same
-answer every time. All folds and the final fit are one problem with several columns, so that each pass over the features
-serves them all; the path of penalties goes from strong to weak, each start where the last one ended.
+A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no
+epochs, the same answer every time. All folds and the final fit are one problem with several
+columns, so that each pass over the features serves them all; the path of penalties goes from strong
+to weak, each start where the last one ended.
 
-    minimise over W, b   mean over pictures of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
+    minimise over W, b   mean over images of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
 
-with x standardised and divided by sqrt(width), which makes a penalty mean the same for any backbone. Where a picture
-has any number of labels, (N, classes) of 0 and 1, cross-entropy is the sum of each label's own: one logistic regression
-a label, with the same penalty.
+with x standardised and divided by sqrt(width), which makes a penalty mean the same for any
+backbone. Where an image has any number of labels, (N, classes) of 0 and 1, cross-entropy is the sum
+of each label's own: one logistic regression a label, with the same penalty.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,7 +29,8 @@ PENALTIES = (1e-2, 1e-3, 3.2e-4, 1e-4, 3.2e-5, 1e-5, 3.2e-6, 1e-6, 3.2e-7, 1e-7)
 TOLERANCE = 5e-4  # stop when a step lowers the objective by less than this part of it
 BLOCK = 512  # rows that a thread works on at once
 MEMORY = 8  # pairs that L-BFGS remembers
-CURVATURE = 0.1  # p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
+# p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
+CURVATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Head:
     """A solved linear head.
 
     Args:
-        weight, bias: (classes, width) and (classes,); read raw features, standardisation and temperature folded in.
+        weight, bias: (classes, width) and (classes,); read raw features, standardisation and
+            temperature folded in.
         penalty: the chosen one.
         temperature: what the logits were divided by, from out-of-fold logits.
-        out_of_fold: (N, classes), calibrated logits of each picture from a head that did not see its fold.
+        out_of_fold: (N, classes), calibrated logits of each image from a head that did not see its
+            fold.
         path: (penalty, out-of-fold log-loss) for each penalty tried.
     """
 
@@ -62,14 +67,17 @@ def fit_head(
 
     Args:
         features: (N, width), raw.
-        labels: (N,), integers in [0, classes), each class with pictures in at least two folds; or (N, classes), 0 or 1.
-        folds: (N,), from 0; each picture is judged by a head that was solved without its fold.
+        labels: (N,), integers in [0, classes), each class with images in at least two folds; or (N,
+            classes), 0 or 1.
+        folds: (N,), from 0; each image is judged by a head that was solved without its fold.
         classes: number of classes.
-        threads: cores to use. The result does not depend on it, bit for bit: BLAS gets one, since what it rounds to
-            depends on how many it has, and fixed blocks of rows are shared out instead.
+        threads: cores to use. The result does not depend on it, bit for bit: BLAS gets one, since
+            what it rounds to depends on how many it has, and fixed blocks of rows are shared out
+            instead.
         advance: called after each penalty.
 
-    Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per penalty.
+    Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per
+        penalty.
     """
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         return solve_path(features, labels, folds, classes, pool.map, advance)
@@ -89,11 +97,13 @@ def solve_path(
     rotated, directions, spectrum = rotate((features - mean) * scale)
 
     n_folds = int(folds.max()) + 1
-    weights = np.ones((len(labels), n_folds + 1), dtype=np.float32)  # the last column is the final fit
+    # the last column is the final fit
+    weights = np.ones((len(labels), n_folds + 1), dtype=np.float32)
     weights[np.arange(len(labels)), folds] = 0
     weights /= weights.sum(axis=0)
 
-    best: tuple[float, float, Array, Array] | None = None  # log-loss, penalty, out-of-fold logits, solution
+    # log-loss, penalty, out-of-fold logits, solution
+    best: tuple[float, float, Array, Array] | None = None
     path: list[tuple[float, float]] = []
     solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
     for penalty in PENALTIES:
@@ -123,18 +133,21 @@ def solve_path(
 
 
 def standard_scale(features: Array) -> Array:
-    """What to multiply centred features by: 1 / (deviation * sqrt(width)), and 0 for a feature that never changes."""
-    deviation = features.std(axis=0, dtype=np.float64)  # in f32 a constant's mean is not quite the constant
+    """What to multiply centred features by: 1 / (deviation * sqrt(width)), and 0 for a feature that
+    never changes."""
+    # in f32 a constant's mean is not quite the constant
+    deviation = features.std(axis=0, dtype=np.float64)
     moves = deviation > 1e-6 * np.abs(features).max(axis=0)
     scale = np.where(moves, 1 / np.where(moves, deviation, 1), 0) / np.sqrt(features.shape[1])
     return scale.astype(np.float32)
 
 
 def rotate(x: Array) -> tuple[Array, Array, Array]:
-    """Turn features into their principal axes, where the covariance is diagonal and so cheap to divide by.
+    """Turn features into their principal axes, where the covariance is diagonal and so cheap to
+    divide by.
 
-    A rotation changes neither the objective nor the penalty. Axes with less than a millionth of the largest variance
-    are left out; they are rounding errors.
+    A rotation changes neither the objective nor the penalty. Axes with less than a millionth of the
+    largest variance are left out; they are rounding errors.
 
     Returns:
         (N, axes), (width, axes) and the variance of each axis: x @ directions is the first.
@@ -145,13 +158,16 @@ def rotate(x: Array) -> tuple[Array, Array, Array]:
         keep = spectrum > 1e-6 * spectrum[-1]
         spectrum, directions = spectrum[keep], np.ascontiguousarray(directions[:, keep])
         return np.ascontiguousarray(x @ directions), directions, spectrum
-    spectrum, rows = np.linalg.eigh(
-        x @ x.T / np.float32(n)
-    )  # fewer pictures than features: the same from the other side
+    # fewer images than features: the same from the other side
+    spectrum, rows = np.linalg.eigh(x @ x.T / np.float32(n))
     keep = spectrum > 1e-6 * spectrum[-1]
     spectrum, rows = spectrum[keep], rows[:, keep]
     lengths = np.sqrt(spectrum * np.float32(n))
-    return np.ascontiguousarray(rows * lengths), np.ascontiguousarray(x.T @ (rows / lengths)), spectrum
+    return (
+        np.ascontiguousarray(rows * lengths),
+        np.ascontiguousarray(x.T @ (rows / lengths)),
+        spectrum,
+    )
 
 
 def minimise(
@@ -165,12 +181,13 @@ def minimise(
     tolerance: float = TOLERANCE,
     most: int = 100,
 ) -> Array:
-    """L-BFGS on several weighted problems at once, each with its own step, all sharing each pass over the features.
+    """L-BFGS on several weighted problems at once, each with its own step, all sharing each pass
+    over the features.
 
     Args:
         x: (N, D), rotated features.
         labels: (N,).
-        weights: (N, F), a picture's weight in each problem; each column sums to 1.
+        weights: (N, F), an image's weight in each problem; each column sums to 1.
         penalty: on the squares of all weights but the bias.
         start: (F, D + 1, classes), the bias last.
         spectrum: (D,), the variance of each feature; it preconditions the steps.
@@ -180,7 +197,9 @@ def minimise(
         (F, D + 1, classes).
     """
     # Variables are scaled so that the Hessian is near the identity: v = scale * u.
-    scale = np.append(1 / np.sqrt(CURVATURE * spectrum + penalty), 1 / np.sqrt(CURVATURE)).astype(np.float32)[:, None]
+    scale = np.append(1 / np.sqrt(CURVATURE * spectrum + penalty), 1 / np.sqrt(CURVATURE)).astype(
+        np.float32
+    )[:, None]
     decay = np.full((len(spectrum) + 1, 1), penalty, dtype=np.float32)
     decay[-1] = 0
 
@@ -205,7 +224,13 @@ def minimise(
             step = np.where(short, step / 2, step).astype(np.float32)
         moved, bent = candidate - u, new_slope - slope
         product = dot(moved, bent)
-        pairs.append((moved, bent, np.where(product > 1e-12, 1 / np.maximum(product, 1e-12), 0).astype(np.float32)))
+        pairs.append(
+            (
+                moved,
+                bent,
+                np.where(product > 1e-12, 1 / np.maximum(product, 1e-12), 0).astype(np.float32),
+            )
+        )
         pairs = pairs[-MEMORY:]
         gain = (loss - new_loss) / np.maximum(np.abs(new_loss), 1e-9)
         u, loss, slope = candidate, new_loss, new_slope
@@ -215,7 +240,8 @@ def minimise(
 
 
 def two_loops(slope: Array, pairs: list[tuple[Array, Array, Array]]) -> Array:
-    """L-BFGS's product of the inverse Hessian with a slope (Nocedal and Wright, algorithm 7.4), for each problem."""
+    """L-BFGS's product of the inverse Hessian with a slope (Nocedal and Wright, algorithm 7.4), for
+    each problem."""
     q = slope.copy()
     factors = []
     for moved, bent, inverse in reversed(pairs):
@@ -234,11 +260,14 @@ def cross_entropy(
 ) -> tuple[Array, Array]:
     """Weighted mean cross-entropy of each problem, (F,), and its slope, (F, D + 1, classes).
 
-    Labels are classes, (N,), or 0 and 1, (N, classes). Rows go in blocks that depend on their number alone and are
+    Labels are classes, (N,), or 0 and 1, (N, classes). Rows go in blocks that depend on their
+    number alone and are
     added up in order: the sum is the same in any threads.
     """
     blocks = [slice(i, i + BLOCK) for i in range(0, len(x), BLOCK)]
-    parts = list(each(lambda rows: block_cross_entropy(x[rows], labels[rows], weights[rows], v), blocks))
+    parts = list(
+        each(lambda rows: block_cross_entropy(x[rows], labels[rows], weights[rows], v), blocks)
+    )
     loss, slope = parts[0]
     for more_loss, more_slope in parts[1:]:
         loss += more_loss
@@ -246,7 +275,9 @@ def cross_entropy(
     return loss, slope
 
 
-def block_cross_entropy(x: Array, labels: NDArray[np.int64], weights: Array, v: Array) -> tuple[Array, Array]:
+def block_cross_entropy(
+    x: Array, labels: NDArray[np.int64], weights: Array, v: Array
+) -> tuple[Array, Array]:
     """One block's part of `cross_entropy`."""
     problems, width, classes = v.shape
     flat = v.transpose(1, 0, 2).reshape(width, problems * classes)
@@ -272,7 +303,8 @@ def block_cross_entropy(x: Array, labels: NDArray[np.int64], weights: Array, v: 
 
 
 def binary_cross_entropy(logits: Any, targets: Any) -> tuple[Any, Any]:
-    """-log sigmoid(logit) where a label is there, -log(1 - sigmoid(logit)) where it is not; and its slope."""
+    """-log sigmoid(logit) where a label is there, -log(1 - sigmoid(logit)) where it is not; and its
+    slope."""
     far = np.exp(-np.abs(logits))  # never overflows
     probability = np.where(logits >= 0, 1, far) / (1 + far)
     return np.maximum(logits, 0) - logits * targets + np.log1p(far), probability - targets
@@ -284,7 +316,7 @@ def dot(a: Array, b: Array) -> Array:
 
 
 def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> Array:
-    """(N, classes): each picture judged by the problem that left its fold out."""
+    """(N, classes): each image judged by the problem that left its fold out."""
     logits = np.empty((len(x), solution.shape[2]), dtype=np.float32)
     for fold in range(len(solution) - 1):
         rows = folds == fold
@@ -293,14 +325,15 @@ def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> A
 
 
 def log_loss(logits: Array, labels: NDArray[np.int64], doubt: float = 0.0) -> float:
-    """Mean cross-entropy of logits, nats a picture; of several labels the sum of theirs.
+    """Mean cross-entropy of logits, nats an image; of several labels the sum of theirs.
 
     Args:
         logits: (N, classes).
         labels: (N,), or (N, classes), 0 or 1.
-        doubt: how much of each label is spread over all classes. 1 / (N + 2), Laplace's rule of succession and
-            Platt's targets, says what N pictures can prove: even if all are right, the next may be wrong. Without it
-            a set that is told apart without error would be given penalties and temperatures of 0, and certainty.
+        doubt: how much of each label is spread over all classes. 1 / (N + 2), Laplace's rule of
+            succession and Platt's targets, says what N images can prove: even if all are right, the
+            next may be wrong. Without it a set that is told apart without error would be given
+            penalties and temperatures of 0, and certainty.
     """
     if labels.ndim == 2:
         costs, _ = binary_cross_entropy(logits.astype(np.float64), (1 - doubt) * labels + doubt / 2)
@@ -314,14 +347,16 @@ def log_loss(logits: Array, labels: NDArray[np.int64], doubt: float = 0.0) -> fl
 def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
     """The temperature that makes logits / temperature most probable (Guo et al., arXiv:1706.04599).
 
-    Labels are doubted by 1 / (N + 2). The log-loss is convex in 1 / temperature, so a golden-section search on its
-    logarithm finds the minimum, here within [0.05, 20].
+    Labels are doubted by 1 / (N + 2). The log-loss is convex in 1 / temperature, so a
+    golden-section search on its logarithm finds the minimum, here within [0.05, 20].
     """
     golden, doubt = (np.sqrt(5) - 1) / 2, 1 / (len(labels) + 2)
     low, high = np.log(0.05), np.log(20)
     for _ in range(40):
         left, right = high - golden * (high - low), low + golden * (high - low)
-        if log_loss(logits / np.exp(left), labels, doubt) < log_loss(logits / np.exp(right), labels, doubt):
+        if log_loss(logits / np.exp(left), labels, doubt) < log_loss(
+            logits / np.exp(right), labels, doubt
+        ):
             high = right
         else:
             low = left

@@ -12,8 +12,8 @@ Ints = NDArray[np.integer[Any]]
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Where the true rate lies, seen from `right` successes in `n` trials.
 
-    Wilson's score interval: unlike "rate +- 2 standard errors" it stays inside [0, 1] and is honest for few trials and
-    for rates near 0 or 1.
+    Wilson's score interval: unlike "rate +- 2 standard errors" it stays inside [0, 1] and is honest
+    for few trials and for rates near 0 or 1.
 
         (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
 
@@ -28,7 +28,8 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     Raises:
         ValueError: right is not in [0, n].
 
-    Source: Wilson, JASA 22 (1927). Checked against an independent implementation in tests/test_metrics.py.
+    Source: Wilson, JASA 22 (1927). Checked against an independent implementation in
+        tests/test_metrics.py.
 
     >>> [round(x, 3) for x in wilson_interval(9, 10)]
     [0.596, 0.982]
@@ -61,7 +62,9 @@ def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.
     [[1, 1], [0, 1]]
     """
     if len(labels) != len(predicted):
-        raise ValueError(f"expected as many predictions as labels, got {len(predicted)} and {len(labels)}")
+        raise ValueError(
+            f"expected as many predictions as labels, got {len(predicted)} and {len(labels)}"
+        )
     for name, values in (("label", labels), ("prediction", predicted)):
         if len(values) and not (values.min() >= 0 and values.max() < classes):
             raise ValueError(f"a {name} is out of [0, {classes}): {values.min()} to {values.max()}")
@@ -70,7 +73,8 @@ def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.
 
 
 def precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Each class's precision, recall and F1 from a confusion matrix; 0 where a class is never predicted or never there.
+    """Each class's precision, recall and F1 from a confusion matrix; 0 where a class is never
+    predicted or never there.
 
     Returns:
         Three arrays (classes,), fractions; 1 is best.
@@ -87,7 +91,8 @@ def precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, F
 
 
 def log_loss(probabilities: Floats, labels: Ints) -> float:
-    """Mean surprise, -log p(true class), in nats; 0 is perfect, log(classes) is guessing. p is kept above 1e-12.
+    """Mean surprise, -log p(true class), in nats; 0 is perfect, log(classes) is guessing. p is kept
+    above 1e-12.
 
     Raises:
         ValueError: as for expected_calibration_error.
@@ -105,8 +110,10 @@ def log_loss(probabilities: Floats, labels: Ints) -> float:
 def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
     """Mean gap between confidence and accuracy, weighted by how often each confidence occurs.
 
-    A classifier that says "80 %" should be right 80 times in 100. This measures by how much it is not. It is never 0
-    on few pictures: a perfectly calibrated classifier that is right 88 times in 100 shows 0.034 on 372 pictures.
+    A classifier that says "80 %" should be right 80 times in 100. This measures by how much it is
+    not. It is never 0
+    on few images: a perfectly calibrated classifier that is right 88 times in 100 shows 0.034 on
+        372 images.
 
         ECE = sum over bins b of (n_b / N) * | accuracy(b) - confidence(b) |
 
@@ -121,10 +128,11 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
     Raises:
         ValueError: lengths differ; a label is out of range; a row does not sum to 1; bins < 1.
 
-    Source: Guo et al., arXiv:1706.04599. Checked against an independent implementation in tests/test_metrics.py.
+    Source: Guo et al., arXiv:1706.04599. Checked against an independent implementation in
+        tests/test_metrics.py.
 
-    >>> round(expected_calibration_error(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), bins=2), 4)
-    0.25
+    >>> round(expected_calibration_error(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]),
+    bins=2), 4) 0.25
     """
     check_probabilities(probabilities, labels)
     if bins < 1:
@@ -141,15 +149,21 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
 def check_probabilities(probabilities: Floats, labels: Ints) -> None:
     """ValueError unless rows are distributions and labels fit."""
     if len(probabilities) != len(labels):
-        raise ValueError(f"expected a label for each row, got {len(labels)} labels and {len(probabilities)} rows")
+        raise ValueError(
+            f"expected a label for each row, got {len(labels)} labels and {len(probabilities)} rows"
+        )
     if len(labels) == 0:
         return
     if not (labels.min() >= 0 and labels.max() < probabilities.shape[1]):
-        raise ValueError(f"a label is out of [0, {probabilities.shape[1]}): {labels.min()} to {labels.max()}")
+        raise ValueError(
+            f"a label is out of [0, {probabilities.shape[1]}): {labels.min()} to {labels.max()}"
+        )
     sums = probabilities.sum(axis=1)
     if not np.allclose(sums, 1, atol=1e-3):
         worst = int(np.argmax(np.abs(sums - 1)))
-        raise ValueError(f"row {worst} sums to {sums[worst]:.4g}, not 1: expected probabilities, not logits")
+        raise ValueError(
+            f"row {worst} sums to {sums[worst]:.4g}, not 1: expected probabilities, not logits"
+        )
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
@@ -173,16 +187,18 @@ def sigmoid(logits: Floats) -> NDArray[np.float64]:
 
 
 def average_precision(probabilities: Floats, there: Ints) -> float:
-    """How well a label's probabilities rank the pictures that have it before those that have not.
+    """How well a label's probabilities rank the images that have it before those that have not.
 
-    The mean, over the pictures that have it, of the precision among all that are at least as probable.
+    The mean, over the images that have it, of the precision among all that are at least as
+    probable.
 
     Args:
         probabilities: (N,), or any other scores.
         there: (N,), 0 or 1.
 
     Returns:
-        A fraction in [0, 1]; 1 is best; 0 if no picture has it. Scores without meaning give the share that has it.
+        A fraction in [0, 1]; 1 is best; 0 if no image has it. Scores without meaning give the share
+        that has it.
 
     Source: checked against an independent implementation in tests/test_metrics.py.
 
@@ -193,13 +209,14 @@ def average_precision(probabilities: Floats, there: Ints) -> float:
     scores, found = probabilities[order], np.cumsum(there[order])
     if not there.any():
         return 0.0
-    last = np.append(scores[:-1] > scores[1:], True)  # of pictures that are equally probable
+    last = np.append(scores[:-1] > scores[1:], True)  # of images that are equally probable
     precision = found[last] / (np.flatnonzero(last) + 1)
     return float((precision * np.diff(found[last], prepend=0)).sum() / found[-1])
 
 
 def label_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
-    """As `expected_calibration_error`, of each label's probability by itself: (N, classes), both."""
+    """As `expected_calibration_error`, of each label's probability by itself: (N, classes),
+    both."""
     p, y = probabilities.astype(np.float64).ravel(), labels.ravel()
     which = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     return float(np.abs(np.bincount(which, y - p, minlength=bins)).sum() / max(len(p), 1))
@@ -208,7 +225,7 @@ def label_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15)
 def summarise_labels(
     probabilities: Floats, given: NDArray[np.bool_], labels: Ints, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """All of it where pictures have any number of labels, ready for JSON.
+    """All of it where images have any number of labels, ready for JSON.
 
     Args:
         probabilities: (N, classes), each label's own.
@@ -217,15 +234,19 @@ def summarise_labels(
         classes: the labels' names.
 
     Returns:
-        n, accuracy (pictures whose labels are all right) and accuracy_ci95, mean_average_precision, macro_f1, micro_f1,
-        log_loss (nats a picture, summed over labels), ece (over all labels), and per_class (precision, recall, f1,
-        average_precision, support by name). Means over labels count only those that a picture has.
+        n, accuracy (images whose labels are all right) and accuracy_ci95, mean_average_precision,
+        macro_f1, micro_f1, log_loss (nats an image, summed over labels), ece (over all labels), and
+        per_class (precision, recall, f1, average_precision, support by name). Means over labels
+        count only those that an image has.
 
     Raises:
         ValueError: shapes differ.
     """
     if not probabilities.shape == given.shape == labels.shape == (len(labels), len(classes)):
-        raise ValueError(f"expected (N, {len(classes)}), got {probabilities.shape}, {given.shape}, {labels.shape}")
+        raise ValueError(
+            f"expected (N, {len(classes)}), got {probabilities.shape}, {given.shape}, "
+            f"{labels.shape}"
+        )
     there = labels == 1
     right, support, answers = (given & there).sum(axis=0), there.sum(axis=0), given.sum(axis=0)
     precision, recall = right / np.maximum(answers, 1), right / np.maximum(support, 1)
@@ -264,8 +285,9 @@ def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]
         classes: names.
 
     Returns:
-        n, accuracy, accuracy_ci95, balanced_accuracy, macro_f1, log_loss, ece, per_class (precision, recall, f1,
-        support by name) and confusion (rows: true). Means over classes count only classes that have pictures.
+        n, accuracy, accuracy_ci95, balanced_accuracy, macro_f1, log_loss, ece, per_class
+        (precision, recall, f1, support by name) and confusion (rows: true). Means over classes
+        count only classes that have images.
     """
     labels = np.asarray(labels, dtype=np.int64)
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
@@ -289,7 +311,9 @@ def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]
     }
 
 
-def worst_confusions(confusion: list[list[int]], classes: tuple[str, ...], most: int = 5) -> list[dict[str, Any]]:
+def worst_confusions(
+    confusion: list[list[int]], classes: tuple[str, ...], most: int = 5
+) -> list[dict[str, Any]]:
     """The pairs of classes that are mistaken most often, as {"true", "predicted", "n", "of"}.
 
     >>> worst_confusions([[3, 2], [0, 4]], ("cat", "dog"))

@@ -2,18 +2,15 @@
 
 import contextlib
 import json
-import os
-import platform
 import re
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from foveate.data.loader import cores
 from foveate.errors import ArtefactError, UsageError
+from foveate.machine import environment
 from foveate.storage import disk_errors, write_json
 
 try:
@@ -21,17 +18,17 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PACKAGES = ("foveate", "torch", "torchvision", "openvino", "numpy", "pillow", "simplejpeg", "safetensors")
-
 
 class Run:
     """A run's folder.
 
     config.json    what was asked, resolved        metrics.json     how good it is; written last
-    env.json       machine and versions            predictions.jsonl  every judged picture, best guess and truth
+    env.json       machine and versions            predictions.jsonl  every judged image, best guess
+                   and truth
     data.json      classes, splits by file         classifier/      what to keep
     history.jsonl  one line per epoch, or penalty  log.txt          what was said
-    checkpoints/   of a training by steps          plan.json        which layers learn, at which rate
+    checkpoints/   of a training by steps          plan.json        which layers learn, at which
+                   rate
     """
 
     def __init__(self, folder: Path, fresh: bool):
@@ -56,20 +53,27 @@ class Run:
             before, now = flat(read_json(folder / "config.json")), flat(config)
             differing = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
             if differing:
-                was = ", ".join(f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differing)
+                was = ", ".join(
+                    f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differing
+                )
                 raise UsageError(
-                    f"'{folder}' was begun with other settings ({was}); repeat them, or choose another --out"
+                    f"'{folder}' was begun with other settings ({was}); repeat them, or choose "
+                    "another --out"
                 )
             return cls(folder, fresh=False)
         with disk_errors(folder):
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
-                raise UsageError(f"'{folder}' would lie below a file; choose another --out") from error
+                raise UsageError(
+                    f"'{folder}' would lie below a file; choose another --out"
+                ) from error
             try:
                 folder.mkdir()
             except FileExistsError as error:
-                raise UsageError(f"'{folder}' exists; choose another --out, or --resume to go on with it") from error
+                raise UsageError(
+                    f"'{folder}' exists; choose another --out, or --resume to go on with it"
+                ) from error
         run = cls(folder, fresh=True)
         with run.kept_if_whole():
             run.write("config.json", config)
@@ -83,7 +87,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "metrics.json").is_file() and (self.folder / "classifier" / "card.json").is_file()
+        return (self.folder / "metrics.json").is_file() and (
+            self.folder / "classifier" / "card.json"
+        ).is_file()
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -95,7 +101,8 @@ class Run:
 
     @contextlib.contextmanager
     def kept_if_whole(self) -> Iterator[None]:
-        """Remove the folder again if what follows fails or is interrupted: what took time is in the cache.
+        """Remove the folder again if what follows fails or is interrupted: what took time is in the
+        cache.
 
         A folder with a checkpoint stays: the training can go on from there.
         """
@@ -135,7 +142,10 @@ class Run:
             (self.folder / name).write_text(text, encoding="ascii")
 
     def log(self, sentence: str) -> None:
-        with disk_errors(self.folder), (self.folder / "log.txt").open("a", encoding="utf-8", errors="replace") as file:
+        with (
+            disk_errors(self.folder),
+            (self.folder / "log.txt").open("a", encoding="utf-8", errors="replace") as file,
+        ):
             file.write(sentence + "\n")
 
 
@@ -147,7 +157,9 @@ def flat(config: dict[str, Any], above: str = "") -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for key, value in config.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        found |= (
+            flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        )
     return found
 
 
@@ -182,44 +194,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtefactError(f"'{path}' is damaged: not a JSON object")
     return value
-
-
-def environment() -> dict[str, Any]:
-    """The machine and the versions, without anything that names its owner."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "cores": cores(),
-        "packages": {name: v for name in PACKAGES if (v := installed(name))},
-    }
-
-
-def installed(package: str) -> str:
-    """The version of a package, or "" when it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def instructions() -> set[str]:
-    """The CPU's instruction sets; empty where the system does not tell. `FOVEATE_INSTRUCTIONS` names others instead, so
-    that tests run as they would on another processor."""
-    if named := os.environ.get("FOVEATE_INSTRUCTIONS"):
-        return set(named.split())
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    lines = (line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith(("flags", "Features")))
-    return set(next(lines, []))

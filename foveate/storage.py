@@ -1,4 +1,5 @@
-"""Where files are kept, and how they are written: a crash, a full disk or a second process leaves no half of one."""
+"""Where files are kept, and how they are written: a crash, a full disk or a second process leaves
+no half of one."""
 
 import contextlib
 import errno
@@ -15,7 +16,13 @@ import platformdirs
 
 from foveate.errors import FoveateError, UsageError
 
-PARTS = ("datasets", "features", "networks", "pixels", "weights")  # of the cache; anything else there is not ours
+PARTS = (
+    "datasets",
+    "features",
+    "networks",
+    "pixels",
+    "weights",
+)  # of the cache; anything else there is not ours
 
 
 def cache_root() -> Path:
@@ -27,11 +34,14 @@ def cache_root() -> Path:
 def cache_size() -> dict[str, int]:
     """Bytes in each part of the cache, by the part's name."""
     parts = [part for name in PARTS if (part := cache_root() / name).is_dir()]
-    return {part.name: sum(f.stat().st_size for f in part.rglob("*") if f.is_file()) for part in parts}
+    return {
+        part.name: sum(f.stat().st_size for f in part.rglob("*") if f.is_file()) for part in parts
+    }
 
 
 def clear_cache() -> int:
-    """Delete what is cached; returns the bytes freed. Runs and classifiers are not in the cache and stay."""
+    """Delete what is cached; returns the bytes freed. Runs and classifiers are not in the cache and
+    stay."""
     before = cache_size()
     for part in before:
         shutil.rmtree(cache_root() / part, ignore_errors=True)
@@ -40,7 +50,8 @@ def clear_cache() -> int:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, flushed to disk and renamed onto it at the end; removed if anything fails.
+    """A temporary name beside `path`, flushed to disk and renamed onto it at the end; removed if
+    anything fails.
 
     Works for a file and for a folder. A reader sees the old content or the new, never a part.
     """
@@ -62,7 +73,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def move_onto(source: Path, target: Path) -> None:
-    """Rename; a folder that is in the way is moved aside first, since no system replaces a full folder at once."""
+    """Rename; a folder that is in the way is moved aside first, since no system replaces a full
+    folder at once."""
     if not source.is_dir():
         source.replace(target)
         return
@@ -74,7 +86,10 @@ def move_onto(source: Path, target: Path) -> None:
                     target.replace(aside)
             source.replace(target)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these: another process was faster, so again
+            if error.errno not in (
+                errno.ENOTEMPTY,
+                errno.EEXIST,
+            ):  # these: another process was faster, so again
                 if aside.is_dir():
                     aside.replace(target)
                 raise
@@ -105,7 +120,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "free some space, or point --out or FOVEATE_CACHE to another disk"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise FoveateError(f"no permission to write '{path}'; choose a folder that is yours") from error
+            raise FoveateError(
+                f"no permission to write '{path}'; choose a folder that is yours"
+            ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise UsageError(
                 f"'{path}' cannot be written: a file or a folder is in the way; choose another name"
@@ -113,7 +130,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-encode = json.JSONEncoder(allow_nan=False).encode  # `json.dumps` with an option makes an encoder at every call
+# `json.dumps` with an option makes an encoder at every call
+encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -123,7 +141,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def lines(value: Any, depth: int = 2) -> str:
-    """JSON with a line for each entry of an object, and of the objects in it; what lies deeper is on that line.
+    """JSON with a line for each entry of an object, and of the objects in it; what lies deeper is
+    on that line.
 
     >>> print(lines({"a": {"b": {"c": [1, 2]}}, "d": 3}))
     {
@@ -136,7 +155,9 @@ def lines(value: Any, depth: int = 2) -> str:
     if not (depth and isinstance(value, dict) and value):
         return encode(value)
     margin = " " * (3 - depth)
-    entries = (f"{margin}{encode(str(key))}: {lines(entry, depth - 1)}" for key, entry in value.items())
+    entries = (
+        f"{margin}{encode(str(key))}: {lines(entry, depth - 1)}" for key, entry in value.items()
+    )
     return "{\n" + ",\n".join(entries) + f"\n{margin[1:]}}}"
 
 

@@ -1,8 +1,8 @@
 """`foveate` in processes of its own, which a process that has imported it all gives birth to.
 
-A fresh interpreter spends two to four seconds on importing torch, a child of that process a tenth of one. Arguments,
-environment, folder, streams and exit code are the child's own. Tests of what an interpreter imports, and of signals,
-start a fresh one.
+A fresh interpreter spends two to four seconds on importing torch, a child of that process a tenth
+of one. Arguments, environment, folder, streams and exit code are the child's own. Tests of what an
+interpreter imports, and of signals, start a fresh one.
 """
 
 import multiprocessing
@@ -21,7 +21,8 @@ nursery.set_forkserver_preload(
 
 
 def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What `foveate ARGUMENTS` prints, in a terminal of 100 columns without colour, and how it ends."""
+    """What `foveate ARGUMENTS` prints, in a terminal of 100 columns without colour, and how it
+    ends."""
     words = list(map(str, arguments))
     wanted = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,9 @@ def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProce
         if child.exitcode is None:
             child.kill()
         out, err = (path.read_text(encoding="utf-8") for path in said)
-        assert child.exitcode is not None, f"{words} did not end within {LIMIT} seconds\n{out}\n{err}"
+        assert child.exitcode is not None, (
+            f"{words} did not end within {LIMIT} seconds\n{out}\n{err}"
+        )
         return subprocess.CompletedProcess(words, child.exitcode, out, err)
 
 

@@ -1,4 +1,5 @@
-"""Every test has an empty cache of its own (../conftest.py). Converting a backbone takes seconds: once a session."""
+"""Every test has an empty cache of its own (../conftest.py). Converting a backbone takes seconds:
+once a session."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads then leave the cores to whoever works
+# torch's idle threads then leave the cores to whoever works
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is a worker for each core
 
@@ -23,7 +25,9 @@ def backbone_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEATE_CACHE", str(folder))
         weights_file("efficientnet_lite0")
-        prepare_backbone("openvino", "efficientnet_lite0", find_weights("efficientnet_lite0").preprocess, 2).engine()
+        prepare_backbone(
+            "openvino", "efficientnet_lite0", find_weights("efficientnet_lite0").preprocess, 2
+        ).engine()
     return folder
 
 
@@ -37,7 +41,7 @@ def warm_cache(backbone_cache: Path, cache: Path) -> Path:
 
 
 def draw(kind: str, seed: int) -> Image.Image:
-    """A faint picture of a blob, of stripes or of noise alone; hard enough that some are mistaken."""
+    """A faint image of a blob, of stripes or of noise alone; hard enough that some are mistaken."""
     rng = np.random.default_rng([seed, *kind.encode()])
     width, height = (int(n) for n in rng.integers(96, 200, 2))
     ground = rng.integers(60, 196, 3)
@@ -55,15 +59,17 @@ def draw(kind: str, seed: int) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def draw_picture() -> Callable[[str, int], Image.Image]:
+def draw_image() -> Callable[[str, int], Image.Image]:
     return draw
 
 
 @pytest.fixture(scope="session")
 def draw_folder() -> Callable[..., Path]:
-    """folder, pictures a class, first seed, classes -> the folder, filled with JPEG and PNG files."""
+    """folder, images a class, first seed, classes -> the folder, filled with JPEG and PNG files."""
 
-    def fill(folder: Path, n: int, first: int = 0, kinds: tuple[str, ...] = ("blob", "noise", "stripes")) -> Path:
+    def fill(
+        folder: Path, n: int, first: int = 0, kinds: tuple[str, ...] = ("blob", "noise", "stripes")
+    ) -> Path:
         for kind in kinds:
             (folder / kind).mkdir(parents=True, exist_ok=True)
             for i in range(first, first + n):
@@ -75,8 +81,8 @@ def draw_folder() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory, draw_folder: Callable[..., Path]) -> Path:
-    """photos/train and photos/test: three classes, 24 and 8 pictures each. To be read only."""
+def images(tmp_path_factory: pytest.TempPathFactory, draw_folder: Callable[..., Path]) -> Path:
+    """photos/train and photos/test: three classes, 24 and 8 images each. To be read only."""
     root = tmp_path_factory.mktemp("drawn") / "photos"
     draw_folder(root / "train", 24)
     draw_folder(root / "test", 8, first=100)
@@ -84,14 +90,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, draw_folder: Callable[...
 
 
 @pytest.fixture(scope="session")
-def trained(backbone_cache: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of `train(pictures)`. To be read only."""
+def trained(backbone_cache: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `train(images)`. To be read only."""
     from foveate.training import train
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEATE_CACHE", str(backbone_cache))
-        return train(pictures, out=folder, command="train photos").run
+        return train(images, out=folder, command="train photos").run
 
 
 @pytest.fixture(scope="session")

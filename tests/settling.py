@@ -7,7 +7,8 @@ from foveate import models
 
 
 def settled(name: str) -> nn.Module:
-    """Random weights, and batch-norm statistics of a batch: activations neither overflow nor die out."""
+    """Random weights, and batch-norm statistics of a batch: activations neither overflow nor die
+    out."""
     torch.manual_seed(0)
     network = models.build(name).eval()
     for m in network.modules():

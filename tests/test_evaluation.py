@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foveate.classifier import Classifier
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, UsageError
 from foveate.evaluation import evaluate, known_labels
 from foveate.metrics import summarise
@@ -22,32 +22,35 @@ def classifier(trained: Path) -> Classifier:
     return Classifier.load(trained)
 
 
-def table(folder: Path, pictures: Path, names: dict[str, str], rows: range = range(100, 108)) -> Path:
-    """A CSV of test pictures whose classes have other names."""
+def table(folder: Path, images: Path, names: dict[str, str], rows: range = range(100, 108)) -> Path:
+    """A CSV of test images whose classes have other names."""
     lines = ["path,label"]
     for kind, name in names.items():
         for i in rows:
-            file = next((pictures / "test" / kind).glob(f"{i}.*"))
+            file = next((images / "test" / kind).glob(f"{i}.*"))
             shutil.copy(file, folder / f"{kind}{file.name}")
             lines.append(f"{kind}{file.name},{name}")
     (folder / "table.csv").write_text("\n".join(lines))
     return folder / "table.csv"
 
 
-def test_the_test_split_is_what_the_run_measured(classifier: Classifier, trained: Path, pictures: Path) -> None:
+def test_the_test_split_is_what_the_run_measured(
+    classifier: Classifier, trained: Path, images: Path
+) -> None:
     """The run judged cached features with the head; here the saved graph judges the files."""
-    found, expected = evaluate(classifier, pictures), read_json(trained / "metrics.json")["test"]
+    found, expected = evaluate(classifier, images), read_json(trained / "metrics.json")["test"]
     assert found["split"] == "test" and found["n"] == 24 and found["data"] == "photos"
-    assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 24)  # in bf16 a near tie may turn
+    # in bf16 a near tie may turn
+    assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 24)
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=0.02)
     assert set(found) == {*expected, "split", "data", "bad", "notes"}
     assert found["bad"] == {}
 
 
-def test_a_summary_of_its_own_predictions(classifier: Classifier, pictures: Path) -> None:
-    dataset = load_dataset(pictures / "test")
+def test_a_summary_of_its_own_predictions(classifier: Classifier, images: Path) -> None:
+    dataset = load_dataset(images / "test")
     found = evaluate(classifier, dataset)
-    predictions = classifier.predict([pictures / "test" / name for name in dataset.files])
+    predictions = classifier.predict([images / "test" / name for name in dataset.files])
     rows = np.array([[dict(p.top)[c] for c in classifier.classes] for p in predictions])
     expected = summarise(rows, dataset.labels, classifier.classes)
     assert found["n"] == expected["n"] and found["per_class"] == expected["per_class"]
@@ -55,83 +58,90 @@ def test_a_summary_of_its_own_predictions(classifier: Classifier, pictures: Path
     assert found["log_loss"] == pytest.approx(expected["log_loss"])
 
 
-def test_a_folder_without_splits_is_measured_whole(classifier: Classifier, pictures: Path) -> None:
-    found = evaluate(classifier, pictures / "test")
+def test_a_folder_without_splits_is_measured_whole(classifier: Classifier, images: Path) -> None:
+    found = evaluate(classifier, images / "test")
     assert found["split"] == "all" and found["n"] == 24
-    assert found["confusion"] == evaluate(classifier, pictures)["confusion"]
+    assert found["confusion"] == evaluate(classifier, images)["confusion"]
 
 
-def test_classes_in_another_order(classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+def test_classes_in_another_order(classifier: Classifier, images: Path, tmp_path: Path) -> None:
     """A dataset that numbers the same names backwards."""
-    dataset = load_dataset(pictures / "test")
+    dataset = load_dataset(images / "test")
     backwards = replace(dataset, classes=dataset.classes[::-1], labels=2 - dataset.labels)
     assert np.array_equal(known_labels(backwards, classifier.classes), dataset.labels)
-    assert evaluate(classifier, backwards)["confusion"] == evaluate(classifier, dataset)["confusion"]
+    assert (
+        evaluate(classifier, backwards)["confusion"] == evaluate(classifier, dataset)["confusion"]
+    )
 
 
-def test_some_of_the_classes(classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+def test_some_of_the_classes(classifier: Classifier, images: Path, tmp_path: Path) -> None:
     """Without "blob", folder order would call "noise" class 0."""
-    found = evaluate(classifier, table(tmp_path, pictures, {"noise": "noise", "stripes": "stripes"}))
+    found = evaluate(classifier, table(tmp_path, images, {"noise": "noise", "stripes": "stripes"}))
     assert found["n"] == 16 and found["confusion"][0] == [0, 0, 0]
-    assert found["confusion"][1:] == evaluate(classifier, pictures)["confusion"][1:]
+    assert found["confusion"][1:] == evaluate(classifier, images)["confusion"][1:]
     assert found["per_class"]["blob"]["support"] == 0
 
 
 @pytest.mark.parametrize("name", ["Blob", "disc", "blob ish"])
 def test_a_class_that_the_classifier_does_not_know(
-    name: str, classifier: Classifier, pictures: Path, tmp_path: Path
+    name: str, classifier: Classifier, images: Path, tmp_path: Path
 ) -> None:
-    path = table(tmp_path, pictures, {"blob": name, "noise": "noise"})
+    path = table(tmp_path, images, {"blob": name, "noise": "noise"})
     with pytest.raises(
-        DataError, match=rf"classes that the classifier does not know: '{name}'; it knows 'blob', 'noise', 'stripes'"
+        DataError,
+        match=rf"classes that the classifier does not know: '{name}'; it knows 'blob', 'noise', 'stripes'",
     ):
         evaluate(classifier, path)
 
 
-def test_an_unknown_class_without_pictures_is_no_matter(
-    classifier: Classifier, pictures: Path, draw_folder: Callable[..., Path], tmp_path: Path
+def test_an_unknown_class_without_images_is_no_matter(
+    classifier: Classifier, images: Path, draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """It is in the training split only: what is measured are test pictures."""
+    """It is in the training split only: what is measured are test images."""
     root = tmp_path / "photos"
-    shutil.copytree(pictures / "test", root / "test")
+    shutil.copytree(images / "test", root / "test")
     draw_folder(root / "train", 2)
     shutil.copytree(root / "train" / "blob", root / "train" / "unknown")
     assert evaluate(classifier, root)["n"] == 24
 
 
-def spoiled(pictures: Path, root: Path, n: int) -> Path:
-    shutil.copytree(pictures / "test", root)
+def spoiled(images: Path, root: Path, n: int) -> Path:
+    shutil.copytree(images / "test", root)
     for file in sorted((root / "blob").iterdir())[:n]:
-        file.write_bytes(b"not a picture")
+        file.write_bytes(b"not an image")
     return root
 
 
-def test_bad_pictures_are_skipped_and_named(classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
-    found = evaluate(classifier, spoiled(pictures, tmp_path / "set", 1))
+def test_bad_images_are_skipped_and_named(
+    classifier: Classifier, images: Path, tmp_path: Path
+) -> None:
+    found = evaluate(classifier, spoiled(images, tmp_path / "set", 1))
     assert found["n"] == 23 and list(found["bad"]) == ["blob/100.jpg"]
     assert "blob/100.jpg" in found["bad"]["blob/100.jpg"]
-    assert found["confusion"][1:] == evaluate(classifier, pictures)["confusion"][1:]
+    assert found["confusion"][1:] == evaluate(classifier, images)["confusion"][1:]
 
 
 @pytest.mark.parametrize(
     ("n", "policy", "message"),
     [
-        (1, "error", r"^1 of 24 pictures are unreadable .* image 'blob/100\.jpg' is not"),
-        (2, "skip", "2 of 24 pictures are unreadable, more than 5%"),
-        (8, "skip", "8 of 24 pictures are unreadable, more than 5%"),
+        (1, "error", r"^1 of 24 images are unreadable .* image 'blob/100\.jpg' is not"),
+        (2, "skip", "2 of 24 images are unreadable, more than 5%"),
+        (8, "skip", "8 of 24 images are unreadable, more than 5%"),
     ],
 )
-def test_policies(n: int, policy: str, message: str, classifier: Classifier, pictures: Path, tmp_path: Path) -> None:
+def test_policies(
+    n: int, policy: str, message: str, classifier: Classifier, images: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
-        evaluate(classifier, spoiled(pictures, tmp_path / "set", n), policy)  # type: ignore[arg-type]
+        evaluate(classifier, spoiled(images, tmp_path / "set", n), policy)  # type: ignore[arg-type]
 
 
-def test_an_unknown_policy_is_refused(classifier: Classifier, pictures: Path) -> None:
+def test_an_unknown_policy_is_refused(classifier: Classifier, images: Path) -> None:
     with pytest.raises(UsageError, match="no policy is called 'ignore'; expected skip or error"):
-        evaluate(classifier, pictures, "ignore")  # type: ignore[arg-type]
+        evaluate(classifier, images, "ignore")  # type: ignore[arg-type]
 
 
-def test_progress_hears_of_every_picture(classifier: Classifier, pictures: Path) -> None:
+def test_progress_hears_of_every_image(classifier: Classifier, images: Path) -> None:
     class Counting(Silent):
         total = done = 0
 
@@ -142,7 +152,7 @@ def test_progress_hears_of_every_picture(classifier: Classifier, pictures: Path)
             self.done += n
 
     progress = Counting()
-    evaluate(classifier, pictures, progress=progress)
+    evaluate(classifier, images, progress=progress)
     assert progress.total == progress.done == 24
 
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from foveate.data.folds import stratified_folds
+from foveate.data.splits import stratified_folds
 from foveate.heads import (
     PENALTIES,
     Head,
@@ -22,17 +22,22 @@ from foveate.metrics import sigmoid, softmax
 Problem = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
 
-def problem(n: int = 240, width: int = 12, classes: int = 3, noise: float = 3.0, seed: int = 0) -> Problem:
+def problem(
+    n: int = 240, width: int = 12, classes: int = 3, noise: float = 3.0, seed: int = 0
+) -> Problem:
     """Overlapping clouds of several scales -> features, labels, folds."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
     centres = rng.normal(size=(classes, width))
-    x = (centres[labels] + noise * rng.normal(size=(n, width))) * rng.uniform(0.5, 2, width) + rng.normal(size=width)
+    x = (centres[labels] + noise * rng.normal(size=(n, width))) * rng.uniform(
+        0.5, 2, width
+    ) + rng.normal(size=width)
     return x.astype(np.float32), labels, stratified_folds(labels, np.arange(n), 5, seed)
 
 
 def standardised(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """As heads.py documents: each feature to mean 0 and deviation 1, then divided by sqrt(width)."""
+    """As heads.py documents: each feature to mean 0 and deviation 1, then divided by
+    sqrt(width)."""
     x64 = x.astype(np.float64)
     deviation = x64.std(axis=0)
     return (x64 - x64.mean(axis=0)) / np.where(deviation > 0, deviation, 1) / np.sqrt(x.shape[1])
@@ -41,15 +46,17 @@ def standardised(x: NDArray[np.float32]) -> NDArray[np.float64]:
 def sklearn_probabilities(
     z: NDArray[np.float64], labels: NDArray[np.int64], penalty: float, judged: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """scikit-learn sums the loss where we average it. With two classes it has one row of weights, w = w1 - w0, whose
-    penalty is half of ours on the two rows w1 = -w0 = w/2."""
+    """scikit-learn sums the loss where we average it. With two classes it has one row of weights, w
+    = w1 - w0, whose penalty is half of ours on the two rows w1 = -w0 = w/2."""
     c = (2 if labels.max() == 1 else 1) / (len(labels) * penalty)
     return LogisticRegression(C=c, tol=1e-9, max_iter=20_000).fit(z, labels).predict_proba(judged)
 
 
 def probabilities(head: Head, x: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """What the head says of raw features, with its temperature taken out again."""
-    return softmax(temperature * (x.astype(np.float64) @ head.weight.T.astype(np.float64) + head.bias))
+    return softmax(
+        temperature * (x.astype(np.float64) @ head.weight.T.astype(np.float64) + head.bias)
+    )
 
 
 @pytest.mark.parametrize("penalty", [3e-2, 1e-3, 3e-5])
@@ -62,14 +69,20 @@ def test_the_optimum_is_sklearns(n: int, width: int, classes: int, penalty: floa
     rotated, directions, spectrum = rotate(z.astype(np.float32))
     weights = np.full((n, 1), 1 / n, np.float32)
     start = np.zeros((1, rotated.shape[1] + 1, classes), np.float32)
-    solution = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=0, most=300)[0]
+    solution = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=0, most=300)[
+        0
+    ]
     found = softmax(rotated @ solution[:-1] + solution[-1])
     np.testing.assert_allclose(found, sklearn_probabilities(z, labels, penalty, z), atol=2e-3)
     # the same on standardised features, through the directions
-    np.testing.assert_allclose(softmax(z @ (directions @ solution[:-1]) + solution[-1]), found, atol=1e-3)
+    np.testing.assert_allclose(
+        softmax(z @ (directions @ solution[:-1]) + solution[-1]), found, atol=1e-3
+    )
 
 
-@pytest.mark.parametrize(("n", "width", "classes"), [(240, 12, 3), (240, 12, 2), (150, 40, 7), (60, 300, 3)])
+@pytest.mark.parametrize(
+    ("n", "width", "classes"), [(240, 12, 3), (240, 12, 2), (150, 40, 7), (60, 300, 3)]
+)
 def test_the_head_is_sklearns(n: int, width: int, classes: int) -> None:
     x, labels, folds = problem(n, width, classes)
     head = fit_head(x, labels, folds, classes)
@@ -95,7 +108,9 @@ def test_the_penalty_is_the_best_of_the_path() -> None:
     x, labels, folds = problem()
     steps: list[None] = []
     head = fit_head(x, labels, folds, 3, advance=lambda: steps.append(None))
-    assert len(steps) == len(head.path) and [p for p, _ in head.path] == list(PENALTIES[: len(head.path)])
+    assert len(steps) == len(head.path) and [p for p, _ in head.path] == list(
+        PENALTIES[: len(head.path)]
+    )
     assert head.penalty == min(head.path, key=lambda step: step[1])[0]
     z = standardised(x)
     for penalty, loss in head.path:
@@ -104,7 +119,9 @@ def test_the_penalty_is_the_best_of_the_path() -> None:
             out = folds == fold
             refits[out] = sklearn_probabilities(z[~out], labels[~out], penalty, z[out])
         doubt = 1 / (len(x) + 2)
-        smooth = (1 - doubt) * np.log(refits[np.arange(len(x)), labels]) + doubt * np.log(refits).mean(axis=1)
+        smooth = (1 - doubt) * np.log(refits[np.arange(len(x)), labels]) + doubt * np.log(
+            refits
+        ).mean(axis=1)
         assert loss == pytest.approx(-smooth.mean(), rel=0.02)
 
 
@@ -134,7 +151,9 @@ def test_cross_entropy_and_its_slope_by_differences() -> None:
 
 @pytest.mark.parametrize("shape", [(50, 8), (8, 50), (20, 20)])
 def test_rotation_keeps_all_products(shape: tuple[int, int]) -> None:
-    x = standardised(np.random.default_rng(0).normal(size=shape).astype(np.float32)).astype(np.float32)
+    x = standardised(np.random.default_rng(0).normal(size=shape).astype(np.float32)).astype(
+        np.float32
+    )
     rotated, directions, spectrum = rotate(x)
     np.testing.assert_allclose(rotated, x @ directions, atol=1e-5)
     np.testing.assert_allclose(rotated @ rotated.T, x @ x.T, atol=1e-5)
@@ -171,7 +190,9 @@ def test_temperature_is_folded_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = fit_head(x, labels, folds, 3)
     np.testing.assert_allclose(head.weight * head.temperature, plain.weight, rtol=1e-5)
     np.testing.assert_allclose(head.bias * head.temperature, plain.bias, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(head.out_of_fold * np.float32(head.temperature), plain.out_of_fold, rtol=1e-5)
+    np.testing.assert_allclose(
+        head.out_of_fold * np.float32(head.temperature), plain.out_of_fold, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e4])
@@ -207,11 +228,14 @@ def test_a_class_absent_from_one_fold() -> None:
     head = fit_head(x, labels, folds, 4)
     z, out = standardised(x), folds == 0
     expected = sklearn_probabilities(z[~out], labels[~out], head.penalty, z[out])
-    np.testing.assert_allclose(softmax(head.temperature * head.out_of_fold[out]), expected, atol=0.03)
+    np.testing.assert_allclose(
+        softmax(head.temperature * head.out_of_fold[out]), expected, atol=0.03
+    )
 
 
 def test_a_class_that_is_all_in_one_fold() -> None:
-    """A group that cannot be torn: the head that judges it has not seen its class. The others are well."""
+    """A group that cannot be torn: the head that judges it has not seen its class. The others are
+    well."""
     x, labels, folds = problem(classes=3, noise=0.5)
     folds = np.where(labels == 2, 0, folds)
     head = fit_head(x, labels, folds, 3)
@@ -222,7 +246,7 @@ def test_a_class_that_is_all_in_one_fold() -> None:
 
 
 @pytest.mark.parametrize(("n", "classes"), [(4, 2), (6, 3), (10, 2)])
-def test_a_handful_of_pictures(n: int, classes: int) -> None:
+def test_a_handful_of_images(n: int, classes: int) -> None:
     x, labels, folds = problem(n, 2064, classes, noise=0.1)
     head = fit_head(x, labels, folds, classes)
     assert np.isfinite(head.weight).all() and head.temperature > 0
@@ -236,7 +260,7 @@ def test_clouds_far_apart_stay_finite() -> None:
     assert (head.out_of_fold.argmax(axis=1) == labels).all()
 
 
-def test_identical_pictures_in_two_classes() -> None:
+def test_identical_images_in_two_classes() -> None:
     """Nothing can be learnt, and the head says so."""
     x, labels = np.ones((20, 5), np.float32), np.arange(20) % 2
     x[10:] += 1
@@ -275,18 +299,25 @@ def test_temperature_equals_a_grid(true: float) -> None:
     target = np.full((400, 5), 1 / 402 / 5)
     target[np.arange(400), labels] += 1 - 1 / 402
     losses = [-(target * np.log(softmax(stretched / t) + 1e-300)).sum(axis=1).mean() for t in grid]
-    assert fit_temperature(stretched, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
+    assert fit_temperature(stretched, labels) == pytest.approx(
+        grid[int(np.argmin(losses))], rel=0.01
+    )
 
 
 def test_temperature_has_bounds() -> None:
     logits = np.array([[1, 0], [0, 1]], np.float32)
-    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(20, rel=1e-3)  # always wrong: say nothing
+    # always wrong: say nothing
+    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(20, rel=1e-3)
 
 
 @pytest.mark.parametrize("n", [2, 20, 200])
-def test_certainty_is_what_n_pictures_can_prove(n: int) -> None:
-    """All right, by little: the temperature says 1 - 1/(n+2), and what it doubts is spread over the two classes."""
-    logits, labels = np.tile(np.array([[1, 0], [0, 1]], np.float32), (n // 2, 1)), np.tile([0, 1], n // 2)
+def test_certainty_is_what_n_images_can_prove(n: int) -> None:
+    """All right, by little: the temperature says 1 - 1/(n+2), and what it doubts is spread over the
+    two classes."""
+    logits, labels = (
+        np.tile(np.array([[1, 0], [0, 1]], np.float32), (n // 2, 1)),
+        np.tile([0, 1], n // 2),
+    )
     confidence = softmax(logits / fit_temperature(logits, labels)).max(axis=1)
     np.testing.assert_allclose(confidence, 1 - 1 / (2 * (n + 2)), rtol=1e-4)
 
@@ -294,16 +325,20 @@ def test_certainty_is_what_n_pictures_can_prove(n: int) -> None:
 def test_log_loss_by_hand() -> None:
     logits = np.array([[0, 0], [np.log(3), 0]], np.float32)
     assert log_loss(logits, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2)
-    assert log_loss(logits + 1000, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-4)
+    assert log_loss(logits + 1000, np.array([0, 1])) == pytest.approx(
+        (np.log(2) + np.log(4)) / 2, rel=1e-4
+    )
 
 
-# Several labels a picture
+# Several labels an image
 
 
 def labelled(n: int = 300, width: int = 8, classes: int = 3, seed: int = 0) -> Problem:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, width)) * rng.uniform(0.5, 2, width)
-    labels = (x @ rng.normal(size=(width, classes)) + rng.normal(size=(n, classes)) * 2 > 1).astype(np.int64)
+    labels = (x @ rng.normal(size=(width, classes)) + rng.normal(size=(n, classes)) * 2 > 1).astype(
+        np.int64
+    )
     return x.astype(np.float32), labels, stratified_folds(labels, np.arange(n), 5, seed)
 
 
@@ -318,7 +353,9 @@ def test_labels_are_sklearns_regressions(penalty: float) -> None:
     found = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=1e-7)[0]
     ours = sigmoid(z @ directions @ found[:-1] + found[-1])
     for c in range(labels.shape[1]):
-        regression = LogisticRegression(C=1 / (len(x) * penalty), tol=1e-9, max_iter=20_000).fit(z, labels[:, c])
+        regression = LogisticRegression(C=1 / (len(x) * penalty), tol=1e-9, max_iter=20_000).fit(
+            z, labels[:, c]
+        )
         np.testing.assert_allclose(ours[:, c], regression.predict_proba(z)[:, 1], atol=5e-3)  # f32
 
 

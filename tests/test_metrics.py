@@ -28,11 +28,15 @@ from foveate.metrics import (
 NONE, NO_ROWS = np.zeros(0, np.int64), np.zeros((0, 3))
 
 
-def drawn(n: int, classes: int, seed: int = 0, sharp: float = 2.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def drawn(
+    n: int, classes: int, seed: int = 0, sharp: float = 2.0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Probabilities, and labels that follow them."""
     rng = np.random.default_rng(seed)
     probabilities = softmax(sharp * rng.normal(size=(n, classes)))
-    return probabilities, np.array([rng.choice(classes, p=p) for p in probabilities], dtype=np.int64)
+    return probabilities, np.array(
+        [rng.choice(classes, p=p) for p in probabilities], dtype=np.int64
+    )
 
 
 # Wilson
@@ -85,16 +89,22 @@ def test_confusion_is_sklearns(n: int, classes: int, dtype: type) -> None:
         ([1], [1], 2),
     ],
 )
-def test_precision_recall_f1_are_sklearns(labels: list[int], predicted: list[int], classes: int) -> None:
-    expected = theirs.precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=0)
+def test_precision_recall_f1_are_sklearns(
+    labels: list[int], predicted: list[int], classes: int
+) -> None:
+    expected = theirs.precision_recall_fscore_support(
+        labels, predicted, labels=range(classes), zero_division=0
+    )
     found = precision_recall_f1(confusion_matrix(np.array(labels), np.array(predicted), classes))
     for ours, sklearns in zip(found, expected, strict=False):
         np.testing.assert_allclose(ours, sklearns)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     assert confusion_matrix(NONE, NONE, 3).tolist() == [[0] * 3] * 3
-    assert [values.tolist() for values in precision_recall_f1(np.zeros((3, 3), np.int64))] == [[0, 0, 0]] * 3
+    assert [values.tolist() for values in precision_recall_f1(np.zeros((3, 3), np.int64))] == [
+        [0, 0, 0]
+    ] * 3
     assert log_loss(NO_ROWS, NONE) == expected_calibration_error(NO_ROWS, NONE) == 0
     assert softmax(NO_ROWS).shape == (0, 3)
 
@@ -136,7 +146,9 @@ def slow_ece(probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins
     for m in range(1, bins + 1):
         inside = [i for i, p in enumerate(probabilities) if (m - 1) / bins < max(p) <= m / bins]
         if inside:
-            accuracy = sum(int(np.argmax(probabilities[i])) == labels[i] for i in inside) / len(inside)
+            accuracy = sum(int(np.argmax(probabilities[i])) == labels[i] for i in inside) / len(
+                inside
+            )
             confidence = sum(max(probabilities[i]) for i in inside) / len(inside)
             total += len(inside) / len(labels) * abs(accuracy - confidence)
     return total
@@ -162,11 +174,14 @@ def test_ece_is_the_papers(n: int, classes: int, bins: int) -> None:
     ],
 )
 def test_ece_by_hand(probabilities: list[list[float]], labels: list[int], ece: float) -> None:
-    assert expected_calibration_error(np.array(probabilities), np.array(labels)) == pytest.approx(ece, abs=1e-9)
+    assert expected_calibration_error(np.array(probabilities), np.array(labels)) == pytest.approx(
+        ece, abs=1e-9
+    )
 
 
-def test_ece_of_perfect_calibration_on_372_pictures() -> None:
-    """The figure in the docstring: ten classes, right 88 times in 100, labels that follow the probabilities."""
+def test_ece_of_perfect_calibration_on_372_images() -> None:
+    """The figure in the docstring: ten classes, right 88 times in 100, labels that follow the
+    probabilities."""
     rng = np.random.default_rng(0)
     found, accuracies = [], []
     for _ in range(300):
@@ -186,7 +201,11 @@ def test_ece_of_perfect_calibration_on_372_pictures() -> None:
         ([[0.5, 0.5]], [0, 1], "expected a label for each row, got 2 labels and 1 rows"),
         ([[0.5, 0.5]], [2], r"a label is out of \[0, 2\): 2 to 2"),
         ([[0.5, 0.5]], [-1], r"a label is out of \[0, 2\): -1 to -1"),
-        ([[0.5, 0.5], [3.0, -1.0]], [0, 1], "row 1 sums to 2, not 1: expected probabilities, not logits"),
+        (
+            [[0.5, 0.5], [3.0, -1.0]],
+            [0, 1],
+            "row 1 sums to 2, not 1: expected probabilities, not logits",
+        ),
         ([[0.5, 0.4]], [0], "row 0 sums to 0.9, not 1"),
         ([[np.nan, 1.0]], [0], "row 0 sums to nan, not 1"),
     ],
@@ -219,9 +238,13 @@ def test_summary_is_sklearns() -> None:
     classes = ("a", "b", "c", "d")
     found, predicted = summarise(probabilities, labels, classes), probabilities.argmax(axis=1)
     assert json.loads(json.dumps(found)) == found
-    assert found["n"] == 300 and found["accuracy"] == pytest.approx(theirs.accuracy_score(labels, predicted))
+    assert found["n"] == 300 and found["accuracy"] == pytest.approx(
+        theirs.accuracy_score(labels, predicted)
+    )
     assert found["accuracy_ci95"] == list(wilson_interval(int((labels == predicted).sum()), 300))
-    assert found["balanced_accuracy"] == pytest.approx(theirs.balanced_accuracy_score(labels, predicted))
+    assert found["balanced_accuracy"] == pytest.approx(
+        theirs.balanced_accuracy_score(labels, predicted)
+    )
     assert found["macro_f1"] == pytest.approx(theirs.f1_score(labels, predicted, average="macro"))
     assert found["log_loss"] == pytest.approx(theirs.log_loss(labels, probabilities))
     assert found["ece"] == pytest.approx(slow_ece(probabilities, labels, 15))
@@ -256,10 +279,12 @@ def test_worst_confusions_are_sorted_and_cut() -> None:
     assert worst_confusions([[1, 0], [0, 1]], ("a", "b")) == []
 
 
-# Several labels a picture
+# Several labels an image
 
 
-def labels_drawn(n: int, classes: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def labels_drawn(
+    n: int, classes: int, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 2 - 1
     return sigmoid(logits), (rng.random((n, classes)) < sigmoid(logits)).astype(np.int64)
@@ -270,7 +295,9 @@ def test_average_precision_is_sklearns(digits: int) -> None:
     p, y = labels_drawn(200, 4)
     for c in range(4):
         scores = p[:, c].round(digits)
-        assert average_precision(scores, y[:, c]) == pytest.approx(theirs.average_precision_score(y[:, c], scores))
+        assert average_precision(scores, y[:, c]) == pytest.approx(
+            theirs.average_precision_score(y[:, c], scores)
+        )
 
 
 def test_average_precision_of_nothing() -> None:
@@ -287,7 +314,9 @@ def test_summary_of_labels_is_sklearns() -> None:
     assert found["accuracy_ci95"] == list(wilson_interval(round(300 * found["accuracy"]), 300))
     assert found["macro_f1"] == pytest.approx(theirs.f1_score(y, given, average="macro"))
     assert found["micro_f1"] == pytest.approx(theirs.f1_score(y, given, average="micro"))
-    assert found["mean_average_precision"] == pytest.approx(theirs.average_precision_score(y, p, average="macro"))
+    assert found["mean_average_precision"] == pytest.approx(
+        theirs.average_precision_score(y, p, average="macro")
+    )
     each = [theirs.log_loss(y[:, c], p[:, c]) for c in range(4)]
     assert found["log_loss"] == pytest.approx(sum(each))
     assert found["ece"] < 0.06 < summarise_labels(p**3, given, y, ("a", "b", "c", "d"))["ece"]
@@ -299,11 +328,19 @@ def test_summary_of_labels_is_sklearns() -> None:
 
 
 def test_summary_of_labels_counts_only_those_that_are_there() -> None:
-    found = summarise_labels(np.array([[0.9, 0.9]]), np.array([[True, True]]), np.array([[1, 0]]), ("a", "b"))
+    found = summarise_labels(
+        np.array([[0.9, 0.9]]), np.array([[True, True]]), np.array([[1, 0]]), ("a", "b")
+    )
     assert (found["macro_f1"], found["mean_average_precision"], found["accuracy"]) == (1, 1, 0)
     empty = np.zeros((0, 2))
     found = summarise_labels(empty, empty > 0, empty.astype(np.int64), ("a", "b"))
-    assert (found["n"], found["accuracy"], found["macro_f1"], found["log_loss"], found["ece"]) == (0, 0, 0, 0, 0)
+    assert (found["n"], found["accuracy"], found["macro_f1"], found["log_loss"], found["ece"]) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_label_calibration_by_hand() -> None:
@@ -313,4 +350,6 @@ def test_label_calibration_by_hand() -> None:
 
 def test_summary_of_labels_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match=r"expected \(N, 3\), got \(1, 2\)"):
-        summarise_labels(np.zeros((1, 2)), np.zeros((1, 2), bool), np.zeros((1, 2), np.int64), ("a", "b", "c"))
+        summarise_labels(
+            np.zeros((1, 2)), np.zeros((1, 2), bool), np.zeros((1, 2), np.int64), ("a", "b", "c")
+        )

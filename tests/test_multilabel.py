@@ -1,4 +1,4 @@
-"""Several labels a picture, from a table to predictions, in each recipe."""
+"""Several labels an image, from a table to predictions, in each recipe."""
 
 import csv
 import json
@@ -13,7 +13,12 @@ from foveate import Classifier, DataError, Dataset, UsageError, evaluate, load_d
 from foveate.training import find_lr
 
 CLASSES = ("circle", "cross", "square")
-SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 32, "task": "multilabel"}
+SCRATCH: dict[str, Any] = {
+    "model": "resnet20",
+    "recipe": "scratch",
+    "size": 32,
+    "task": "multilabel",
+}
 
 
 def draw(path: Path, names: tuple[str, ...], rng: np.random.Generator) -> None:
@@ -34,7 +39,7 @@ def draw(path: Path, names: tuple[str, ...], rng: np.random.Generator) -> None:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 pictures of any of three shapes, a third of them to test; to be read only."""
+    """120 images of any of three shapes, a third of them to test; to be read only."""
     folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
     rows = []
     for i in range(120):
@@ -58,7 +63,9 @@ def small(folder: Path, *rows: str) -> Path:
     for i in range(len(rows)):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
     path = folder / "table.csv"
-    path.write_text("path,label,split\n" + "".join(f"{i}.png,{row}\n" for i, row in enumerate(rows)))
+    path.write_text(
+        "path,label,split\n" + "".join(f"{i}.png,{row}\n" for i, row in enumerate(rows))
+    )
     return path
 
 
@@ -66,13 +73,18 @@ def small(folder: Path, *rows: str) -> Path:
 
 
 def test_a_cell_is_read_as_labels(tmp_path: Path) -> None:
-    dataset = load_dataset(small(tmp_path, "b|a,train", " a |a||,train", ",train", "a|z,test"), "multilabel")
+    dataset = load_dataset(
+        small(tmp_path, "b|a,train", " a |a||,train", ",train", "a|z,test"), "multilabel"
+    )
     assert (dataset.task, dataset.classes) == ("multilabel", ("a", "b"))
     found = {dataset.files[i]: dataset.label(i) for i in range(len(dataset))}
     assert found == {"0.png": "a|b", "1.png": "a", "2.png": "", "3.png": "a"}
     assert dataset.counts() == {"test": {"a": 1, "b": 0}, "train": {"a": 2, "b": 1}}
     assert dataset.having(1).sum() == 1
-    assert any("label 'z' is only in the test split" in note and "1 pictures" in note for note in dataset.notes)
+    assert any(
+        "label 'z' is only in the test split" in note and "1 images" in note
+        for note in dataset.notes
+    )
     chosen = dataset.select(np.array([1, 2]))
     assert chosen.labels.shape == (2, 2) and chosen.task == "multilabel"
 
@@ -88,7 +100,7 @@ def test_one_class_with_a_bar_in_its_name_is_asked_about(tmp_path: Path) -> None
     [
         (["a,train", "a|b,train", ",train", ",train"], "too few have 'b' \\(1\\)"),
         (["a,train", "a,train", "a,train", ",train"], "too few are without 'a' \\(1\\)"),
-        ([",train", ",train"], "no picture has a label"),
+        ([",train", ",train"], "no image has a label"),
     ],
 )
 def test_labels_that_cannot_be_learnt(rows: list[str], words: str, tmp_path: Path) -> None:
@@ -99,12 +111,14 @@ def test_labels_that_cannot_be_learnt(rows: list[str], words: str, tmp_path: Pat
 @pytest.mark.parametrize("data", ["digits", "folder"])
 def test_only_a_table_has_several_labels(data: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="several labels a picture are read from a CSV"):
+    with pytest.raises(DataError, match="several labels an image are read from a CSV"):
         load_dataset(data if data == "digits" else tmp_path / "folder", "multilabel")
 
 
 def test_no_such_task(table: Path) -> None:
-    with pytest.raises(UsageError, match="no task is called 'both'; expected multiclass or multilabel"):
+    with pytest.raises(
+        UsageError, match="no task is called 'both'; expected multiclass or multilabel"
+    ):
         load_dataset(table, "both")
 
 
@@ -115,15 +129,22 @@ def test_a_probe_learns_labels(probed: Path) -> None:
     metrics = json.loads((probed / "metrics.json").read_text())
     for split, n in (("out_of_fold", 80), ("test", 40)):
         assert metrics[split]["n"] == n and metrics[split]["mean_average_precision"] > 0.85
-        assert metrics[split]["macro_f1"] > 0.75 and set(metrics[split]["per_class"]) == set(CLASSES)
+        assert metrics[split]["macro_f1"] > 0.75 and set(metrics[split]["per_class"]) == set(
+            CLASSES
+        )
     assert json.loads((probed / "config.json").read_text())["task"] == "multilabel"
     rows = [json.loads(line) for line in (probed / "predictions.jsonl").read_text().splitlines()]
     whole = [row["label"] == row["predicted"] for row in rows if row["split"] == "test"]
     assert np.mean(whole) == pytest.approx(metrics["test"]["accuracy"])
     both = next(row for row in rows if "|" in row["label"])
-    assert set(both["probabilities"]) == {*both["label"].split("|"), *filter(None, both["predicted"].split("|"))}
+    assert set(both["probabilities"]) == {
+        *both["label"].split("|"),
+        *filter(None, both["predicted"].split("|")),
+    }
     files = json.loads((probed / "data.json").read_text())["files"]
-    assert files[both["file"]]["label"] == [CLASSES.index(name) for name in both["label"].split("|")]
+    assert files[both["file"]]["label"] == [
+        CLASSES.index(name) for name in both["label"].split("|")
+    ]
 
 
 def test_a_classifier_of_labels_gives_any_number(probed: Path, table: Path) -> None:
@@ -132,14 +153,21 @@ def test_a_classifier_of_labels_gives_any_number(probed: Path, table: Path) -> N
     predictions = classifier.predict(table.parent, top=3)
     assert {len(p.labels) for p in predictions} >= {0, 1, 2}
     for p in predictions:
-        thresholds = dict(zip(classifier.classes, classifier.decision.thresholds or (), strict=True))
-        assert p.labels == tuple(name for name, probability in p.top if probability >= thresholds[name])
+        thresholds = dict(
+            zip(classifier.classes, classifier.decision.thresholds or (), strict=True)
+        )
+        assert p.labels == tuple(
+            name for name, probability in p.top if probability >= thresholds[name]
+        )
         assert (p.label, p.probability) == p.top[0]
         assert p.to_dict()["labels"] == list(p.labels)
 
 
 def test_evaluation_goes_by_names(probed: Path, table: Path, tmp_path: Path) -> None:
-    classifier, expected = Classifier.load(probed), json.loads((probed / "metrics.json").read_text())["test"]
+    classifier, expected = (
+        Classifier.load(probed),
+        json.loads((probed / "metrics.json").read_text())["test"],
+    )
     found = evaluate(classifier, table)
     assert found["n"] == 40 and found["mean_average_precision"] == pytest.approx(
         expected["mean_average_precision"], abs=0.02
@@ -155,9 +183,11 @@ def test_evaluation_goes_by_names(probed: Path, table: Path, tmp_path: Path) -> 
         evaluate(classifier, some)
 
 
-def test_a_task_does_not_fit_the_other(probed: Path, trained: Path, table: Path, pictures: Path) -> None:
+def test_a_task_does_not_fit_the_other(
+    probed: Path, trained: Path, table: Path, images: Path
+) -> None:
     with pytest.raises(DataError, match="is multiclass, and the classifier is multilabel"):
-        evaluate(Classifier.load(probed), load_dataset(pictures))
+        evaluate(Classifier.load(probed), load_dataset(images))
     with pytest.raises(DataError, match="is multilabel, and the classifier is multiclass"):
         evaluate(Classifier.load(trained), load_dataset(table, "multilabel"))
 
@@ -176,12 +206,26 @@ def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
     again = train(table, **SCRATCH, settings=settings, parts={"mixup": 0.1}, out=run, resume=True)
     assert again.run == run
     with pytest.raises(UsageError, match="begun with other settings"):
-        train(table, **SCRATCH, settings=settings | {"lr": 0.1}, parts={"mixup": 0.1}, out=run, resume=True)
+        train(
+            table,
+            **SCRATCH,
+            settings=settings | {"lr": 0.1},
+            parts={"mixup": 0.1},
+            out=run,
+            resume=True,
+        )
 
 
 @pytest.mark.usefixtures("warm_cache")
 def test_finetune_learns_labels(table: Path, tmp_path: Path) -> None:
-    made = train(table, recipe="finetune", task="multilabel", size=64, settings={"epochs": 1}, out=tmp_path / "run")
+    made = train(
+        table,
+        recipe="finetune",
+        task="multilabel",
+        size=64,
+        settings={"epochs": 1},
+        out=tmp_path / "run",
+    )
     metrics = json.loads((made.run / "metrics.json").read_text())
     assert metrics["test"]["mean_average_precision"] > 0.5  # at 64 pixels
 
@@ -193,8 +237,8 @@ def test_balance_does_not_apply(balance: str, table: Path, tmp_path: Path) -> No
 
 
 def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
+    from foveate.data.augment.policies import Augmentation
     from foveate.data.batches import TrainingBatches
-    from foveate.data.policy import Augmentation
     from foveate.data.preprocess import Preprocess
 
     dataset: Dataset = load_dataset(table, "multilabel")

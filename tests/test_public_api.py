@@ -56,7 +56,9 @@ def test_unknown_name():
 
 
 def test_error_tree_and_exit_codes():
-    codes = {e.__name__: e.exit_code for e in (foveate.FoveateError, *subclasses(foveate.FoveateError))}
+    codes = {
+        e.__name__: e.exit_code for e in (foveate.FoveateError, *subclasses(foveate.FoveateError))
+    }
     assert codes == {
         "FoveateError": 1,
         "UsageError": 2,

@@ -1,16 +1,14 @@
 import errno
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foveate import runs
 from foveate.errors import ArtefactError, FoveateError, UsageError
-from foveate.progress import Progress, Silent
-from foveate.runs import PACKAGES, Run, cpu_name, environment, installed, last, read_json, unused
+from foveate.machine import environment
+from foveate.runs import Run, last, read_json, unused
 
 CONFIG = {"model": "lite0", "seed": 0, "sizes": [224, 256]}
 
@@ -87,7 +85,9 @@ def test_what_exists_is_not_overwritten(desk: Path, there: str) -> None:
     else:
         out.write_text("mine")
     before = sorted(desk.rglob("*"))
-    with pytest.raises(UsageError, match=r"out' exists; choose another --out, or .*--resume to go on with it"):
+    with pytest.raises(
+        UsageError, match=r"out' exists; choose another --out, or .*--resume to go on with it"
+    ):
         begin(out)
     assert sorted(desk.rglob("*")) == before
 
@@ -133,7 +133,9 @@ def test_resume_takes_the_youngest(desk: Path) -> None:
 )
 def test_resume_with_other_settings(desk: Path, changed: dict[str, Any], words: str) -> None:
     begin(desk / "out")
-    with pytest.raises(UsageError, match=rf"out' was begun with other settings {words}; repeat them, or choose"):
+    with pytest.raises(
+        UsageError, match=rf"out' was begun with other settings {words}; repeat them, or choose"
+    ):
         resume(desk / "out", config={**CONFIG, **changed})
 
 
@@ -146,7 +148,9 @@ def test_resume_with_a_setting_left_out(desk: Path) -> None:
 @pytest.mark.parametrize("name", ["photos", "photos-7", "photos 7", "7", "-", ""])
 def test_resume_where_there_is_no_run(desk: Path, name: str) -> None:
     begin(desk / "runs" / "photos-6")
-    with pytest.raises(ArtefactError, match=r"there is no run 'runs/[\w-]+' to resume; leave --resume out"):
+    with pytest.raises(
+        ArtefactError, match=r"there is no run 'runs/[\w-]+' to resume; leave --resume out"
+    ):
         resume(name=name)
 
 
@@ -178,7 +182,9 @@ def test_resume_in_a_file(desk: Path) -> None:
 def test_damaged_files_of_a_run(desk: Path, data: bytes, words: str) -> None:
     begin(desk / "out")
     (desk / "out" / "config.json").write_bytes(data)
-    with pytest.raises(ArtefactError, match=f"config.json' is damaged: .*{words}|config.json' is damaged: {words}"):
+    with pytest.raises(
+        ArtefactError, match=f"config.json' is damaged: .*{words}|config.json' is damaged: {words}"
+    ):
         resume(desk / "out")
 
 
@@ -213,7 +219,9 @@ def test_a_run_that_succeeds_is_kept(desk: Path) -> None:
     assert (run.folder / "log.txt").read_text() == "done\n"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(143), UsageError("x")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(143), UsageError("x")]
+)
 def test_a_run_that_fails_is_removed(desk: Path, error: BaseException) -> None:
     run = begin()
     with pytest.raises(type(error)) as caught, run.kept_if_whole():
@@ -245,7 +253,9 @@ def test_lines_and_log(desk: Path) -> None:
     assert (run.folder / "log.txt").read_text(encoding="utf-8") == "first: 猫\nsecond: ?\n"
 
 
-@pytest.mark.parametrize("act", [lambda run: run.write_lines("x.jsonl", [{}]), lambda run: run.log("x")])
+@pytest.mark.parametrize(
+    "act", [lambda run: run.write_lines("x.jsonl", [{}]), lambda run: run.log("x")]
+)
 def test_a_full_disk_is_said(desk: Path, monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
     run = begin()
 
@@ -256,51 +266,3 @@ def test_a_full_disk_is_said(desk: Path, monkeypatch: pytest.MonkeyPatch, act: A
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(FoveateError, match="the disk is full: '"):
         act(run)
-
-
-def test_environment_names_the_machine_and_not_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USER", "grace-hopper")
-    found = environment()
-    assert set(found) == {"python", "system", "cpu", "cores", "packages"}
-    assert found["python"] == platform.python_version()
-    assert set(found["packages"]) <= set(PACKAGES) and "numpy" in found["packages"]
-    text = json.dumps(found)
-    assert all(private not in text for private in ("grace-hopper", platform.node(), str(Path.home())) if private)
-
-
-def test_installed() -> None:
-    import numpy
-
-    assert installed("numpy") == numpy.__version__
-    assert installed("no-such-package-anywhere") == ""
-
-
-@pytest.mark.parametrize(
-    "cpuinfo,expected",
-    [
-        ("processor : 0\nmodel name\t: Abacus: 3000 @ 2 Hz\nmodel name : other\n", "Abacus: 3000 @ 2 Hz"),
-        ("processor : 0\n", "beads"),
-        (None, "beads"),
-    ],
-)
-def test_cpu_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, expected: str) -> None:
-    def read_text(_: Path) -> str:
-        if cpuinfo is None:
-            raise FileNotFoundError
-        return cpuinfo
-
-    monkeypatch.setattr(Path, "read_text", read_text)
-    monkeypatch.setattr(runs.platform, "processor", lambda: "beads")
-    assert cpu_name() == expected
-    if expected == "beads":
-        monkeypatch.setattr(runs.platform, "processor", lambda: "")
-        monkeypatch.setattr(runs.platform, "machine", lambda: "wood")
-        assert cpu_name() == "wood"
-
-
-def test_silent_progress_hears_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    progress: Progress = Silent()
-    progress.begin("features", 3)
-    progress.advance()
-    progress.advance(2)
-    assert capsys.readouterr() == ("", "")

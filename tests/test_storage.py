@@ -29,7 +29,11 @@ def names(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_text()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture
@@ -42,7 +46,10 @@ def home(tmp_path: Path) -> Path:
 
 def test_cache_root(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_root() == cache
-    for unset in (lambda: monkeypatch.setenv("FOVEATE_CACHE", ""), lambda: monkeypatch.delenv("FOVEATE_CACHE")):
+    for unset in (
+        lambda: monkeypatch.setenv("FOVEATE_CACHE", ""),
+        lambda: monkeypatch.delenv("FOVEATE_CACHE"),
+    ):
         unset()
         assert cache_root() == Path(platformdirs.user_cache_dir("foveate", appauthor=False))
 
@@ -106,7 +113,9 @@ def test_a_folder_is_replaced(home: Path) -> None:
         assert names(home) == ["model"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(1), OSError(errno.EIO, "I/O")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(1), OSError(errno.EIO, "I/O")]
+)
 @pytest.mark.parametrize("kind", ["file", "folder"])
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_failure_leaves_the_old_content_and_nothing_else(
@@ -142,7 +151,9 @@ def test_a_failure_at_the_very_end(home: Path, monkeypatch: pytest.MonkeyPatch, 
     assert contents(home) == {"x": "old"}
 
 
-def test_a_folder_that_cannot_be_moved_leaves_the_old_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (home / "x").mkdir()
     (home / "x" / "part").write_text("old")
     replace = Path.replace
@@ -162,7 +173,10 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(home: Path, monkeypatc
 
 def test_a_folder_does_not_replace_a_file(home: Path) -> None:
     (home / "x").write_text("old")
-    with pytest.raises(UsageError, match="a file or a folder is in the way"), replacing(home / "x") as temporary:
+    with (
+        pytest.raises(UsageError, match="a file or a folder is in the way"),
+        replacing(home / "x") as temporary,
+    ):
         temporary.mkdir()
     assert contents(home) == {"x": "old"}
 
@@ -170,7 +184,10 @@ def test_a_folder_does_not_replace_a_file(home: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_said(home: Path, code: int) -> None:
     with (
-        pytest.raises(FoveateError, match=r"the disk is full: '.*/x' could not be written and nothing was replaced; "),
+        pytest.raises(
+            FoveateError,
+            match=r"the disk is full: '.*/x' could not be written and nothing was replaced; ",
+        ),
         replacing(home / "x"),
     ):
         raise OSError(code, os.strerror(code))
@@ -178,7 +195,10 @@ def test_a_full_disk_is_said(home: Path, code: int) -> None:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_missing_permission_is_said(home: Path, code: int) -> None:
-    with pytest.raises(FoveateError, match=r"no permission to write '.*/x'; choose a folder"), replacing(home / "x"):
+    with (
+        pytest.raises(FoveateError, match=r"no permission to write '.*/x'; choose a folder"),
+        replacing(home / "x"),
+    ):
         raise OSError(code, os.strerror(code))
 
 
@@ -187,7 +207,10 @@ def test_a_parent_that_cannot_be_made(home: Path, monkeypatch: pytest.MonkeyPatc
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", denied)
-    with pytest.raises(FoveateError, match="no permission to write"), replacing(home / "deep" / "x"):
+    with (
+        pytest.raises(FoveateError, match="no permission to write"),
+        replacing(home / "deep" / "x"),
+    ):
         raise AssertionError("not reached")
 
 
@@ -198,10 +221,14 @@ def test_other_errors_pass() -> None:
         pass
 
 
-def test_files_and_folders_are_flushed_before_the_rename(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_folders_are_flushed_before_the_rename(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     move = storage.move_onto
-    monkeypatch.setattr(storage, "sync", lambda path: done.append(path.name if path == home else "part"))
+    monkeypatch.setattr(
+        storage, "sync", lambda path: done.append(path.name if path == home else "part")
+    )
     monkeypatch.setattr(storage, "move_onto", lambda a, b: (done.append("move"), move(a, b)))
     with replacing(home / "x") as temporary:
         temporary.mkdir()
@@ -266,7 +293,9 @@ def test_threads_that_write_the_same_thing(home: Path, folder: bool) -> None:
 
 def test_processes_that_write_the_same_thing(home: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=write_often, args=(home / "x", text, True)) for text in "ab"]
+    processes = [
+        context.Process(target=write_often, args=(home / "x", text, True)) for text in "ab"
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -286,7 +315,9 @@ def test_a_reader_sees_a_whole_file(home: Path) -> None:
     writer.join()
 
 
-@pytest.mark.parametrize("value", [{}, [], None, "é\ud800 😀\n", 0.1, 10**30, {"a": [1, {"b": None}]}, True], ids=ascii)
+@pytest.mark.parametrize(
+    "value", [{}, [], None, "é\ud800 😀\n", 0.1, 10**30, {"a": [1, {"b": None}]}, True], ids=ascii
+)
 def test_json_round_trip(home: Path, value: object) -> None:
     write_json(home / "x.json", value)
     text = (home / "x.json").read_bytes()

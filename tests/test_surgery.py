@@ -12,9 +12,7 @@ from foveate.models import MODELS
 from foveate.models.surgery import drop_head, last_layers, replace_head, set_in_channels
 
 SMALL = "lenet5 alexnet nin_cifar vgg11_bn googlenet inception_v3 resnet18 resnet20 squeezenet1_1".split()
-SMALL += (
-    "densenet_bc_100_12 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small shufflenet_v1 shufflenet_v2_x0_5".split()
-)
+SMALL += "densenet_bc_100_12 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small shufflenet_v1 shufflenet_v2_x0_5".split()
 SMALL += "shufflenet_v1 shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0".split()
 
 
@@ -49,7 +47,9 @@ def test_every_network_takes_other_classes_other_channels_and_no_head(name: str)
     assert set_in_channels(network, 2) is network
     with torch.device("meta"):
         fresh = models.build(name, num_classes=7, in_channels=2)
-    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
+    assert {k: v.shape for k, v in network.state_dict().items()} == {
+        k: v.shape for k, v in fresh.state_dict().items()
+    }
     assert network(zeros(network)).shape == (1, 7)
 
     head = network.head
@@ -104,7 +104,9 @@ def test_a_new_head_is_where_and_what_the_old_one_was() -> None:
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "lenet5"])
 def test_grey_is_answered_as_three_equal_channels(name: str) -> None:
     network = copy.deepcopy(small(name))
-    side = max(64, network.min_size) if network.min_size != network.input_size else network.input_size
+    side = (
+        max(64, network.min_size) if network.min_size != network.input_size else network.input_size
+    )
     grey = torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = network(grey.expand(-1, 3, -1, -1))

@@ -27,11 +27,16 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if card["format"] != FORMAT:
-            raise ArtefactError(f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update Foveate")
+            raise ArtefactError(
+                f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update "
+                "Foveate"
+            )
         fits = (
             card["model"] in FORMS[card["form"]]
             and isinstance(card["classes"], list)
-            and len(set(card["classes"])) == len(card["classes"]) >= (2 if card["thresholds"] is None else 1)
+            and len(set(card["classes"]))
+            == len(card["classes"])
+            >= (2 if card["thresholds"] is None else 1)
             and all(isinstance(c, str) for c in card["classes"])
             and (card["thresholds"] is None or fit(card["thresholds"], len(card["classes"])))
             and isinstance(card["mirror"], bool)
@@ -42,27 +47,44 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise ValueError("a field has an impossible value")
         Preprocess.from_dict(card["preprocess"])
         files = dict(card["files"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ArtefactError(f"'{path}' is damaged: {error!r}; train again, or restore it from a backup") from error
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise ArtefactError(
+            f"'{path}' is damaged: {error!r}; train again, or restore it from a backup"
+        ) from error
     for name, digest in files.items():
         try:
             found = sha256(folder / name) if (folder / name).is_file() else ""
         except (OSError, ValueError):  # it is shut, or no system allows the name
             found = ""
         if not found:
-            raise ArtefactError(f"'{folder / name}' is missing; train again, or restore it from a backup")
+            raise ArtefactError(
+                f"'{folder / name}' is missing; train again, or restore it from a backup"
+            )
         if found != digest:
             raise ArtefactError(
-                f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a backup"
+                f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a "
+                "backup"
             )
     if card["form"] == "probe" and head_shape(folder / TENSORS) != [len(card["classes"])]:
-        raise ArtefactError(f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes")
+        raise ArtefactError(
+            f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes"
+        )
     return card
 
 
 def fit(thresholds: list[Any], classes: int) -> bool:
     """Whether there is a probability for each class."""
-    return len(thresholds) == classes and all(isinstance(t, float) and 0 < t < 1 for t in thresholds)
+    return len(thresholds) == classes and all(
+        isinstance(t, float) and 0 < t < 1 for t in thresholds
+    )
 
 
 def head_shape(path: Path) -> list[int]:
@@ -82,24 +104,33 @@ def model_card(card: dict[str, Any]) -> str:
         return "".join(c if c.isalnum() or c in " -_.,+" else f"&#{ord(c)};" for c in text)
 
     several = card["thresholds"] is not None
-    kinds = "labels, of which a picture may have any number" if several else "classes"
+    kinds = "labels, of which an image may have any number" if several else "classes"
     lines = [f"# A classifier of {len(card['classes'])} {kinds}", ""]
     how = {
-        "probe": f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate.",
-        "finetune": f"{card['model']}, fine-tuned from published weights, a linear head on its stages, with Foveate.",
+        "probe": (
+            f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate."
+        ),
+        "finetune": (
+            f"{card['model']}, fine-tuned from published weights, a linear head on its stages, "
+            "with Foveate."
+        ),
         "scratch": f"{card['model']}, trained from a random start with Foveate.",
     }
     lines += [how[card["recipe"]], ""]
     for split, m in card["metrics"].items():
         low, high = m["accuracy_ci95"]
         lines.append(
-            f"- {split.replace('_', ' ')}: {'all labels right' if several else 'accuracy'} {m['accuracy']:.1%} "
-            f"(95 % interval {low:.1%} to {high:.1%}) on {m['n']} pictures, macro-F1 {m['macro_f1']:.3f}, "
+            f"- {split.replace('_', ' ')}: {'all labels right' if several else 'accuracy'} "
+            f"{m['accuracy']:.1%} "
+            f"(95 % interval {low:.1%} to {high:.1%}) on {m['n']} images, macro-F1 "
+            f"{m['macro_f1']:.3f}, "
             f"ECE {m['ece']:.3f}"
         )
     names = [safe(c) for c in card["classes"]]
     if several:
-        names = [f"{name} (from {t:.0%} on)" for name, t in zip(names, card["thresholds"], strict=True)]
+        names = [
+            f"{name} (from {t:.0%} on)" for name, t in zip(names, card["thresholds"], strict=True)
+        ]
     lines += ["", f"{'Labels' if several else 'Classes'}: {', '.join(names)}.", ""]
     lines += [
         "```python",
@@ -108,6 +139,6 @@ def model_card(card: dict[str, Any]) -> str:
         'clf.predict("x.jpg")',
         "```",
     ]
-    limit = "labels." if several else "classes: a picture of anything else gets one of them too."
+    limit = "labels." if several else "classes: an image of anything else gets one of them too."
     lines += ["", f"It knows only these {limit}", ""]
     return "\n".join(lines)

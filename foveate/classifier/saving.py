@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save
 
 from foveate.classifier import Classifier
 from foveate.classifier.card import FORMAT, GRAPH, TENSORS, model_card
+from foveate.classifier.decision import Decision
 from foveate.data.preprocess import Preprocess
-from foveate.decision import Decision
 from foveate.heads import Head
 from foveate.storage import replacing, sha256, write_json
 from foveate.weights import find_weights, weights_file
@@ -46,7 +46,13 @@ def save_probe(
         from foveate.engine.openvino import attach_head
 
         graph = attach_head(graph_path(model, preprocess), head.weight, head.bias, mirror)
-    kind = {"form": "probe", "recipe": "probe", "model": model, "mirror": mirror, "temperature": head.temperature}
+    kind = {
+        "form": "probe",
+        "recipe": "probe",
+        "model": model,
+        "mirror": mirror,
+        "temperature": head.temperature,
+    }
     return write_classifier(folder, kind, decision, tensors, graph, classes, preprocess, about)
 
 
@@ -73,11 +79,19 @@ def save_network(
         graph: the same as an OpenVINO model, or None.
         about: provenance and metrics, for the card.
     """
-    from foveate.transfer import Probe
+    from foveate.probe import Probe
 
-    tensors = {name: t.detach().contiguous().cpu().numpy() for name, t in network.state_dict().items()}
+    tensors = {
+        name: t.detach().contiguous().cpu().numpy() for name, t in network.state_dict().items()
+    }
     form = "probe" if isinstance(network, Probe) else "network"
-    kind = {"form": form, "recipe": recipe, "model": model, "mirror": False, "temperature": temperature}
+    kind = {
+        "form": form,
+        "recipe": recipe,
+        "model": model,
+        "mirror": False,
+        "temperature": temperature,
+    }
     return write_classifier(folder, kind, decision, tensors, graph, classes, preprocess, about)
 
 

@@ -1,7 +1,8 @@
 """The command line: one file per verb. The only place that prints or exits.
 
-Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 missing extra, 4 bad
-data, 5 bad run or model file, 75 stopped by SIGUSR1 to be queued again, 130 Ctrl-C, 143 SIGTERM.
+Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 failure, 2 usage, 3
+missing extra, 4 bad data, 5 bad run or model file, 75 stopped by SIGUSR1 to be queued again, 130
+Ctrl-C, 143 SIGTERM.
 """
 
 import os
@@ -19,7 +20,7 @@ from foveate.errors import FoveateError
 
 app = typer.Typer(
     name="foveate",
-    help="A folder of pictures becomes a classifier you can trust.",
+    help="A folder of images becomes a classifier you can trust.",
     epilog="Start with: foveate demo   or   foveate train PHOTOS",
     no_args_is_help=True,
     add_completion=False,
@@ -48,7 +49,9 @@ def version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network (as FOVEATE_OFFLINE=1).")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never use the network (as FOVEATE_OFFLINE=1).")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
@@ -67,7 +70,8 @@ def terminate(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, terminate)
-    warnings.filterwarnings("ignore", module="PIL")  # on damaged EXIF blocks and the like: not for the user to solve
+    # on damaged EXIF blocks and the like: not for the user to solve
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except FoveateError as error:
@@ -78,5 +82,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
-        complain(f"something unforeseen happened ({type(error).__name__}: {error}); see it with: foveate --debug ...")
+        complain(
+            f"something unforeseen happened ({type(error).__name__}: {error}); see it with: "
+            "foveate --debug ..."
+        )
         sys.exit(1)

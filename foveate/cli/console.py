@@ -17,15 +17,25 @@ def complain(sentence: str) -> None:
 
 
 def clean(text: str, keep: str = "") -> str:
-    """A name from a disk or a file, safe to show: control characters, escapes and lone surrogates become \\x.. codes.
+    """A name from a disk or a file, safe to show: control characters, escapes and lone surrogates
+    become \\x.. codes.
 
     >>> clean("a\\x1b[31mb")
     'a\\\\x1b[31mb'
     """
     shown = []
     for character in text:
-        harmless = character in keep or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        shown.append(character if harmless else character.encode("unicode_escape", "surrogatepass").decode())
+        harmless = character in keep or unicodedata.category(character) not in (
+            "Cc",
+            "Cf",
+            "Cs",
+            "Co",
+            "Zl",
+            "Zp",
+        )
+        shown.append(
+            character if harmless else character.encode("unicode_escape", "surrogatepass").decode()
+        )
     return "".join(shown)
 
 
@@ -40,7 +50,13 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], left: int
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        title=title or None,
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i < left else "right", overflow="fold")
     for row in rows:
@@ -96,7 +112,10 @@ class TerminalProgress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bars.stop()
         if kind in (KeyboardInterrupt, SystemExit) and not self.silent:
-            complain("stopped; what was computed is kept: the same command goes on from there, a run with --resume")
+            complain(
+                "stopped; what was computed is kept: the same command goes on from there, a run "
+                "with --resume"
+            )
 
     def begin(self, phase: str, total: int) -> None:
         if self.task is not None:
@@ -110,4 +129,6 @@ class TerminalProgress:
             self.bars.advance(self.task, n)
 
     def say(self, sentence: str) -> None:
-        self.bars.console.print(clean(sentence, keep="\n"), highlight=False, markup=False, soft_wrap=True)
+        self.bars.console.print(
+            clean(sentence, keep="\n"), highlight=False, markup=False, soft_wrap=True
+        )

@@ -10,19 +10,22 @@ from foveate.cli import settings
 from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
 from foveate.cli.preview import preview
 
-app = typer.Typer(help="Look at data sets and at the cache.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Look at data sets and at the cache.", no_args_is_help=True, rich_markup_mode=None
+)
 app.command("preview")(preview)
 
 
 @app.command()
 def show(
-    data: Annotated[str, typer.Argument(help="A folder of pictures, a CSV, or a built-in set.")],
+    data: Annotated[str, typer.Argument(help="A folder of images, a CSV, or a built-in set.")],
     task: settings.Task = "multiclass",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Layout, classes, counts, splits, sizes, and files that cannot be read. Every picture is decoded once."""
+    """Layout, classes, counts, splits, sizes, and files that cannot be read. Every image is decoded
+    once."""
     from foveate.data.dataset import duplicates, listed
-    from foveate.data.index import load_dataset
+    from foveate.data.layouts import load_dataset
 
     dataset = load_dataset(data, task)
     with TerminalProgress() as progress:
@@ -32,7 +35,7 @@ def show(
         "name": dataset.name,
         "layout": dataset.layout,
         "task": dataset.task,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "classes": list(dataset.classes),
         "counts": counts,
         "sizes": {f"{w}x{h}": n for (w, h), n in sizes.most_common()},
@@ -45,22 +48,35 @@ def show(
         print_json(found)
         return
     splits = list(counts)
-    kinds = f"with {len(dataset.classes)} labels" if task == "multilabel" else f"in {len(dataset.classes)} classes"
-    say(f"{dataset.name}: {dataset.layout}; {len(dataset)} pictures {kinds}")
+    kinds = (
+        f"with {len(dataset.classes)} labels"
+        if task == "multilabel"
+        else f"in {len(dataset.classes)} classes"
+    )
+    say(f"{dataset.name}: {dataset.layout}; {len(dataset)} images {kinds}")
     rows = [[c, *(str(counts[s][c]) for s in splits)] for c in dataset.classes]
     total = Counter(dataset.splits)
     print_table("", ["class", *splits], [*rows, ["all", *(str(total[s]) for s in splits)]])
     if sizes:
         sides = sorted(min(size) for size in sizes.elements())
         common = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(3))
-        say(f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; most often {common}")
+        say(
+            f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; most "
+            f"often {common}"
+        )
     for name, reason in bad.items():
         say(f"bad   {name}: {reason}")
     if dataset.ignored:
-        say(f"note  {len(dataset.ignored)} files are no pictures by their suffix: {listed(dataset.ignored, 3)}")
+        say(
+            f"note  {len(dataset.ignored)} files are no images by their suffix: "
+            f"{listed(dataset.ignored, 3)}"
+        )
     twins = duplicates(dataset)
     if twins:
-        say(f"note  {len(twins)} pictures are there more than once, byte for byte: {listed(twins[0], 3)}")
+        say(
+            f"note  {len(twins)} images are there more than once, byte for byte: "
+            f"{listed(twins[0], 3)}"
+        )
     for note in dataset.notes:
         say(f"note  {note}")
 
@@ -68,8 +84,8 @@ def show(
 def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict[str, str]]:
     """Decode everything: how often each size occurs, and what cannot be decoded."""
     from foveate.data.image import load_image
-    from foveate.data.loader import cores
     from foveate.errors import ImageError
+    from foveate.machine import cores
 
     def size(i: int) -> tuple[int, int] | ImageError:
         try:
@@ -79,7 +95,7 @@ def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict
 
     sizes: Counter[tuple[int, int]] = Counter()
     bad: dict[str, str] = {}
-    progress.begin("pictures", len(dataset))
+    progress.begin("images", len(dataset))
     with ThreadPoolExecutor(cores()) as pool:
         for i, outcome in enumerate(pool.map(size, range(len(dataset)))):
             progress.advance()
@@ -93,7 +109,9 @@ def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is cached.")] = False,
-    size: Annotated[bool, typer.Option("--size", help="Show how large it is (the default).")] = False,
+    size: Annotated[
+        bool, typer.Option("--size", help="Show how large it is (the default).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """The cache: features, converted networks and weights, downloaded sets. Runs are not in it."""
@@ -104,7 +122,9 @@ def cache(
         raise UsageError("--clear and --size exclude each other")
     if clear:
         freed = clear_cache()
-        print_json({"folder": str(cache_root()), "freed": freed}) if as_json else say(f"freed {freed / 1e6:.1f} MB")
+        print_json({"folder": str(cache_root()), "freed": freed}) if as_json else say(
+            f"freed {freed / 1e6:.1f} MB"
+        )
         return
     parts = cache_size()
     if as_json:

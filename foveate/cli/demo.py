@@ -8,15 +8,18 @@ import typer
 from foveate.cli.console import TerminalProgress, say
 from foveate.cli.train import show, typed
 
-SHOWN = 6  # pictures drawn
+SHOWN = 6  # images drawn
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/digits]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/digits]")
+    ] = None,
 ) -> None:
-    """Train on 1,797 real hand-written digits that are installed with Foveate, and show what comes out."""
+    """Train on 1,797 real hand-written digits that are installed with Foveate, and show what comes
+    out."""
     from foveate import training
-    from foveate.data.index import load_dataset
+    from foveate.data.layouts import load_dataset
     from foveate.runs import Run
 
     dataset = load_dataset("digits")
@@ -26,9 +29,9 @@ def demo(
     show(metrics, classifier.classes)
 
     rows = [len(dataset) * i // SHOWN + 7 for i in range(SHOWN)]
-    say(f"{SHOWN} of its pictures, as it sees them now:")
-    pictures = [draw(dataset.read(i)) for i in rows]
-    for lines in zip(*pictures, strict=True):
+    say(f"{SHOWN} of its images, as it sees them now:")
+    images = [draw(dataset.read(i)) for i in rows]
+    for lines in zip(*images, strict=True):
         typer.echo("   ".join(lines))
     guesses = classifier.predict([dataset.read(i) for i in rows])
     say("   ".join(f"{g.label} {100 * g.probability:3.0f} %".ljust(16) for g in guesses))
@@ -38,11 +41,14 @@ def demo(
 
 
 def draw(data: bytes) -> list[str]:
-    """A small grey picture as lines of text, two characters a pixel."""
+    """A small grey image as lines of text, two characters a pixel."""
     from foveate.data.image import load_image
 
     image = load_image(data).convert("L")
     shades: Any = " ░▒▓█"
     grey = image.tobytes()
     width = image.width
-    return ["".join(2 * shades[grey[y * width + x] * 4 // 255] for x in range(width)) for y in range(image.height)]
+    return [
+        "".join(2 * shades[grey[y * width + x] * 4 // 255] for x in range(width))
+        for y in range(image.height)
+    ]

@@ -7,7 +7,16 @@ import typer
 from foveate.cli.console import JSON_HELP, print_json, say
 
 # those that decide how fast networks run
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+)
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
@@ -27,8 +36,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = Fa
 def examine() -> dict[str, Any]:
     """Everything doctor knows."""
     from foveate.data.image import DECODER
-    from foveate.engine import choose_engine, has_gpu
-    from foveate.runs import environment, installed, instructions
+    from foveate.engine import choose_engine
+    from foveate.machine import environment, has_gpu, installed, instructions
     from foveate.storage import cache_root, cache_size
 
     machine, flags = environment(), instructions()

@@ -11,15 +11,15 @@ from foveate.cli.train import show
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
-    data: Annotated[str, typer.Argument(help="Labelled pictures; of split folders, the test split.")],
+    data: Annotated[str, typer.Argument(help="Labelled images; of split folders, the test split.")],
     on_bad: Annotated[
-        Literal["skip", "error"], typer.Option(help="Unreadable pictures: skip and name, or stop.")
+        Literal["skip", "error"], typer.Option(help="Unreadable images: skip and name, or stop.")
     ] = "skip",
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Measure a classifier on labelled pictures. Classes go by name."""
+    """Measure a classifier on labelled images. Classes go by name."""
     from foveate import evaluation
     from foveate.classifier import Classifier
 
@@ -31,4 +31,8 @@ def evaluate(
     if as_json:
         print_json(result | {"run": str(run)})
     else:
-        show({"test": result, "notes": result["notes"], "bad": result["bad"]}, classifier.classes, "--json names all")
+        show(
+            {"test": result, "notes": result["notes"], "bad": result["bad"]},
+            classifier.classes,
+            "--json names all",
+        )

@@ -19,22 +19,32 @@ SORTS = ("year", "name", "params", "macs", "accuracy")
 
 def models(
     name: Annotated[str, typer.Argument(help="A network: show its paper and its layers.")] = "",
-    picture: Annotated[str, typer.Option("--input", help="Of the layer table: CxHxW, as in 3x224x224.")] = "",
-    diagram: Annotated[str, typer.Option("--diagram", help="Draw the network into this .svg file.")] = "",
+    image: Annotated[
+        str, typer.Option("--input", help="Of the layer table: CxHxW, as in 3x224x224.")
+    ] = "",
+    diagram: Annotated[
+        str, typer.Option("--diagram", help="Draw the network into this .svg file.")
+    ] = "",
     family: Annotated[str, typer.Option("--family", help="Only this family, as in resnet.")] = "",
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only networks with published weights.")] = False,
-    max_params: Annotated[float, typer.Option("--max-params", help="Only up to so many million parameters.")] = 0,
-    max_macs: Annotated[float, typer.Option("--max-macs", help="Only up to so many G multiply-accumulates.")] = 0,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only networks with published weights.")
+    ] = False,
+    max_params: Annotated[
+        float, typer.Option("--max-params", help="Only up to so many million parameters.")
+    ] = 0,
+    max_macs: Annotated[
+        float, typer.Option("--max-macs", help="Only up to so many G multiply-accumulates.")
+    ] = 0,
     sort: Annotated[str, typer.Option("--sort", help="By " + ", ".join(SORTS) + ".")] = "",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """The networks there are and their published weights; or one of them: paper, layers, picture."""
+    """The networks there are and their published weights; or one of them: paper, layers, image."""
     if name:
         given = {"--family": family, "--pretrained": pretrained, "--max-params": max_params}
         refuse(given | {"--max-macs": max_macs, "--sort": sort}, f"{name} is one network")
-        one(name, picture, diagram, as_json)
+        one(name, image, diagram, as_json)
     else:
-        refuse({"--input": picture, "--diagram": diagram}, "they need the name of a network")
+        refuse({"--input": image, "--diagram": diagram}, "they need the name of a network")
         listing(family, pretrained, max_params, max_macs, sort, as_json)
 
 
@@ -44,7 +54,9 @@ def refuse(options: dict[str, Any], why: str) -> None:
         raise UsageError(f"{' and '.join(given)} cannot be used here: {why}")
 
 
-def listing(family: str, pretrained: bool, max_params: float, max_macs: float, sort: str, as_json: bool) -> None:
+def listing(
+    family: str, pretrained: bool, max_params: float, max_macs: float, sort: str, as_json: bool
+) -> None:
     """The table. It comes from the catalogue, so nothing is built and torch is not imported."""
     from foveate.catalogue import CATALOGUE
     from foveate.weights import WEIGHTS
@@ -54,7 +66,11 @@ def listing(family: str, pretrained: bool, max_params: float, max_macs: float, s
     if max_params < 0 or max_macs < 0:
         raise UsageError("--max-params and --max-macs are above 0")
     wanted = family.lower().replace("-", "").replace(" ", "")
-    chosen = [entry for entry in CATALOGUE.values() if entry.family.lower().replace("-", "").startswith(wanted)]
+    chosen = [
+        entry
+        for entry in CATALOGUE.values()
+        if entry.family.lower().replace("-", "").startswith(wanted)
+    ]
     if not chosen:
         known = list(dict.fromkeys(entry.family for entry in CATALOGUE.values()))
         raise UsageError(f"no family is called '{family}'; expected one of {', '.join(known)}")
@@ -62,10 +78,16 @@ def listing(family: str, pretrained: bool, max_params: float, max_macs: float, s
     rows: list[dict[str, Any]] = []
     for entry in chosen:
         sets = [weights for weights in WEIGHTS.values() if weights.network == entry.name]
-        rows += [row(entry, weights) for weights in sets] or ([] if pretrained else [row(entry, None)])
+        rows += [row(entry, weights) for weights in sets] or (
+            [] if pretrained else [row(entry, None)]
+        )
     rows = [r for r in rows if not max_params or r["parameters"] <= max_params * 1e6]
     rows = [r for r in rows if not max_macs or r["macs"] <= max_macs * 1e9]
-    keys = {"params": lambda r: r["parameters"], "macs": lambda r: r["macs"], "name": lambda r: r["model"]}
+    keys = {
+        "params": lambda r: r["parameters"],
+        "macs": lambda r: r["macs"],
+        "name": lambda r: r["model"],
+    }
     keys |= {"year": lambda r: r["year"], "accuracy": lambda r: -(r.get("accuracy") or 0)}
     if sort:
         rows.sort(key=keys[sort])
@@ -86,10 +108,26 @@ def listing(family: str, pretrained: bool, max_params: float, max_macs: float, s
         ]
         for r in rows
     ]
-    columns = ["model", "family", "licence", "weights", "year", "params M", "GMACs", "top-1 %", "pixels"]
+    columns = [
+        "model",
+        "family",
+        "licence",
+        "weights",
+        "year",
+        "params M",
+        "GMACs",
+        "top-1 %",
+        "pixels",
+    ]
     print_table("", columns, cells, left=4)
-    say(f"{len(rows)} rows. One of them: foveate models NAME. Top-1: published, ImageNet. Parameters: as built, with")
-    say("auxiliary classifiers. The licence is that of the files; ImageNet, which they learnt from, has its own terms.")
+    say(
+        f"{len(rows)} rows. One of them: foveate models NAME. Top-1: published, ImageNet. "
+        "Parameters: as built, with"
+    )
+    say(
+        "auxiliary classifiers. The licence is that of the files; ImageNet, which they learnt "
+        "from, has its own terms."
+    )
 
 
 def row(entry: "Entry", weights: "Weights | None") -> dict[str, Any]:
@@ -112,13 +150,16 @@ def described(weights: "Weights") -> dict[str, Any]:
     from foveate.weights.files import install_line
 
     way = f"download, {weights.size / 1e6:.0f} MB" if weights.url else install_line(weights)
-    found: dict[str, Any] = {"weights": "here" if is_here(weights) else way, "accuracy": weights.accuracy}
+    found: dict[str, Any] = {
+        "weights": "here" if is_here(weights) else way,
+        "accuracy": weights.accuracy,
+    }
     if weights.accuracy5 is not None:
         found["accuracy5"] = weights.accuracy5
     return found | {"input": weights.preprocess.crop, "licence": weights.licence}
 
 
-def one(name: str, picture: str, diagram: str, as_json: bool) -> None:
+def one(name: str, image: str, diagram: str, as_json: bool) -> None:
     """A network's paper, layers and weights."""
     import torch
 
@@ -129,7 +170,7 @@ def one(name: str, picture: str, diagram: str, as_json: bool) -> None:
     from foveate.storage import disk_errors
     from foveate.weights import WEIGHTS
 
-    size = read_size(picture) if picture else None
+    size = read_size(image) if image else None
     try:
         with torch.device("meta"):
             network = models.build(name, in_channels=size[0] if size else None)
@@ -141,7 +182,9 @@ def one(name: str, picture: str, diagram: str, as_json: bool) -> None:
     if diagram:
         path = Path(diagram)
         if path.suffix != ".svg":
-            raise UsageError(f"the diagram is SVG: expected a name that ends in .svg, got '{diagram}'")
+            raise UsageError(
+                f"the diagram is SVG: expected a name that ends in .svg, got '{diagram}'"
+            )
         with disk_errors(path):
             path.write_text(draw(network, size, title=name), encoding="utf-8")
     if as_json:
@@ -158,7 +201,10 @@ def one(name: str, picture: str, diagram: str, as_json: bool) -> None:
         say(line)
     for weights in sets:
         about = described(weights)
-        say(f"weights  {weights.key}: top-1 {weights.accuracy} %, {weights.licence}, {about['weights']}")
+        say(
+            f"weights  {weights.key}: top-1 {weights.accuracy} %, {weights.licence}, "
+            f"{about['weights']}"
+        )
     if diagram:
         say(f"drawn into {diagram}")
 

@@ -10,34 +10,40 @@ from foveate.cli.console import TTA_HELP, complain, print_json, say
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
-    pictures: Annotated[list[str], typer.Argument(help="Pictures, and folders of pictures.")],
+    images: Annotated[list[str], typer.Argument(help="Images, and folders of images.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object an image.")
+    ] = False,
 ) -> None:
-    """Classify pictures. One line a picture; one that cannot be read has its error there."""
+    """Classify images. One line an image; one that cannot be read has its error there."""
     from foveate.classifier import Classifier
     from foveate.data.dataset import BETWEEN
-    from foveate.data.index import present
+    from foveate.data.layouts import present
     from foveate.errors import DataError
 
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
-    absent = [name for name in pictures if not present(Path(name))]
+    absent = [name for name in images if not present(Path(name))]
     if absent:
         raise DataError(f"no such file or folder: {', '.join(absent)}")
     read = failed = 0
-    for prediction in classifier.predict_each(pictures, top, tta):
+    for prediction in classifier.predict_each(images, top, tta):
         if as_json:
             print_json(prediction.to_dict())
         elif prediction.error:
             complain(prediction.error)
         else:
             guesses = "  ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
-            given = f"  {BETWEEN.join(prediction.labels) or '(none)'} " if classifier.task == "multilabel" else ""
+            given = (
+                f"  {BETWEEN.join(prediction.labels) or '(none)'} "
+                if classifier.task == "multilabel"
+                else ""
+            )
             say(f"{prediction.file}{given}  {guesses}")
         read, failed = read + (not prediction.error), failed + bool(prediction.error)
     if failed and not read:
-        raise DataError(f"none of the {failed} pictures could be read")
+        raise DataError(f"none of the {failed} images could be read")

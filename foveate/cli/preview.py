@@ -14,21 +14,27 @@ from foveate.cli.console import JSON_HELP, clean, print_json, say
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-    from foveate.data.assembly import Batch
+    from foveate.data.augment.policies import Augmentation
+    from foveate.data.batches.assembly import Batch
     from foveate.data.dataset import Dataset
-    from foveate.data.policy import Augmentation
     from foveate.data.preprocess import Preprocess
 
 GAP, MARGIN = 4, 16  # pixels
-LEAST_CELL = 96  # pixels a side; smaller pictures are shown larger, by whole pixels
+LEAST_CELL = 96  # pixels a side; smaller images are shown larger, by whole pixels
 INK, PAPER, FAINT = (32, 32, 32), (255, 255, 255), (110, 110, 110)
-FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "msyh.ttc", "Arial Unicode.ttf", "wqy-microhei.ttc")
+FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "msyh.ttc",
+    "Arial Unicode.ttf",
+    "wqy-microhei.ttc",
+)
 
 
 def preview(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(help="A folder of pictures, a CSV, or a built-in set.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
+    data: Annotated[str, typer.Argument(help="A folder of images, a CSV, or a built-in set.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The image to write.")],
     task: settings.Task = "multiclass",
     augment: options.Policy = None,
     hflip: options.Hflip = None,
@@ -52,17 +58,24 @@ def preview(
     erasing: options.Erasing = None,
     mixup: options.Mixup = None,
     cutmix: options.Cutmix = None,
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels of what the network reads.")] = 224,
+    size: Annotated[
+        int, typer.Option(min=8, max=1024, help="Side in pixels of what the network reads.")
+    ] = 224,
     channels: Annotated[Literal["1", "3"], typer.Option(help="Grey or colour.")] = "3",
-    rows: Annotated[int, typer.Option(min=1, max=40, help="Pictures, of different classes.")] = 6,
-    columns: Annotated[int, typer.Option(min=1, max=40, help="Variants of each, one an epoch.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="As in training; it also chooses the pictures.")] = 0,
+    rows: Annotated[int, typer.Option(min=1, max=40, help="Images, of different classes.")] = 6,
+    columns: Annotated[
+        int, typer.Option(min=1, max=40, help="Variants of each, one an epoch.")
+    ] = 6,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="As in training; it also chooses the images.")
+    ] = 0,
     epoch: Annotated[int, typer.Option(min=0, max=99_999, help="The first one shown.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Draw what training will see: each picture as evaluation sees it, beside its variants of the first epochs."""
-    from foveate.data.index import load_dataset
-    from foveate.data.policy import POLICIES, describe, resolve
+    """Draw what training will see: each image as evaluation sees it, beside its variants of the
+    first epochs."""
+    from foveate.data.augment.policies import POLICIES, describe, resolve
+    from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
     from foveate.errors import UsageError
     from foveate.storage import replacing
@@ -88,7 +101,7 @@ def preview(
                 "policy": choice.policy,
                 "reasons": list(choice.reasons),
                 "augmentation": augmentation.to_dict(),
-                "pictures": [row.file for row in shown if row.file],
+                "images": [row.file for row in shown if row.file],
             }
         )
         return
@@ -98,7 +111,8 @@ def preview(
 
 
 class Row(NamedTuple):
-    """One line of the grid: `cells` are (H, W, C), uint8; the mixed line has no original, no file, and captions."""
+    """One line of the grid: `cells` are (H, W, C), uint8; the mixed line has no original, no file,
+    and captions."""
 
     name: str
     file: str
@@ -108,28 +122,32 @@ class Row(NamedTuple):
 
 
 def scale_for(size: int) -> int:
-    """The shorter side to which evaluation resizes for networks of this input: 256 for 224, as published ones do."""
-    from foveate.data.policy import SMALL
+    """The shorter side to which evaluation resizes for networks of this input: 256 for 224, as
+    published ones do."""
+    from foveate.data.augment.policies import SMALL
 
     return size if size <= SMALL else round(size * 256 / 224)
 
 
-def fitted(augmentation: "Augmentation", dataset: "Dataset", preprocess: "Preprocess") -> "Augmentation":
-    """With the colours' components of the training pictures, where they are asked for."""
-    from foveate.data.augment import with_pca
-    from foveate.data.loader import cores
+def fitted(
+    augmentation: "Augmentation", dataset: "Dataset", preprocess: "Preprocess"
+) -> "Augmentation":
+    """With the colours' components of the training images, where they are asked for."""
+    from foveate.data.augment.render import with_pca
+    from foveate.machine import cores
 
     return with_pca(augmentation, dataset, training_rows(dataset), preprocess, cores())
 
 
 def dealt(dataset: "Dataset", seed: int) -> "Dataset":
-    """As a training deals them: what it holds out is not augmented, and does not count when a policy is chosen."""
+    """As a training deals them: what it holds out is not augmented, and does not count when a
+    policy is chosen."""
     from foveate.errors import DataError
-    from foveate.training.start import with_splits
+    from foveate.training.setup import with_splits
 
     try:
         return with_splits(dataset, seed)[0]
-    except DataError:  # so few pictures that nothing can be held out
+    except DataError:  # so few images that nothing can be held out
         return dataset
 
 
@@ -140,14 +158,20 @@ def training_rows(dataset: "Dataset") -> Any:
 
     rows = np.flatnonzero([split == "train" for split in dataset.splits])
     if not len(rows):
-        raise DataError(f"'{dataset.name}' has no training pictures")
+        raise DataError(f"'{dataset.name}' has no training images")
     return rows
 
 
 def show(
-    dataset: "Dataset", augmentation: "Augmentation", preprocess: "Preprocess", rows: int, epochs: range, seed: int
+    dataset: "Dataset",
+    augmentation: "Augmentation",
+    preprocess: "Preprocess",
+    rows: int,
+    epochs: range,
+    seed: int,
 ) -> list[Row]:
-    """Pictures of different classes with their variants, and at the end those that mixup or CutMix makes of them."""
+    """Images of different classes with their variants, and at the end those that mixup or CutMix
+    makes of them."""
     import numpy as np
 
     from foveate.data.batches import TrainingBatches
@@ -164,11 +188,13 @@ def show(
         if len(originals) == rows:
             break
     if not originals:
-        raise DataError(f"none of the training pictures of '{dataset.name}' can be read")
+        raise DataError(f"none of the training images of '{dataset.name}' can be read")
 
     def batches(augmentation: "Augmentation") -> "Iterator[Batch]":
-        """One an epoch, of all the pictures, by the code that training runs."""
-        made = TrainingBatches(dataset, np.array(list(originals)), preprocess, augmentation, len(originals), seed)
+        """One an epoch, of all the images, by the code that training runs."""
+        made = TrainingBatches(
+            dataset, np.array(list(originals)), preprocess, augmentation, len(originals), seed
+        )
         for e in epochs:
             yield from made.epoch(e)
 
@@ -187,13 +213,13 @@ def show(
 
 
 def candidates(dataset: "Dataset", seed: int) -> Iterator[int]:
-    """Training pictures in random order, in turn from classes that are spread over all."""
+    """Training images in random order, in turn from classes that are spread over all."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     rows = rng.permutation(training_rows(dataset))
     waiting = [list(rows[dataset.having(c)[rows]]) for c in range(len(dataset.classes))]
-    shown: set[int] = set()  # a picture may have several labels
+    shown: set[int] = set()  # an image may have several labels
     while any(waiting):
         for queue in waiting:
             if queue and (row := int(queue.pop())) not in shown:
@@ -202,12 +228,13 @@ def candidates(dataset: "Dataset", seed: int) -> Iterator[int]:
 
 
 def mixed(batches: "list[Batch]", classes: tuple[str, ...]) -> Row:
-    """The line of mixed pictures: of each batch the one that is mixed most evenly."""
+    """The line of mixed images: of each batch the one that is mixed most evenly."""
     cells, captions = [], []
     for batch in batches:
         most = int(batch.targets.max(dim=1).values.argmin())
         parts = sorted(
-            ((float(share), c) for c, share in enumerate(batch.targets[most]) if share >= 0.005), reverse=True
+            ((float(share), c) for c, share in enumerate(batch.targets[most]) if share >= 0.005),
+            reverse=True,
         )
         cells.append(batch.pixels[most].permute(1, 2, 0).numpy())
         captions.append(" + ".join(f"{100 * share:.0f} % {classes[c]}" for share, c in parts))
@@ -245,7 +272,11 @@ def draw_grid(rows: list[Row], titles: list[str], footer: list[str]) -> "Image.I
         write(MARGIN, y + cell // 2 - size // 2, name, name_width)
         for x, pixels in zip(xs, [row.original, *row.cells], strict=True):
             if pixels is not None:
-                rgb = np.broadcast_to(pixels, (side, side, 3)).repeat(zoom, axis=0).repeat(zoom, axis=1)
+                rgb = (
+                    np.broadcast_to(pixels, (side, side, 3))
+                    .repeat(zoom, axis=0)
+                    .repeat(zoom, axis=1)
+                )
                 sheet.paste(Image.fromarray(rgb), (x, y))
         for x, caption in zip(xs[1:], row.captions, strict=False):
             write(x, y + cell + 2, clean(caption), cell, FAINT)
@@ -277,7 +308,9 @@ def font_for(text: str, size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageF
 def has_letters(font: "ImageFont.FreeTypeFont", text: str) -> bool:
     """Whether no letter of the text looks like one that no font has."""
     absent = bytes(font.getmask("\U0010ffff"))
-    return not any(bytes(font.getmask(letter)) == absent for letter in set(text) if not letter.isspace())
+    return not any(
+        bytes(font.getmask(letter)) == absent for letter in set(text) if not letter.isspace()
+    )
 
 
 def shorten(text: str, room: int, size: int) -> str:

@@ -1,4 +1,5 @@
-"""The options of training by steps; `given_settings` reads them back. Their defaults are the recipe's own."""
+"""The options of training by steps; `given_settings` reads them back. Their defaults are the
+recipe's own."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,54 +7,87 @@ import typer
 
 Task = Annotated[
     Literal["multiclass", "multilabel"],
-    typer.Option(help="One class per picture; or any number of labels, from a CSV: cat|outdoors."),
+    typer.Option(help="One class per image; or any number of labels, from a CSV: cat|outdoors."),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
-BatchSize = Annotated[int | None, typer.Option(help="Pictures per step, on all processes together.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per step, on all processes together.")]
 Accumulate = Annotated[int | None, typer.Option(help="Pieces a batch is cut into, to save memory.")]
-Optimizer = Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="SGD with Nesterov's momentum, or AdamW.")]
+Optimizer = Annotated[
+    Literal["sgd", "adamw"] | None, typer.Option(help="SGD with Nesterov's momentum, or AdamW.")
+]
 Lr = Annotated[float | None, typer.Option(help="Highest learning rate.")]
 HeadLr = Annotated[float | None, typer.Option(help="That of the last layer [default: --lr]")]
-LayerDecay = Annotated[float | None, typer.Option(help="Each stage's rate as a fraction of the next one's.")]
-Momentum = Annotated[float | None, typer.Option(help="Momentum of SGD.")]
-WeightDecay = Annotated[float | None, typer.Option(help="Weight decay; biases and norms have none.")]
-Schedule = Annotated[
-    Literal["cosine", "one-cycle", "constant"] | None, typer.Option(help="How the learning rate changes.")
+LayerDecay = Annotated[
+    float | None, typer.Option(help="Each stage's rate as a fraction of the next one's.")
 ]
-Warmup = Annotated[float | None, typer.Option(help="Epochs in which the rate rises from 0; not with one-cycle.")]
-LabelSmoothing = Annotated[float | None, typer.Option(help="Share of a label that is spread over all classes.")]
+Momentum = Annotated[float | None, typer.Option(help="Momentum of SGD.")]
+WeightDecay = Annotated[
+    float | None, typer.Option(help="Weight decay; biases and norms have none.")
+]
+Schedule = Annotated[
+    Literal["cosine", "one-cycle", "constant"] | None,
+    typer.Option(help="How the learning rate changes."),
+]
+Warmup = Annotated[
+    float | None, typer.Option(help="Epochs in which the rate rises from 0; not with one-cycle.")
+]
+LabelSmoothing = Annotated[
+    float | None, typer.Option(help="Share of a label that is spread over all classes.")
+]
 Clip = Annotated[float | None, typer.Option(help="Longest gradient, by its norm; 0 is no limit.")]
 Ema = Annotated[float | None, typer.Option(help="Decay of the average of the weights; 0 is off.")]
-Patience = Annotated[int | None, typer.Option(help="Epochs without a better validation that end training; 0 is never.")]
-Freeze = Annotated[str | None, typer.Option(help="What does not learn: none, early, backbone, or a number of stages.")]
-UnfreezeAt = Annotated[int | None, typer.Option(help="The epoch, from 1, from which it learns after all.")]
+Patience = Annotated[
+    int | None,
+    typer.Option(help="Epochs without a better validation that end training; 0 is never."),
+]
+Freeze = Annotated[
+    str | None,
+    typer.Option(help="What does not learn: none, early, backbone, or a number of stages."),
+]
+UnfreezeAt = Annotated[
+    int | None, typer.Option(help="The epoch, from 1, from which it learns after all.")
+]
 BatchNorm = Annotated[
-    Literal["train", "frozen"] | None, typer.Option(help="Statistics of batches, or those learnt before.")
+    Literal["train", "frozen"] | None,
+    typer.Option(help="Statistics of batches, or those learnt before."),
 ]
 Balance = Annotated[
-    Literal["none", "weights", "sampling"] | None, typer.Option(help="Rare classes count more, or are seen more often.")
+    Literal["none", "weights", "sampling"] | None,
+    typer.Option(help="Rare classes count more, or are seen more often."),
 ]
 Precision = Annotated[
-    Literal["auto", "f32", "bf16"] | None, typer.Option(help="auto: bf16 where the processor is faster with it.")
+    Literal["auto", "f32", "bf16"] | None,
+    typer.Option(help="auto: bf16 where the processor is faster with it."),
 ]
-Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the network.")]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="torch.compile the network.")
+]
 Progressive = Annotated[
-    float | None, typer.Option(help="Size of the first epoch's pictures as a fraction of the full size; grows to 1.")
+    float | None,
+    typer.Option(
+        help="Size of the first epoch's images as a fraction of the full size; grows to 1."
+    ),
 ]
 Auxiliary = Annotated[float | None, typer.Option(help="Weight of auxiliary classifiers' losses.")]
 
 Size = Annotated[int | None, typer.Option(help="Side in pixels of what the network reads.")]
 Channels = Annotated[Literal["1", "3"] | None, typer.Option(help="Grey or colour, from scratch.")]
 Cache = Annotated[
-    Literal["off", "ram", "disk"] | None, typer.Option(help="Where decoded pixels are kept [default: ram]")
+    Literal["off", "ram", "disk"] | None,
+    typer.Option(help="Where decoded pixels are kept [default: ram]"),
 ]
-Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write the history for TensorBoard too.")]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write the history for TensorBoard too.")
+]
 
-FindLr = Annotated[bool, typer.Option("--find-lr", help="Instead of training: try rising rates, and suggest one.")]
+FindLr = Annotated[
+    bool, typer.Option("--find-lr", help="Instead of training: try rising rates, and suggest one.")
+]
 
 
 def given_settings(context: typer.Context) -> dict[str, Any]:
-    """The fields of `TrainConfig` that were given on the command line; epochs are counted from 1 there."""
+    """The fields of `TrainConfig` that were given on the command line; epochs are counted from 1
+    there."""
     from dataclasses import fields
 
     from foveate.errors import UsageError

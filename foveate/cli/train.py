@@ -12,35 +12,49 @@ from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, 
 from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
-MOST_BAD = 5  # unreadable pictures that are told one by one
+MOST_BAD = 5  # unreadable images that are told one by one
 LINES = 25  # of the rates that were tried
 
 
 def train(
     context: typer.Context,
     data: Annotated[
-        str, typer.Argument(help="A folder of pictures, a CSV (path,label), or a built-in set (digits ...).")
+        str,
+        typer.Argument(
+            help="A folder of images, a CSV (path,label), or a built-in set (digits ...)."
+        ),
     ],
-    model: Annotated[str, typer.Option(help="A network; see: foveate models")] = "efficientnet_lite0",
+    model: Annotated[
+        str, typer.Option(help="A network; see: foveate models")
+    ] = "efficientnet_lite0",
     recipe: Annotated[
         Literal["probe", "finetune", "scratch"] | None,
         typer.Option(
-            help="A solved head on a frozen backbone; then the later stages learn on too; a random start "
-            "[default: probe where there are published weights]"
+            help="A solved head on a frozen backbone; then the later stages learn on too; "
+            "a random start [default: probe where there are published weights]"
         ),
     ] = None,
     task: settings.Task = "multiclass",
     effort: Annotated[
         Literal["fast", "best"] | None,
-        typer.Option(help="Of a probe. best: larger pictures and their mirror image, about twice the cost."),
+        typer.Option(
+            help="Of a probe. best: larger images and their mirror image, about twice the cost."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of folds, splits, random starts, order and augmentation.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(help="Seed of folds, splits, random starts, order and augmentation.")
+    ] = 0,
     on_bad: Annotated[
-        Literal["skip", "error"], typer.Option(help="Unreadable pictures: skip and name them (5 % at most), or stop.")
+        Literal["skip", "error"],
+        typer.Option(help="Unreadable images: skip and name them (5 % at most), or stop."),
     ] = "skip",
-    engine: Annotated[Literal["auto", "openvino", "torch"], typer.Option(help="What runs the network.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"], typer.Option(help="What runs the network.")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     epochs: settings.Epochs = None,
@@ -94,16 +108,19 @@ def train(
     mixup: augmentation.Mixup = None,
     cutmix: augmentation.Cutmix = None,
 ) -> None:
-    """Turn labelled pictures into a classifier, and measure it on pictures it did not learn from."""
+    """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training
     from foveate.runs import Run
 
-    silent = int(os.environ.get("RANK", "0")) > 0  # of the processes that torchrun started, the first one speaks
+    # of the processes that torchrun started, the first one speaks
+    silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
         for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):
             source = context.get_parameter_source(name)
             if source and source.name == "COMMANDLINE":
-                raise UsageError(f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run")
+                raise UsageError(
+                    f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
+                )
         try_rates(context, data, model, recipe, task, seed, threads, as_json, silent)
         return
     with TerminalProgress(silent) as progress:
@@ -137,9 +154,7 @@ def train(
     else:
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
-        say(f"next  foveate predict {classifier.run} PICTURE")
-        if "offer" in metrics:
-            say(f"more  {metrics['offer']}")
+        say(f"next  foveate predict {classifier.run} IMAGE")
 
 
 def try_rates(
@@ -158,7 +173,9 @@ def try_rates(
 
     recipe = recipe or training.choose_recipe(model)
     if recipe == "probe":
-        raise UsageError("find-lr applies to the recipes finetune and scratch; a probe has no learning rate")
+        raise UsageError(
+            "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
+        )
     given = context.params
     with TerminalProgress(silent) as progress:
         test = training.find_lr(
@@ -178,23 +195,32 @@ def try_rates(
     if silent:
         return
     if as_json:
-        print_json({"suggestion": test.suggestion, "rates": list(test.rates), "losses": list(test.losses)})
+        print_json(
+            {"suggestion": test.suggestion, "rates": list(test.rates), "losses": list(test.losses)}
+        )
         return
     lowest, highest = min(test.losses), max(test.losses)
-    for rate, loss in list(zip(test.rates, test.losses, strict=True))[:: max(1, len(test.rates) // LINES)]:
+    for rate, loss in list(zip(test.rates, test.losses, strict=True))[
+        :: max(1, len(test.rates) // LINES)
+    ]:
         bar = "#" * round(40 * (loss - lowest) / max(highest - lowest, 1e-9))
         say(f"{rate:9.2g}  {loss:7.3f}  {bar}")
     say(f"next  the same command with --lr {test.suggestion:g} instead of --find-lr")
 
 
 def typed() -> str:
-    """The command as it was typed, with paths cut to their last part: it goes into an artefact that travels."""
-    return " ".join(Path(word).name if "/" in word or "\\" in word else word for word in sys.argv[1:])
+    """The command as it was typed, with paths cut to their last part: it goes into an artefact that
+    travels."""
+    return " ".join(
+        Path(word).name if "/" in word or "\\" in word else word for word in sys.argv[1:]
+    )
 
 
-def show(metrics: dict[str, Any], classes: tuple[str, ...], all_bad: str = "log.txt names all") -> None:
-    """The result for people: accuracy with its interval, each class, the worst confusions; `all_bad` says where the
-    unreadable pictures are that find no room."""
+def show(
+    metrics: dict[str, Any], classes: tuple[str, ...], all_bad: str = "log.txt names all"
+) -> None:
+    """The result for people: accuracy with its interval, each class, the worst confusions;
+    `all_bad` says where the unreadable images are that find no room."""
     from foveate.metrics import worst_confusions
 
     split = next(split for split in ("test", "out_of_fold", "validation") if split in metrics)
@@ -206,13 +232,17 @@ def show(metrics: dict[str, Any], classes: tuple[str, ...], all_bad: str = "log.
         columns["average_precision"] = "average precision"
     print_table(
         f"{title} ({split.replace('_', ' ')})",
-        ["class", "pictures", *columns.values()],
+        ["class", "images", *columns.values()],
         [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in columns)] for c, m in rows],
     )
     for pair in worst_confusions(result["confusion"], classes) if "confusion" in result else []:
         say(f"{pair['n']:4} of {pair['of']:<4} {pair['true']} taken for {pair['predicted']}")
     say()
-    for name, words in (("out_of_fold", "out of fold"), ("validation", "validation"), ("test", "test")):
+    for name, words in (
+        ("out_of_fold", "out of fold"),
+        ("validation", "validation"),
+        ("test", "test"),
+    ):
         if name in metrics:
             say(headline(words, metrics[name]))
     say()
@@ -230,11 +260,15 @@ def headline(words: str, m: dict[str, Any]) -> str:
     """One split in one line."""
     low, high = m["accuracy_ci95"]
     if "mean_average_precision" in m:
-        what, first = "all labels right", f"mean average precision {m['mean_average_precision']:.3f}"
+        what, first = (
+            "all labels right",
+            f"mean average precision {m['mean_average_precision']:.3f}",
+        )
     else:
         what, first = "accuracy", f"balanced {100 * m['balanced_accuracy']:.1f} %"
     rest = f"{first}, macro-F1 {m['macro_f1']:.3f}, ECE {m['ece']:.3f}"
     return (
-        f"{words:<12} {what} {100 * m['accuracy']:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
-        f"{m['n']} pictures; {rest}"
+        f"{words:<12} {what} {100 * m['accuracy']:.1f} % (95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f}) on "
+        f"{m['n']} images; {rest}"
     )

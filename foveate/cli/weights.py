@@ -11,25 +11,31 @@ from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, say
 if TYPE_CHECKING:
     from foveate.weights.diagnosis import Diagnosis
 
-app = typer.Typer(help="Check weights files and published figures.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Check weights files and published figures.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
     save_as: Annotated[
-        Path | None, typer.Option("--save-as", help="Also write it as this .safetensors file, under our names.")
+        Path | None,
+        typer.Option("--save-as", help="Also write it as this .safetensors file, under our names."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Where a weights file comes from, which network it fits, and what to watch. Exit code 1 if it fits none."""
+    """Where a weights file comes from, which network it fits, and what to watch. Exit code 1 if it
+    fits none."""
     from foveate.weights.diagnosis import convert, diagnose
 
     found = diagnose(file)
     if save_as is not None and found.network is not None:
         convert(file, save_as, found)
     if as_json:
-        print_json(asdict(found) | ({"saved_as": str(save_as)} if save_as and found.network else {}))
+        print_json(
+            asdict(found) | ({"saved_as": str(save_as)} if save_as and found.network else {})
+        )
     else:
         show(found, file, save_as)
     if found.network is None:
@@ -39,7 +45,10 @@ def check(
 def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
     from foveate.weights.diagnosis import ORIGINS
 
-    say(f"{found.file}: {found.bytes:,} bytes, {found.tensors} tensors, {found.parameters:,} parameters")
+    say(
+        f"{found.file}: {found.bytes:,} bytes, {found.tensors} tensors, {found.parameters:,} "
+        "parameters"
+    )
     say(f"from     {ORIGINS[found.source]}")
     say(f"hash     {found.hash}")
     ends = f"{found.classes} classes, {found.channels} channels"
@@ -48,8 +57,15 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
         say(f"fits     {found.network}, {ends}{twins}")
         say(f"names    {found.naming}")
     else:
-        say(f"fits     no network; the nearest is {found.nearest}, where {found.failing} tensors fail")
-    for kind, sentences in (("problem", found.problems), ("note", found.notes), ("trap", found.traps)):
+        say(
+            f"fits     no network; the nearest is {found.nearest}, where {found.failing} tensors "
+            "fail"
+        )
+    for kind, sentences in (
+        ("problem", found.problems),
+        ("note", found.notes),
+        ("trap", found.traps),
+    ):
         for sentence in sentences:
             say(f"{kind:<8} {sentence}")
     if saved is not None:
@@ -57,19 +73,26 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
     if found.network is not None:
         usable = file if found.loads else saved
         load = f'foveate.build("{found.network}", weights="{usable}")'
-        say(f"next     {load}" if usable else f"next     foveate weights check {file} --save-as OUR.safetensors")
+        say(
+            f"next     {load}"
+            if usable
+            else f"next     foveate weights check {file} --save-as OUR.safetensors"
+        )
 
 
 @app.command()
 def verify(
     name: Annotated[str, typer.Argument(help="Published weights, by the name in: foveate models")],
-    data: Annotated[str, typer.Argument(help="Labelled pictures of ImageNet's classes.")],
-    weights: Annotated[Path | None, typer.Option(help="A file to measure in place of the published one.")] = None,
+    data: Annotated[str, typer.Argument(help="Labelled images of ImageNet's classes.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="A file to measure in place of the published one.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Measure a published accuracy on labelled pictures. Exit code 1 if it is not in the 95 % interval."""
-    from foveate.weights import verification
+    """Measure a published accuracy on labelled images. Exit code 1 if it is not in the 95 %
+    interval."""
+    from foveate import verification
 
     with TerminalProgress() as progress:
         found = verification.verify(name, data, weights, threads, progress)
@@ -79,7 +102,7 @@ def verify(
         print_json(asdict(found) | judged | {"agrees": found.agrees})
     else:
         n, there = found.top1.n, found.classes
-        say(f"{found.weights} on {found.data} ({found.split}): {n} pictures, {there} of 1000 classes")
+        say(f"{found.weights} on {found.data} ({found.split}): {n} images, {there} of 1000 classes")
         say(f"top-1    {found.top1}")
         say(f"top-5    {found.top5}")
         say(f"labels   {found.labels}")

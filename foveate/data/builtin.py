@@ -1,7 +1,7 @@
 """Data sets known by name.
 
-Their pictures are arrays; each becomes the bytes of a PNM file, the simplest picture there is, so that everything
-behind treats them as it treats files.
+Their images are arrays; each becomes the bytes of a PNM file, the simplest image there is, so that
+everything behind treats them as it treats files.
 """
 
 import gzip
@@ -16,15 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.dataset import Dataset
-from foveate.data.fetch import Remote, fetch
-from foveate.data.index import index
+from foveate.data.layouts import index
+from foveate.download import Remote, fetch
 from foveate.errors import DataError
 from foveate.storage import cache_root
 
 Pixels = NDArray[np.uint8]  # (N, H, W) grey or (N, H, W, 3) RGB
-Part = tuple[Pixels, NDArray[np.int64]]  # pictures and labels of a split
+Part = tuple[Pixels, NDArray[np.int64]]  # images and labels of a split
 
-FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+FASHION = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 
@@ -58,14 +69,17 @@ CIFAR_10 = Remote(
 
 
 def load_builtin(name: str) -> Dataset:
-    """One of BUILTIN as a Dataset; fetched into the cache if it is neither embedded nor installed."""
+    """One of BUILTIN as a Dataset; fetched into the cache if it is neither embedded nor
+    installed."""
     classes, parts = BUILTIN[name]()
-    pixels = np.concatenate([pictures for pictures, _ in parts.values()])
+    pixels = np.concatenate([images for images, _ in parts.values()])
     rows: list[tuple[str, str, str, str]] = []
     position: dict[str, int] = {}
-    for split, (pictures, labels) in parts.items():
-        if len(pictures) != len(labels) or labels.max() >= len(classes):
-            raise DataError(f"the {split} split of '{name}' is damaged: its labels do not fit its pictures")
+    for split, (images, labels) in parts.items():
+        if len(images) != len(labels) or labels.max() >= len(classes):
+            raise DataError(
+                f"the {split} split of '{name}' is damaged: its labels do not fit its images"
+            )
         for i, label in enumerate(labels):
             file = f"{split}/{classes[label]}/{i:05d}.pnm"
             position[file] = len(position)
@@ -82,7 +96,8 @@ def pnm(pixels: Pixels) -> bytes:
 
 
 def digits() -> tuple[tuple[str, ...], dict[str, Part]]:
-    """1,797 hand-written digits of 8x8 pixels, from scikit-learn (UCI ML, Alpaydin and Kaynak 1998)."""
+    """1,797 hand-written digits of 8x8 pixels, from scikit-learn (UCI ML, Alpaydin and Kaynak
+    1998)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -110,7 +125,8 @@ def cifar10() -> tuple[tuple[str, ...], dict[str, Part]]:
     with tarfile.open(archive) as tar:
         for split, names in batches.items():
             raw = b"".join(member_bytes(tar, f"cifar-10-batches-bin/{name}") for name in names)
-            records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + 3 * 32 * 32)  # label, red, green, blue
+            # label, red, green, blue
+            records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
             pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             parts[split] = (np.ascontiguousarray(pixels), records[:, 0].astype(np.int64))
     return CIFAR, parts
@@ -130,7 +146,9 @@ def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
 
 def fetch_idx(name: str, url: str) -> list[Path]:
     folder = cache_root() / "datasets" / name
-    remotes = [Remote(url + file, *known) for file, known in zip(IDX_FILES, IDX_HASHES[url], strict=True)]
+    remotes = [
+        Remote(url + file, *known) for file, known in zip(IDX_FILES, IDX_HASHES[url], strict=True)
+    ]
     return [fetch(remote, folder / file) for remote, file in zip(remotes, IDX_FILES, strict=True)]
 
 
@@ -143,7 +161,8 @@ def idx_parts(paths: list[Path]) -> dict[str, Part]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """LeCun's IDX format: two zero bytes, the type (8: uint8), the number of dimensions, each as big-endian int32."""
+    """LeCun's IDX format: two zero bytes, the type (8: uint8), the number of dimensions, each as
+    big-endian int32."""
     try:
         raw = gzip.decompress(path.read_bytes())
         stream = io.BytesIO(raw)

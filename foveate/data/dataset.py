@@ -1,4 +1,5 @@
-"""Dataset: an index of pictures, their labels and their splits. It holds no pixels; `index.py` makes it."""
+"""Dataset: an index of images, their labels and their splits. It holds no pixels; `index.py` makes
+it."""
 
 import hashlib
 import os
@@ -12,13 +13,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.threads import LIMIT, work_ahead
+from foveate.data.workers import LIMIT, work_ahead
 from foveate.errors import DataError, ImageError
 
 Task = Literal["multiclass", "multilabel"]
 TASKS = get_args(Task)
-BETWEEN = "|"  # the labels of a picture that has several
-MAX_BAD = 0.05  # more unreadable pictures than this is a broken data set, not a few bad files
+BETWEEN = "|"  # the labels of an image that has several
+MAX_BAD = 0.05  # more unreadable images than this is a broken data set, not a few bad files
 
 
 @dataclass
@@ -31,20 +32,23 @@ class Some:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An index of pictures.
+    """An index of images.
 
     Args:
         name: short name of the set, for messages and for the run's folder.
         layout: how it was found, in words.
-        files: the pictures' names, relative to the root.
-        labels: (N,), index into `classes`; or, where a picture may have several labels or none, (N, classes), 0 or 1.
+        files: the images' names, relative to the root.
+        labels: (N,), index into `classes`; or, where an image may have several labels or none, (N,
+            classes), 0 or 1.
         classes: names, in natural order.
-        splits: "train", "validation" or "test" for each picture.
-        groups: pictures of one group (the same object or patient) stay on one side of every split; "" is no group.
-        read: gives the bytes of picture i; ImageError if it cannot.
-        ignored: files that are no pictures by their suffix.
+        splits: "train", "validation" or "test" for each image.
+        groups: images of one group (the same object or patient) stay on one side of every split; ""
+            is no group.
+        read: gives the bytes of image i; ImageError if it cannot.
+        ignored: files that are no images by their suffix.
         notes: what a person should know about this set, in sentences.
-        pixels: (N, H, W, C), uint8, of a built-in set, whose pictures are one array; `read` gives the same as files.
+        pixels: (N, H, W, C), uint8, of a built-in set, whose images are one array; `read` gives the
+            same as files.
     """
 
     name: str
@@ -64,7 +68,8 @@ class Dataset:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """SHA-256 of each picture's bytes; "" where they cannot be read. ImageError if one does not come in time."""
+        """SHA-256 of each image's bytes; "" where they cannot be read. ImageError if one does not
+        come in time."""
 
         def digest(i: int) -> str:
             try:
@@ -81,11 +86,13 @@ class Dataset:
 
         every = (Some(range(i, min(i + 64, len(self)))) for i in range(0, len(self), 64))
         threads = min(8, os.cpu_count() or 1)
-        done = work_ahead(every, digest_some, lambda some: self.files[some.at], threads, 4 * threads, LIMIT)
+        done = work_ahead(
+            every, digest_some, lambda some: self.files[some.at], threads, 4 * threads, LIMIT
+        )
         return tuple(chain.from_iterable(done))
 
     def select(self, rows: NDArray[np.int64]) -> "Dataset":
-        """The same index with some of its pictures."""
+        """The same index with some of its images."""
         read = self.read
         chosen = replace(
             self,
@@ -101,40 +108,51 @@ class Dataset:
         return chosen
 
     def resplit(self, splits: tuple[str, ...]) -> "Dataset":
-        """The same pictures, dealt otherwise."""
+        """The same images, dealt otherwise."""
         dealt = replace(self, splits=splits)
         if "digests" in self.__dict__:
             dealt.__dict__["digests"] = self.digests
         return dealt
 
     def array(self, channels: int, short_side: int) -> NDArray[np.uint8] | None:
-        """The pictures as one array, if they are one and need neither scaling nor to lose their colour."""
+        """The images as one array, if they are one and need neither scaling nor to lose their
+        colour."""
         pixels = self.pixels
-        if pixels is None or min(pixels.shape[1:3]) != short_side or (pixels.shape[3], channels) == (3, 1):
+        if (
+            pixels is None
+            or min(pixels.shape[1:3]) != short_side
+            or (pixels.shape[3], channels) == (3, 1)
+        ):
             return None
         return pixels if pixels.shape[3] == channels else pixels.repeat(channels, axis=3)
 
     @property
     def task(self) -> Task:
-        """Whether a picture has one class, or any number of labels."""
+        """Whether an image has one class, or any number of labels."""
         return "multilabel" if self.labels.ndim == 2 else "multiclass"
 
     def label(self, i: int) -> str:
-        """The class of picture i, or its labels: "cat", or "cat|outdoors"."""
+        """The class of image i, or its labels: "cat", or "cat|outdoors"."""
         here = self.labels[i]
-        return BETWEEN.join(self.classes[c] for c in (np.flatnonzero(here) if here.ndim else [here]))
+        return BETWEEN.join(
+            self.classes[c] for c in (np.flatnonzero(here) if here.ndim else [here])
+        )
 
     def having(self, c: int) -> NDArray[np.bool_]:
-        """(N,), whether a picture is of class c."""
+        """(N,), whether an image is of class c."""
         return self.labels[:, c] == 1 if self.labels.ndim == 2 else self.labels == c
 
     def sizes(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """(classes,), how many of some pictures are of each class."""
+        """(classes,), how many of some images are of each class."""
         labels = self.labels[rows]
-        return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(self.classes))
+        return (
+            labels.sum(axis=0)
+            if labels.ndim == 2
+            else np.bincount(labels, minlength=len(self.classes))
+        )
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Pictures of each class in each split: {split: {class: n}}."""
+        """Images of each class in each split: {split: {class: n}}."""
         splits = np.array(self.splits)
         return {
             split: dict(zip(self.classes, self.sizes(splits == split).tolist(), strict=True))
@@ -142,7 +160,8 @@ class Dataset:
         }
 
     def grouping(self) -> NDArray[np.int64]:
-        """(N,), a number for each group. Pictures with the same bytes are a group, and join the groups they are in."""
+        """(N,), a number for each group. Images with the same bytes are a group, and join the
+        groups they are in."""
         parent = list(range(len(self)))
 
         def root(i: int) -> int:
@@ -160,8 +179,8 @@ class Dataset:
 
 
 def check_trainable(dataset: Dataset) -> None:
-    """Raise DataError unless there are two classes, each with two pictures to learn from; or labels that two have and
-    two have not."""
+    """Raise DataError unless there are two classes, each with two images to learn from; or labels
+    that two have and two have not."""
     learn = np.array([split != "test" for split in dataset.splits], dtype=bool)
     sizes = dataset.sizes(learn)
     if dataset.task == "multilabel":
@@ -173,33 +192,42 @@ def check_trainable(dataset: Dataset) -> None:
     few = [f"'{c}' ({n})" for c, n in zip(dataset.classes, sizes, strict=True) if n < 2]
     if few:
         raise DataError(
-            f"too few readable pictures to learn from in class {', '.join(few)}; "
-            "each class needs two, one to learn and one to check: add pictures, or remove the class's folder"
+            f"too few readable images to learn from in class {', '.join(few)}; "
+            "each class needs two, one to learn and one to check: add images, or remove the "
+            "class's folder"
         )
 
 
 def check_labels(classes: tuple[str, ...], sizes: NDArray[np.int64], n: int) -> None:
-    """Raise DataError unless there are labels, and of `n` pictures two have each and two have not."""
+    """Raise DataError unless there are labels, and of `n` images two have each and two have not."""
     if not classes:
-        raise DataError("no picture has a label")
+        raise DataError("no image has a label")
     rare = [f"'{c}' ({k})" for c, k in zip(classes, sizes, strict=True) if k < 2]
     common = [f"'{c}' ({n - k})" for c, k in zip(classes, sizes, strict=True) if n - k < 2]
     if rare or common:
-        which = f"too few have {', '.join(rare)}" if rare else f"too few are without {', '.join(common)}"
+        which = (
+            f"too few have {', '.join(rare)}"
+            if rare
+            else f"too few are without {', '.join(common)}"
+        )
         raise DataError(
-            f"each label needs two readable pictures with it and two without, one to learn and one to check: {which}"
+            "each label needs two readable images with it and two without, one to learn and one "
+            f"to check: {which}"
         )
 
 
 def apply_policy(n: int, bad: dict[str, str], policy: Literal["skip", "error"]) -> None:
-    """Raise DataError if the unreadable pictures (name: reason) among `n` are more than the policy allows."""
+    """Raise DataError if the unreadable images (name: reason) among `n` are more than the policy
+    allows."""
     if bad and policy == "error":
         first = next(iter(bad.values()))
         few = " (leave out --on-bad error to skip them)" if len(bad) <= MAX_BAD * n else ""
-        raise DataError(f"{len(bad)} of {n} pictures are unreadable{few}: {first}")
+        raise DataError(f"{len(bad)} of {n} images are unreadable{few}: {first}")
     if len(bad) > MAX_BAD * n:
         reasons = "\n  ".join(list(bad.values())[:5])
-        raise DataError(f"{len(bad)} of {n} pictures are unreadable, more than {MAX_BAD:.0%}:\n  {reasons}")
+        raise DataError(
+            f"{len(bad)} of {n} images are unreadable, more than {MAX_BAD:.0%}:\n  {reasons}"
+        )
 
 
 def duplicates(dataset: Dataset) -> list[tuple[str, ...]]:

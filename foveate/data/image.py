@@ -1,8 +1,10 @@
-"""Bytes to RGB pixels, in this file alone, so that training, prediction and export see the same picture.
+"""Bytes to RGB pixels, in this file alone, so that training, prediction and export see the same
+image.
 
-What it does: applies the EXIF orientation; puts transparency on white; brings 16 bits to 8; turns grey, palette, CMYK
-and 1-bit pictures into RGB; takes the first frame of animations. What it does not: apply ICC profiles, since the
-published weights were trained without. A format is told by its content, never by its name.
+What it does: applies the EXIF orientation; puts transparency on white; brings 16 bits to 8; turns
+grey, palette, CMYK and 1-bit images into RGB; takes the first frame of animations. What it does
+not: apply ICC profiles, since the published weights were trained without. A format is told by its
+    content, never by its name.
 """
 
 import io
@@ -19,13 +21,20 @@ from PIL import Image
 
 from foveate.errors import ImageError
 
+Pixels = NDArray[np.uint8]  # (H, W, C), not to be written to
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .heic .heif .avif".split()
+    (
+        ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm "
+        ".heic .heif .avif"
+    ).split()
 )
 MAX_PIXELS = 89_478_485  # Pillow's own limit against bombs: a quarter of a gigabyte of RGB
-JPEGS = f"simplejpeg {version('simplejpeg')}"  # part of the key of every training picture that is kept
-DECODER = f"Pillow {PIL.__version__}, rules 1"  # part of every cached feature's key: raise it when the pixels change
+# part of the key of every training image that is kept
+JPEGS = f"simplejpeg {version('simplejpeg')}"
+# part of every cached feature's key: raise it when the pixels change
+DECODER = f"Pillow {PIL.__version__}, rules 1"
 
 TAGGED = b"\xff\xe1"  # begins the segment that holds EXIF or XMP
 EXIF_ORIENTATION = 0x0112
@@ -40,21 +49,25 @@ UPRIGHT = {
 }
 
 
-def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_side: int | None = None) -> Image.Image:
-    """Decode a picture.
+def load_image(
+    source: bytes | str | os.PathLike[str], name: str = "", short_side: int | None = None
+) -> Image.Image:
+    """Decode an image.
 
     Args:
         source: the file's bytes, or its path.
         name: what to call it in messages; the path by default.
-        short_side: how many pixels the caller needs on the shorter side. A JPEG four times as large or more is
-            decoded at 1/2, 1/4 or 1/8 of its size, never below twice this: faster, and the resize behind evens it out.
+        short_side: how many pixels the caller needs on the shorter side. A JPEG four times as large
+            or more is decoded at 1/2, 1/4 or 1/8 of its size, never below twice this: faster, and
+            the resize behind evens it out.
 
     Returns:
-        A picture in mode RGB, upright. `np.asarray` of it is (H, W, 3), uint8.
+        An image in mode RGB, upright. `np.asarray` of it is (H, W, 3), uint8.
 
     Raises:
-        ImageError: the file cannot be read, is empty, truncated or damaged, is of another format, has more than
-            MAX_PIXELS pixels, or holds numbers without a defined white (floating point, 32-bit integers).
+        ImageError: the file cannot be read, is empty, truncated or damaged, is of another format,
+            has more than MAX_PIXELS pixels, or holds numbers without a defined white (floating
+            point, 32-bit integers).
     """
     if not isinstance(source, bytes):
         name = name or os.fspath(source)
@@ -76,20 +89,24 @@ def load_image(source: bytes | str | os.PathLike[str], name: str = "", short_sid
         raise ImageError(f"image {name!r} is {guess(source)}; {remedy(source)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {name!r} is too large: {error}") from error
-    except Exception as error:  # Pillow's formats raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
-        fault = "truncated (its data ends early)" if "truncated" in str(error) else f"damaged ({error})"
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, IndexError ...
+        fault = (
+            "truncated (its data ends early)" if "truncated" in str(error) else f"damaged ({error})"
+        )
         raise ImageError(f"image {name!r} is {fault}; remove it") from error
     return image if upright is None else image.transpose(upright)
 
 
 def load_pixels(data: bytes, name: str, short_side: int) -> NDArray[np.uint8]:
-    """The pixels of `load_image`, (H, W, 3), uint8, in little more than half the time where many threads decode."""
+    """The pixels of `load_image`, (H, W, 3), uint8, in little more than half the time where many
+    threads decode."""
     pixels = plain_jpeg(data, short_side)
     return np.asarray(load_image(data, name, short_side)) if pixels is None else pixels
 
 
 def plain_jpeg(data: bytes, short_side: int) -> NDArray[np.uint8] | None:
-    """An upright JPEG in colour, at its full size: Pillow's pixels to the bit, but without a copy under Python's lock.
+    """An upright JPEG in colour, at its full size: Pillow's pixels to the bit, but without a copy
+    under Python's lock.
 
     None for every other file, and for a damaged one: Pillow alone says what is wrong.
     """
@@ -97,12 +114,19 @@ def plain_jpeg(data: bytes, short_side: int) -> NDArray[np.uint8] | None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "RGB") or min(height, width) >= 4 * short_side or height * width > MAX_PIXELS:
+        if (
+            colours not in ("YCbCr", "RGB")
+            or min(height, width) >= 4 * short_side
+            or height * width > MAX_PIXELS
+        ):
             return None
         if TAGGED in data and orientation(Image.open(io.BytesIO(data), formats=["JPEG"])) != 1:
             return None
         return simplejpeg.decode_jpeg(data)
-    except (ValueError, OSError):  # what simplejpeg says of a damaged file, and Pillow of a damaged header
+    except (
+        ValueError,
+        OSError,
+    ):  # what simplejpeg says of a damaged file, and Pillow of a damaged header
         return None
 
 
@@ -122,11 +146,14 @@ def refuse_bomb(name: str, size: tuple[int, int]) -> None:
     """Before any pixel is allocated."""
     width, height = size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"image {name!r} has {width}x{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+        raise ImageError(
+            f"image {name!r} has {width}x{height} pixels, more than {MAX_PIXELS:,}; make it smaller"
+        )
 
 
 def draft_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """The least size at which a JPEG may be decoded: twice the short side needed, in the picture's own proportions."""
+    """The least size at which a JPEG may be decoded: twice the short side needed, in the image's
+    own proportions."""
     scale = 2 * short_side / min(size)
     return (round(size[0] * scale), round(size[1] * scale)) if scale < 1 else size
 
@@ -135,17 +162,22 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) when there is none or the EXIF block is damaged."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block does not make the pixels wrong; Pillow raises anything here
+    # a damaged EXIF block does not make the pixels wrong; Pillow raises anything here
+    except Exception:
         return 1
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Any mode that the formats above can bring, to RGB."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PPM to 16 bits
+    # Pillow scales PPM to 16 bits
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise ImageError(f"image {name!r} holds {kind} numbers, whose white is not defined; save it with 8 or 16 bits")
+        raise ImageError(
+            f"image {name!r} holds {kind} numbers, whose white is not defined; save it with 8 or "
+            "16 bits"
+        )
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -159,13 +191,18 @@ def guess(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return "HEIC or AVIF"
     if head[:4] in (b"%PDF", b"PK\x03\x04") or head[:2] in (b"\x1f\x8b", b"%!"):
-        return "a document or an archive, not a picture"
+        return "a document or an archive, not an image"
     if head[:1] == b"<":
-        return "SVG, HTML or XML text, not a picture of pixels"
-    return "not a picture in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM), or its first bytes are damaged"
+        return "SVG, HTML or XML text, not an image of pixels"
+    return (
+        "not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM), or its first bytes "
+        "are damaged"
+    )
 
 
 def remedy(data: bytes) -> str:
     if data[4:8] == b"ftyp":
-        return "convert it to JPEG or PNG (on a Mac: `sips -s format jpeg`, elsewhere `heif-convert`)"
+        return (
+            "convert it to JPEG or PNG (on a Mac: `sips -s format jpeg`, elsewhere `heif-convert`)"
+        )
     return "remove it"

@@ -1,15 +1,20 @@
-"""Preprocess: how a picture becomes the numbers a network reads. It is saved with a run, so that all who read agree."""
+"""Preprocess: how an image becomes the numbers a network reads. It is saved with a run, so that all
+who read agree."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.data.image import load_image
 from foveate.errors import ArtefactError
 
-LARGEST = 4096  # pixels a side that a picture may be resized to
+if TYPE_CHECKING:
+    from foveate.data.dataset import Dataset
+
+LARGEST = 4096  # pixels a side that an image may be resized to
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -17,15 +22,17 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 class Preprocess:
     """Resize, crop the centre, normalise.
 
-    The picture is resized so that its shorter side has `resize` pixels, and the centre `crop` x `crop` is cut out; both
-    in one step, straight from the picture, so nothing outside the crop is computed. Values run from 0 to 1 before
+    The image is resized so that its shorter side has `resize` pixels, and the centre `crop` x
+    `crop` is cut out; both in one step, straight from the image, so nothing outside the crop is
+    computed. Values run from 0 to 1 before
     normalisation: (value - mean) / std.
 
     Args:
         resize: shorter side after the resize, pixels.
         crop: side of the square that the network reads, pixels; at most `resize`.
-        stretch: how much of a longer side beyond the square is squeezed into it: 1 keeps proportions, 1.12 shows 12 %
-            more of the scene. Measured on photos: a little squeeze beats both a tight crop and squashing it all.
+        stretch: how much of a longer side beyond the square is squeezed into it: 1 keeps
+            proportions, 1.12 shows 12 % more of the scene. Measured on photos: a little squeeze
+            beats both a tight crop and squashing it all.
         interpolation: "bilinear" or "bicubic", both antialiased.
         channels: 3 (RGB) or 1 (grey).
         mean, std: one number a channel, on values from 0 to 1.
@@ -56,14 +63,15 @@ class Preprocess:
             raise ValueError(f"these settings do not fit together: {self}")
 
     def window(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that is shown: (left, top, right, bottom), in its own pixels."""
+        """The part of an image that is shown: (left, top, right, bottom), in its own pixels."""
         square = min(width, height) * self.crop / self.resize
         w = min(width, square * self.stretch) if width > height else square
         h = min(height, square * self.stretch) if height > width else square
         return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """A picture -> (crop, crop, channels), uint8: what the engine reads; it normalises by itself."""
+        """An image -> (crop, crop, channels), uint8: what the engine reads; it normalises by
+        itself."""
         if self.channels == 1:
             image = image.convert("L")
         box = self.window(*image.size)
@@ -76,12 +84,13 @@ class Preprocess:
         return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale + shift, -1, -3))
 
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(channels,) each: (pixels / 255 - mean) / std = pixels * scale + shift, without a division a pixel."""
+        """(channels,) each: (pixels / 255 - mean) / std = pixels * scale + shift, without a
+        division a pixel."""
         mean, std = np.array(self.mean), np.array(self.std)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def at(self, size: int, stretch: float = 1.0) -> "Preprocess":
-        """The same colours for pictures of another size, shown whole along their shorter side."""
+        """The same colours for images of another size, shown whole along their shorter side."""
         return replace(self, resize=size, crop=size, stretch=stretch)
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,8 +103,28 @@ class Preprocess:
             if set(value) != {field.name for field in fields(cls)}:
                 raise KeyError("other fields than expected")
             sizes = {key: int(value[key]) for key in ("resize", "crop", "channels")}
-            colours = {key: tuple(float(number) for number in value[key]) for key in ("mean", "std")}
+            colours = {
+                key: tuple(float(number) for number in value[key]) for key in ("mean", "std")
+            }
             stretch, interpolation = float(value["stretch"]), str(value["interpolation"])
             return cls(**sizes, **colours, stretch=stretch, interpolation=interpolation)  # type: ignore[arg-type]
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ArtefactError(f"not a Preprocess: {value!r}") from error
+
+
+def decode(data: bytes, name: str, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """An image's bytes -> (crop, crop, channels), uint8. Everything that shows images to a network
+    calls this."""
+    return preprocess.pixels(load_image(data, name, short_side=preprocess.resize))
+
+
+def as_prediction_sees(dataset: "Dataset", preprocess: Preprocess) -> NDArray[np.uint8] | None:
+    """All images of a built-in set as `decode` would give them, if it would leave them as they
+    are."""
+    array = dataset.array(preprocess.channels, preprocess.crop)
+    fits = (
+        array is not None
+        and array.shape[1] == array.shape[2]
+        and preprocess.crop == preprocess.resize
+    )
+    return array if fits else None

@@ -1,13 +1,11 @@
 """Engines execute a network without gradients, as fast as the machine can.
 
-OpenVINO on CPUs, in bf16 where the CPU has it; torch elsewhere (another CPU, a CUDA or Apple GPU). Both read uint8
-pixels (N, H, W, C), normalise them inside, and give float32 rows.
+OpenVINO on CPUs, in bf16 where the CPU has it; torch elsewhere (another CPU, a CUDA or Apple GPU).
+Both read uint8 pixels (N, H, W, C), normalise them inside, and give float32 rows.
 """
 
 import importlib.util
-import platform
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,18 +13,21 @@ from numpy.typing import NDArray
 
 from foveate.data.preprocess import Preprocess
 from foveate.errors import MissingExtraError, UsageError
+from foveate.machine import has_gpu
 
-RULES = 1  # of what a backbone's engine computes (normalising, pooling): raise it when its numbers change
+# of what a backbone's engine computes (normalising, pooling): raise it when its numbers change
+RULES = 1
 ENGINES = ("auto", "openvino", "torch")
 
 
 class Engine(Protocol):
     """Runs batches of pixels through one network."""
 
-    batch: int  # pictures a batch must have at most
+    batch: int  # images a batch must have at most
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """(n, H, W, C), uint8 -> (n, outputs), float32, in order. Several batches are in flight at once."""
+        """(n, H, W, C), uint8 -> (n, outputs), float32, in order. Several batches are in flight at
+        once."""
 
 
 class Preparation(Protocol):
@@ -59,16 +60,6 @@ def choose_engine(wish: str = "auto") -> str:
     if wish != "auto":
         return wish
     return "torch" if has_gpu() or not installed else "openvino"
-
-
-def has_gpu() -> bool:
-    """Whether torch would find a GPU; looked up without importing torch unless a driver is there."""
-    driver = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
-    if not driver and (platform.system(), platform.machine()) != ("Darwin", "arm64"):
-        return False
-    import torch
-
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def prepare_backbone(kind: str, network: str, preprocess: Preprocess, threads: int) -> Preparation:

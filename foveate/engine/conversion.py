@@ -1,7 +1,8 @@
-"""A pretrained backbone as an OpenVINO graph: uint8 pixels (N, H, W, C) -> its pooled stages (N, width).
+"""A pretrained backbone as an OpenVINO graph: uint8 pixels (N, H, W, C) -> its pooled stages (N,
+width).
 
-Run as `python -m foveate.engine.conversion NETWORK SIZE`; it writes into the cache. It needs torch, and is the only
-thing on the way from pictures to a probe that does.
+Run as `python -m foveate.engine.conversion NETWORK SIZE`; it writes into the cache. It needs torch,
+and is the only thing on the way from images to a probe that does.
 """
 
 import sys
@@ -22,7 +23,8 @@ STAMP = "SHA256"
 
 
 def graph_path(network: str, preprocess: Preprocess) -> Path:
-    """Where the graph is kept: one for each network, its weights, the pictures' size, and what reads and writes it."""
+    """Where the graph is kept: one for each network, its weights, the images' size, and what reads
+    and writes it."""
     made = {
         "network": network,
         "weights": find_weights(network).identity,
@@ -32,7 +34,12 @@ def graph_path(network: str, preprocess: Preprocess) -> Path:
         "openvino": version("openvino"),
         "rules": RULES,
     }
-    return cache_root() / "networks" / f"{network}-{preprocess.crop}-{fingerprint(made)[:16]}" / "graph.xml"
+    return (
+        cache_root()
+        / "networks"
+        / f"{network}-{preprocess.crop}-{fingerprint(made)[:16]}"
+        / "graph.xml"
+    )
 
 
 def graph_hash(path: Path) -> str:
@@ -50,7 +57,7 @@ def is_whole(path: Path) -> bool:
 def convert(network: str, preprocess: Preprocess) -> Path:
     """Build the network, load its weights, convert, save."""
     from foveate.engine.openvino import save_graph
-    from foveate.transfer import PooledStages
+    from foveate.probe import PooledStages
     from foveate.weights import pretrained
 
     model = to_graph(PooledStages(pretrained(network)), preprocess)
@@ -63,7 +70,8 @@ def convert(network: str, preprocess: Preprocess) -> Path:
 
 
 def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
-    """Fold a module's batch-norms, in place, export it and convert it: pixels (N, H, W, C), uint8 -> its output."""
+    """Fold a module's batch-norms, in place, export it and convert it: pixels (N, H, W, C), uint8
+    -> its output."""
     import torch
 
     from foveate.engine.openvino import ov
@@ -82,11 +90,14 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
             return self.module((x - self.mean) / self.std)
 
     whole = FromPixels().eval()
-    pixels = torch.zeros(2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8)
+    pixels = torch.zeros(
+        2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8
+    )
     with torch.no_grad():
         fold_batchnorm(whole, pixels)
-        # Exported for a batch of two, as that takes a third of the time, if nothing in the network depends on it;
-        # a channel shuffle does, that of ShuffleNet, which makes the number of pictures a constant of the graph.
+        # Exported for a batch of two, as that takes a third of the time, if nothing in the network
+        # depends on it; a channel shuffle does, that of ShuffleNet, which makes the number of
+        # images a constant of the graph.
         model = ov.convert_model(torch.export.export(whole, (pixels,)))
         if not reads_any_batch(model):
             batch = {"pixels": {0: torch.export.Dim("batch")}}
@@ -96,7 +107,7 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
 
 
 def reads_any_batch(model: Any) -> bool:
-    """Whether a graph that was exported for a batch of two gives a row a picture for three."""
+    """Whether a graph that was exported for a batch of two gives a row an image for three."""
     try:
         model.reshape([3, *list(model.input(0).get_partial_shape())[1:]])
     except RuntimeError:
@@ -108,8 +119,8 @@ def reads_any_batch(model: Any) -> bool:
 def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
     """Multiply each batch-norm that reads a convolution's output into that convolution, in place.
 
-    Which reads which is seen by running the module once. Frozen statistics make the two one linear map; the exporter
-    then has a third fewer nodes to trace.
+    Which reads which is seen by running the module once. Frozen statistics make the two one linear
+    map; the exporter then has a third fewer nodes to trace.
     """
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -128,8 +139,14 @@ def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
         if id(inputs[0]) in made:
             pairs.append((made[id(inputs[0])], norm))
 
-    hooks = [m.register_forward_hook(after_conv) for m in module.modules() if isinstance(m, nn.Conv2d)]
-    hooks += [m.register_forward_pre_hook(before_norm) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [
+        m.register_forward_hook(after_conv) for m in module.modules() if isinstance(m, nn.Conv2d)
+    ]
+    hooks += [
+        m.register_forward_pre_hook(before_norm)
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d)
+    ]
     module(example)
     for hook in hooks:
         hook.remove()
@@ -138,7 +155,13 @@ def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
     for conv, norm in pairs:
         assert norm.running_mean is not None and norm.running_var is not None
         conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
         )
         folded[norm] = nn.Identity()
     for parent in list(module.modules()):
@@ -152,4 +175,5 @@ if __name__ == "__main__":
     try:
         convert(name, find_weights(name).preprocess.at(size))
     except FoveateError as error:
-        raise SystemExit(str(error)) from error  # the sentence, on stderr, for the process that waits
+        # the sentence, on stderr, for the process that waits
+        raise SystemExit(str(error)) from error

@@ -1,7 +1,8 @@
 """OpenVINO: the only module that imports it, and only after its telemetry has been taken away.
 
-Importing OpenVINO loads `openvino_telemetry`, which writes into the home folder and calls an analytics host. With None
-in its place in `sys.modules` the import fails inside OpenVINO, which then goes without.
+Importing OpenVINO loads `openvino_telemetry`, which writes into the home folder and calls an
+analytics host. With None in its place in `sys.modules` the import fails inside OpenVINO, which then
+goes without.
 """
 
 import functools
@@ -19,13 +20,22 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.engine.conversion import graph_path, is_whole
 from foveate.errors import ArtefactError, FoveateError
-from foveate.runs import instructions
+from foveate.machine import instructions
 from foveate.weights import find_weights, is_here, source_file
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402  # after its telemetry was taken away
 
-__all__ = ["OpenVinoBackbone", "OpenVinoEngine", "attach_head", "core", "identity", "ov", "precision", "save_graph"]
+__all__ = [
+    "OpenVinoBackbone",
+    "OpenVinoEngine",
+    "attach_head",
+    "core",
+    "identity",
+    "ov",
+    "precision",
+    "save_graph",
+]
 
 
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # instruction sets; the last is ARM's
@@ -39,8 +49,8 @@ def core() -> Any:
 
 @functools.cache
 def precision() -> str:
-    """bf16 where the CPU computes in it, else f32. Where the system lists instruction sets, one of them has to be
-    bf16's: tests name others to run as on another processor."""
+    """bf16 where the CPU computes in it, else f32. Where the system lists instruction sets, one of
+    them has to be bf16's: tests name others to run as on another processor."""
     known = instructions()
     able = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if able and (not known or BF16 & known) else "f32"
@@ -54,19 +64,28 @@ class OpenVinoEngine:
     """A compiled graph; several threads may run it at once.
 
     Args:
-        graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8, one output (N, outputs).
+        graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8, one output
+            (N, outputs).
         threads: cores to use.
         precision_hint: "bf16" or "f32"; what the CPU does best by default.
-        batch: pictures at once, at most; by their size by default.
+        batch: images at once, at most; by their size by default.
     """
 
-    def __init__(self, graph: Any, threads: int, precision_hint: str | None = None, batch: int | None = None):
+    def __init__(
+        self, graph: Any, threads: int, precision_hint: str | None = None, batch: int | None = None
+    ):
         model = read_graph(graph) if isinstance(graph, Path) else graph
         height, width = list(model.input(0).get_partial_shape())[1:3]
-        # a stream works on one photo: 4 win 10 % alone and lose them again beside the decoder (docs/LOG.md); of small
-        # pictures it works on several, or handing them over would be most of it
+        # a stream works on one photo: 4 win 10 % alone and lose them again beside the decoder
+        # (docs/LOG.md); of small images it works on several, or handing them over would be most of
+        # it
         self.batch = batch or max(1, PIXELS // (height.get_length() * width.get_length()))
-        model.reshape([1 if self.batch == 1 else ov.Dimension(1, self.batch), *list(model.input(0).partial_shape)[1:]])
+        model.reshape(
+            [
+                1 if self.batch == 1 else ov.Dimension(1, self.batch),
+                *list(model.input(0).partial_shape)[1:],
+            ]
+        )
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": threads,
@@ -75,12 +94,14 @@ class OpenVinoEngine:
         }
         self.compiled = core().compile_model(model, "CPU", options)
         ends = self.compiled.input(0).partial_shape, self.compiled.output(0).partial_shape
-        self.shape = tuple(tuple(d.get_min_length() for d in end)[1:] for end in ends)  # of one picture, and of its row
+        # of one image, and of its row
+        self.shape = tuple(tuple(d.get_min_length() for d in end)[1:] for end in ends)
         self.requests = threads + 2  # in flight at once: one a core, and two that wait
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         free = deque(self.compiled.create_infer_request() for _ in range(self.requests))
-        busy: deque[tuple[Any, NDArray[np.uint8]]] = deque()  # with the pixels, which the request reads where they are
+        # with the pixels, which the request reads where they are
+        busy: deque[tuple[Any, NDArray[np.uint8]]] = deque()
 
         def finish() -> NDArray[np.float32]:
             request, _ = busy.popleft()
@@ -99,30 +120,42 @@ class OpenVinoEngine:
 
 
 class OpenVinoBackbone:
-    """A pretrained backbone: its graph comes from the cache, or is converted in a process of its own, since that needs
-    torch, which takes seconds and half a gigabyte that this process never has to spend."""
+    """A pretrained backbone: its graph comes from the cache, or is converted in a process of its
+    own, since that needs torch, which takes seconds and half a gigabyte that this process never has
+    to spend."""
 
     def __init__(self, network: str, preprocess: Preprocess, threads: int):
         self.identity = identity()
         self.network = network
         self.threads = threads
         self.path = graph_path(network, preprocess)
-        self.command = [sys.executable, "-m", "foveate.engine.conversion", network, str(preprocess.crop)]
+        self.command = [
+            sys.executable,
+            "-m",
+            "foveate.engine.conversion",
+            network,
+            str(preprocess.crop),
+        ]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         if self.process is None and not is_whole(self.path):
             weights = find_weights(self.network)
             if not is_here(weights):
-                source_file(weights)  # fetched here and now, or said here and now that the package is missing
-            self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                # fetched here and now, or said here and now that the package is missing
+                source_file(weights)
+            self.process = subprocess.Popen(
+                self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
 
     def engine(self) -> Engine:
         self.start()
         if self.process is not None:
             _, said = self.process.communicate()
             if self.process.returncode != 0:
-                raise FoveateError(f"{self.network} could not be converted for OpenVINO: {said.strip()[-2000:]}")
+                raise FoveateError(
+                    f"{self.network} could not be converted for OpenVINO: {said.strip()[-2000:]}"
+                )
         return OpenVinoEngine(self.path, self.threads)
 
     def cancel(self) -> None:
@@ -136,7 +169,9 @@ def read_graph(path: Path) -> Any:
     try:
         return core().read_model(path)
     except RuntimeError as error:
-        raise ArtefactError(f"'{path.name}' is not an OpenVINO graph: {str(error).splitlines()[-1]}") from error
+        raise ArtefactError(
+            f"'{path.name}' is not an OpenVINO graph: {str(error).splitlines()[-1]}"
+        ) from error
 
 
 def save_graph(model: Any, path: Path) -> None:
@@ -147,7 +182,9 @@ def save_graph(model: Any, path: Path) -> None:
         raise FoveateError(f"'{path}' could not be written ({error}); is the disk full?") from error
 
 
-def attach_head(backbone: Any, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool) -> Any:
+def attach_head(
+    backbone: Any, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool
+) -> Any:
     """The backbone's graph with a linear head: pixels -> logits, the Probe as one graph.
 
     Args:
@@ -167,13 +204,19 @@ def attach_head(backbone: Any, weight: NDArray[np.float32], bias: NDArray[np.flo
         for reader in readers:
             reader.replace_source_output(both.output(0))
         halves = ops.split(pooled, 0, 2)
-        pooled = ops.multiply(ops.add(halves.output(0), halves.output(1)), np.float32(0.5)).output(0)
-    # Multiplied and summed, not a MatMul: OpenVINO computes everything up to the last convolution or MatMul in bf16 and
-    # what follows in f32, so this way pooling and head keep the precision in which the head was solved.
-    # Summed along axis 1: along the last axis OpenVINO 2026.4 adds the bias wrongly to every batch of several pictures.
+        pooled = ops.multiply(ops.add(halves.output(0), halves.output(1)), np.float32(0.5)).output(
+            0
+        )
+    # Multiplied and summed, not a MatMul: OpenVINO computes everything up to the last convolution
+    # or MatMul in bf16 and what follows in f32, so this way pooling and head keep the precision in
+    # which the head was solved.
+    # Summed along axis 1: along the last axis OpenVINO 2026.4 adds the bias wrongly to every batch
+    # of several images.
     turned = np.ascontiguousarray(weight.T[None])  # (1, width, classes)
     products = ops.multiply(ops.unsqueeze(pooled, ops.constant(np.int64(2))), ops.constant(turned))
-    logits = ops.add(ops.reduce_sum(products, ops.constant(np.int64(1))), ops.constant(bias[None, :]))
+    logits = ops.add(
+        ops.reduce_sum(products, ops.constant(np.int64(1))), ops.constant(bias[None, :])
+    )
     result = ops.result(logits)
     result.output(0).set_names({"logits"})
     return ov.Model([result], [pixels.get_node()], "probe")

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
-from foveate.transfer import PooledStages
+from foveate.machine import device
+from foveate.probe import PooledStages
 from foveate.weights import pretrained
 
 
 class TorchEngine:
-    """Any module that reads normalised pictures, run in evaluation.
+    """Any module that reads normalised images, run in evaluation.
 
     Args:
         module: (n, C, H, W), float -> (n, outputs).
@@ -34,7 +35,11 @@ class TorchEngine:
         torch.set_num_threads(self.threads)
         try:
             for pixels in batches:
-                x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
+                x = (
+                    torch.from_numpy(np.ascontiguousarray(pixels))
+                    .to(self.device)
+                    .permute(0, 3, 1, 2)
+                )
                 with torch.inference_mode():
                     output = self.module((x.float() / 255 - self.mean) / self.std)
                 yield output.float().cpu().numpy()
@@ -58,10 +63,3 @@ class TorchBackbone:
 
     def cancel(self) -> None:
         pass
-
-
-def device() -> torch.device:
-    """The best device torch has."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,28 +1,35 @@
-"""AlexNet: a large convolutional network, trained on two GPUs, halves the error of ImageNet's rivals.
+"""AlexNet: a large convolutional network, trained on two GPUs, halves the error of ImageNet's
+rivals.
 
-Paper   Krizhevsky, Sutskever, Hinton. "ImageNet Classification with Deep Convolutional Neural Networks". NIPS 2012.
-        One tower: Krizhevsky. "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997.
-Idea    Depth and size pay, if they can be trained: ReLUs, which do not saturate, learn several times faster than tanh
-        units; the maps are spread over two GPUs that speak to each other in certain layers only; maps compete at
-        each position (local response normalisation); pooling windows overlap; and dropout keeps sixty million
-        parameters from learning the training pictures by heart.
+Paper   Krizhevsky, Sutskever, Hinton. "ImageNet Classification with Deep Convolutional Neural
+        Networks". NIPS 2012. One tower: Krizhevsky. "One weird trick for parallelizing
+        convolutional neural networks", arXiv:1404.5997.
+Idea    Depth and size pay, if they can be trained: ReLUs, which do not saturate, learn several
+        times faster than tanh units; the maps are spread over two GPUs that speak to each other in
+        certain layers only; maps compete at each position (local response normalisation); pooling
+        windows overlap; and dropout keeps sixty million parameters from learning the training
+        images by heart.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
-Names   of parameters are those of the published torchvision file, so that it loads as it is; in `alexnet_2012` and
-        `alexnet_one_tower`, features.0 to features.4 are the paper's five convolutional layers.
+Names   of parameters are those of the published torchvision file, so that it loads as it is; in
+        `alexnet_2012` and `alexnet_one_tower`, features.0 to features.4 are the paper's five
+        convolutional layers.
 
 Differences from the paper, each asserted in tests/models/test_alexnet.py:
 `alexnet_2012` is the paper's, except:
   D1  it reads 227 pixels; the paper says 224, from which its 55x55 maps cannot come.
-  D2  the two GPUs' halves lie in one tensor, and the convolutions between them have two groups; normalisation runs
-      over all maps of a layer, as the paper's formula says, so also across the border of the halves.
-  D3  dropout doubles what it keeps in training, where the paper halves every unit in evaluation: the same on average.
+  D2  the two GPUs' halves lie in one tensor, and the convolutions between them have two groups;
+      normalisation runs over all maps of a layer, as the paper's formula says, so also across the
+      border of the halves.
+  D3  dropout doubles what it keeps in training, where the paper halves every unit in evaluation:
+      the same on average.
 `alexnet_one_tower` is the network of many lectures, with D3 and:
   D4  one tower: every map reads all maps before it; no normalisation; 224 pixels, padded by two.
 `alexnet` is torchvision's, with D3 and:
-  D5  the single tower of "One weird trick": 64, 192, 384, 256 and 256 maps, no normalisation, 224 pixels padded by two.
+  D5  the single tower of "One weird trick": 64, 192, 384, 256 and 256 maps, no normalisation, 224
+      pixels padded by two.
   D6  dropout comes before the two hidden linear layers, not after them.
-  D7  the last maps are averaged to 6x6, so that pictures may have any size from 63 pixels on.
+  D7  the last maps are averaged to 6x6, so that images may have any size from 63 pixels on.
   D8  it is initialised as torch does, not as the paper says.
 """
 
@@ -51,7 +58,8 @@ class Row:
 
 PAPER = (  # 227x227
     Row(96, kernel=11, stride=4, padding=0, normalise=True, pool=True),  # 55x55, 27x27 pooled  D1
-    Row(256, kernel=5, stride=1, padding=2, groups=2, normalise=True, pool=True),  # 27x27, 13x13 pooled
+    # 27x27, 13x13 pooled
+    Row(256, kernel=5, stride=1, padding=2, groups=2, normalise=True, pool=True),
     Row(384, kernel=3, stride=1, padding=1),  # 13x13; here the GPUs meet
     Row(384, kernel=3, stride=1, padding=1, groups=2),  # 13x13
     Row(256, kernel=3, stride=1, padding=1, groups=2, pool=True),  # 13x13, 6x6 pooled
@@ -71,28 +79,34 @@ ONE_WEIRD_TRICK = (  # D5: 224x224, then as above
     Row(256, kernel=3, stride=1, padding=1, pool=True),
 )
 
-# Where the biases of the five convolutions, the two hidden linear layers and the last one begin (section 5): ones give
-# ReLUs positive inputs, and so gradients, from the first step on.
+# Where the biases of the five convolutions, the two hidden linear layers and the last one begin
+# (section 5): ones give ReLUs positive inputs, and so gradients, from the first step on.
 BIASES = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
 
 
 class ResponseNormalisation(nn.Module):
-    """Section 3.3: each unit divided by (k + alpha * sum of a^2 over n neighbouring maps)^beta, at its own pixel.
+    """Section 3.3: each unit divided by (k + alpha * sum of a^2 over n neighbouring maps)^beta, at
+    its own pixel.
 
-    The paper's alpha weighs the sum of the squares; that of `nn.LocalResponseNorm` weighs their mean.
+    The paper's alpha weighs the sum of the squares; that of `nn.LocalResponseNorm` weighs their
+    mean.
     """
 
     k, n, alpha, beta = 2, 5, 1e-4, 0.75
 
     def forward(self, a: Tensor) -> Tensor:
         windows = (self.n, 1, 1)  # maps, rows, columns; D2: past the border of the halves
-        total = self.n * F.avg_pool3d(a.square().unsqueeze(1), windows, stride=1, padding=(self.n // 2, 0, 0))
+        total = self.n * F.avg_pool3d(
+            a.square().unsqueeze(1), windows, stride=1, padding=(self.n // 2, 0, 0)
+        )
         return a / (self.k + self.alpha * total.squeeze(1)) ** self.beta
 
 
 def layers(row: Row, c_in: int) -> list[nn.Module]:
     """A convolution and what follows it."""
-    parts: list[nn.Module] = [nn.Conv2d(c_in, row.width, row.kernel, row.stride, row.padding, groups=row.groups)]
+    parts: list[nn.Module] = [
+        nn.Conv2d(c_in, row.width, row.kernel, row.stride, row.padding, groups=row.groups)
+    ]
     parts.append(nn.ReLU(inplace=True))
     if row.normalise:
         parts.append(ResponseNormalisation())
@@ -104,7 +118,9 @@ def layers(row: Row, c_in: int) -> list[nn.Module]:
 class AlexNetFixed(nn.Module):
     """Figure 2: five convolutional layers and three linear ones."""
 
-    def __init__(self, rows: tuple[Row, ...], side: int, num_classes: int = 1000, in_channels: int = 3):
+    def __init__(
+        self, rows: tuple[Row, ...], side: int, num_classes: int = 1000, in_channels: int = 3
+    ):
         super().__init__()
         self.input_size = self.min_size = side
         widths = [in_channels, *(row.width for row in rows)]
@@ -131,7 +147,8 @@ class AlexNetFixed(nn.Module):
         return self.classifier[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, side, side) -> the maps of the five convolutional layers: 27x27, 13x13, 13x13, 13x13 and 6x6."""
+        """(N, C, side, side) -> the maps of the five convolutional layers: 27x27, 13x13, 13x13,
+        13x13 and 6x6."""
         exactly(self, x)
         maps = []
         for stage in self.features:
@@ -179,7 +196,8 @@ class AlexNet(nn.Module):
         return self.classifier[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of the five convolutional layers: 27x27, 13x13, 13x13, 13x13 and 6x6 from 224."""
+        """(N, C, H, W) -> the maps of the five convolutional layers: 27x27, 13x13, 13x13, 13x13 and
+        6x6 from 224."""
         at_least(self, x)
         maps = []
         for i, layer in enumerate(self.features):

@@ -1,24 +1,26 @@
 """DenseNet: every layer reads the maps of all layers before it, so that none has to carry them on.
 
-Paper   Huang, Liu, van der Maaten, Weinberger. "Densely Connected Convolutional Networks". CVPR 2017, arXiv:1608.06993.
-        Memory: Pleiss, Chen, Huang, Li, van der Maaten, Weinberger. "Memory-Efficient Implementation of DenseNets".
-        2017, arXiv:1707.06990.
-Idea    Layer l computes x_l = H_l([x_0, x_1, ..., x_l-1]): it reads the concatenation of what all earlier layers of its
-        block have made, and adds a few maps of its own, k of them, the growth rate. Features are reused, not learnt
-        again, so k may be small (12, 32) and parameters few; and every layer is one step from the loss. H_l is batch-
-        norm, ReLU, convolution; in DenseNet-B a 1x1 bottleneck of 4k maps comes before the 3x3. Between blocks a
-        transition halves the sides, and in DenseNet-C the number of maps.
+Paper   Huang, Liu, van der Maaten, Weinberger. "Densely Connected Convolutional Networks". CVPR
+        2017, arXiv:1608.06993. Memory: Pleiss, Chen, Huang, Li, van der Maaten, Weinberger.
+        "Memory-Efficient Implementation of DenseNets". 2017, arXiv:1707.06990.
+Idea    Layer l computes x_l = H_l([x_0, x_1, ..., x_l-1]): it reads the concatenation of what all
+        earlier layers of its block have made, and adds a few maps of its own, k of them, the growth
+        rate. Features are reused, not learnt again, so k may be small (12, 32) and parameters few;
+        and every layer is one step from the loss. H_l is batch- norm, ReLU, convolution; in
+        DenseNet-B a 1x1 bottleneck of 4k maps comes before the 3x3. Between blocks a transition
+        halves the sides, and in DenseNet-C the number of maps.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
-Names   of parameters are those of torchvision, whose published files load as they are but for norm.1, conv.1 and the
-        like, which are norm1, conv1 here.
+Names   of parameters are those of torchvision, whose published files load as they are but for
+        norm.1, conv.1 and the like, which are norm1, conv1 here.
 
 Differences from the paper, each asserted in tests/models/test_densenet.py:
-  D1  a transition has a ReLU between its batch-norm and its convolution, and a batch-norm and a ReLU follow the last
-      block, as in the authors' code.
+  D1  a transition has a ReLU between its batch-norm and its convolution, and a batch-norm and a
+      ReLU follow the last block, as in the authors' code.
   D2  `densenet161`, of growth 48, is of the authors' release; Table 1 has growth 32 only.
   D3  no dropout. The paper has it (0.2) where it trains on small sets without augmentation.
-With `memory_efficient` training keeps neither the concatenations nor what the batch-norms make of them, and computes
+With `memory_efficient` training keeps neither the concatenations nor what the batch-norms make of
+them, and computes
 them again in the backward pass: the same gradients and statistics, in a third of the memory.
 """
 
@@ -55,14 +57,16 @@ TABLE_1 = {
     "densenet161": Column(48, (6, 12, 36, 24)),  # D2
     "densenet169": Column(32, (6, 12, 32, 32)),
     "densenet201": Column(32, (6, 12, 48, 32)),
-    "densenet_bc_100_12": Column(12, (16, 16, 16), cifar=True),  # 3 * 16 * 2 convolutions and four others
+    # 3 * 16 * 2 convolutions and four others
+    "densenet_bc_100_12": Column(12, (16, 16, 16), cifar=True),
 }
 BOTTLENECK = 4  # DenseNet-B: the 1x1 convolution makes 4k maps
 COMPRESSION = 0.5  # DenseNet-C: theta, the part of the maps that a transition keeps
 
 
 class DenseLayer(nn.Module):
-    """H_l: batch-norm, ReLU, 1x1; batch-norm, ReLU, 3x3.    maps of c_in channels in all -> (N, growth, H, W)"""
+    """H_l: batch-norm, ReLU, 1x1; batch-norm, ReLU, 3x3.    maps of c_in channels in all -> (N,
+    growth, H, W)"""
 
     def __init__(self, c_in: int, growth: int, memory_efficient: bool):
         super().__init__()
@@ -86,17 +90,22 @@ class DenseLayer(nn.Module):
 
 
 def again(part: Callable[..., Tensor], norms: list[nn.BatchNorm2d], *inputs: Tensor) -> Tensor:
-    """part(*inputs), of which nothing is kept but the inputs: the backward pass computes the rest again.
+    """part(*inputs), of which nothing is kept but the inputs: the backward pass computes the rest
+    again.
 
-    A part that ends in a convolution stops before it then, for nothing reads its output: none is computed twice.
+    A part that ends in a convolution stops before it then, for nothing reads its output: none is
+        computed twice.
     """
 
     contexts = nullcontext(), AtRest(norms)  # the first time, and whenever it is computed again
-    return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
+    return checkpoint(
+        part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts
+    )
 
 
 class AtRest:
-    """In here batch-norms in training leave their running statistics alone: they have moved for this batch already."""
+    """In here batch-norms in training leave their running statistics alone: they have moved for
+    this batch already."""
 
     def __init__(self, norms: list[nn.BatchNorm2d]):
         self.norms = norms
@@ -112,7 +121,8 @@ class AtRest:
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers that read everything before them.    (N, c_in, H, W) -> (N, c_in + layers * growth, H, W)"""
+    """Layers that read everything before them.    (N, c_in, H, W) -> (N, c_in + layers * growth, H,
+    W)"""
 
     def __init__(self, c_in: int, layers: int, growth: int, memory_efficient: bool):
         super().__init__()
@@ -139,12 +149,17 @@ class Transition(nn.Module):
         return self.conv(torch.relu_(self.norm(x)))  # D1
 
     def forward(self, x: Tensor) -> Tensor:
-        x = again(self.reduce, [self.norm], x) if self.memory_efficient and self.training else self.reduce(x)
+        x = (
+            again(self.reduce, [self.norm], x)
+            if self.memory_efficient and self.training
+            else self.reduce(x)
+        )
         return F.avg_pool2d(x, 2)
 
 
 def stem(column: Column, in_channels: int) -> OrderedDict[str, nn.Module]:
-    """What comes before the first dense block.    (N, C, H, W) -> (N, 2k, H/4, W/4), for CIFAR (N, 2k, H, W)"""
+    """What comes before the first dense block.    (N, C, H, W) -> (N, 2k, H/4, W/4), for CIFAR (N,
+    2k, H, W)"""
     if column.cifar:
         return OrderedDict(conv0=nn.Conv2d(in_channels, column.stem, 3, padding=1, bias=False))
     return OrderedDict(
@@ -156,9 +171,16 @@ def stem(column: Column, in_channels: int) -> OrderedDict[str, nn.Module]:
 
 
 class DenseNet(nn.Module):
-    """Table 1: a convolution, dense blocks with transitions between them, global average, one linear layer."""
+    """Table 1: a convolution, dense blocks with transitions between them, global average, one
+    linear layer."""
 
-    def __init__(self, column: Column, num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False):
+    def __init__(
+        self,
+        column: Column,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        memory_efficient: bool = False,
+    ):
         super().__init__()
         self.input_size, self.min_size = (32, 4) if column.cifar else (224, 29)
         self.memory_efficient = memory_efficient
@@ -168,7 +190,9 @@ class DenseNet(nn.Module):
             parts[f"denseblock{i}"] = DenseBlock(width, layers, column.growth, memory_efficient)
             width += layers * column.growth
             if i < len(column.layers):
-                parts[f"transition{i}"] = Transition(width, int(COMPRESSION * width), memory_efficient)
+                parts[f"transition{i}"] = Transition(
+                    width, int(COMPRESSION * width), memory_efficient
+                )
                 width = int(COMPRESSION * width)
         parts["norm5"] = nn.BatchNorm2d(width)  # D1
         self.features = nn.Sequential(parts)
@@ -180,7 +204,8 @@ class DenseNet(nn.Module):
         return self.classifier
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map of each dense block, of the last one behind its batch-norm and ReLU.
+        """(N, C, H, W) -> the map of each dense block, of the last one behind its batch-norm and
+        ReLU.
 
         At 1/4, 1/8, 1/16 and 1/32 of the input's size; for CIFAR at 1, 1/2 and 1/4.
         """
@@ -213,7 +238,9 @@ def he_init(m: nn.Module) -> None:
         nn.init.zeros_(m.bias)
 
 
-def densenet121(num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
+def densenet121(
+    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
+) -> DenseNet:
     """DenseNet-121: 7,978,856 parameters at 1000 classes.
 
     >>> densenet121(num_classes=10)(torch.zeros(2, 3, 64, 64)).shape
@@ -222,21 +249,29 @@ def densenet121(num_classes: int = 1000, in_channels: int = 3, memory_efficient:
     return DenseNet(TABLE_1["densenet121"], num_classes, in_channels, memory_efficient)
 
 
-def densenet161(num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
+def densenet161(
+    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
+) -> DenseNet:
     """DenseNet-161: 28,681,000 parameters at 1000 classes."""
     return DenseNet(TABLE_1["densenet161"], num_classes, in_channels, memory_efficient)
 
 
-def densenet169(num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
+def densenet169(
+    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
+) -> DenseNet:
     """DenseNet-169: 14,149,480 parameters at 1000 classes."""
     return DenseNet(TABLE_1["densenet169"], num_classes, in_channels, memory_efficient)
 
 
-def densenet201(num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
+def densenet201(
+    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
+) -> DenseNet:
     """DenseNet-201: 20,013,928 parameters at 1000 classes."""
     return DenseNet(TABLE_1["densenet201"], num_classes, in_channels, memory_efficient)
 
 
-def densenet_bc_100_12(num_classes: int = 10, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
+def densenet_bc_100_12(
+    num_classes: int = 10, in_channels: int = 3, memory_efficient: bool = False
+) -> DenseNet:
     """DenseNet-BC, 100 layers, growth 12, for CIFAR: 769,162 parameters at 10 classes."""
     return DenseNet(TABLE_1["densenet_bc_100_12"], num_classes, in_channels, memory_efficient)

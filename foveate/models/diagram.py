@@ -1,8 +1,9 @@
-"""A picture of a network, as papers draw it: on the left the maps, on the right what makes each of the one above.
+"""An image of a network, as papers draw it: on the left the maps, on the right what makes each of
+the one above.
 
-A map is a slab, as high and as deep as the map has pixels, as long as it has channels, all by their square root. The
-drawing is one SVG text without scripts or foreign fonts, legible on light and on dark pages, and the same whenever the
-network is; what a block does is in its tooltip.
+A map is a slab, as high and as deep as the map has pixels, as long as it has channels, all by their
+square root. The drawing is one SVG text without scripts or foreign fonts, legible on light and on
+dark pages, and the same whenever the network is; what a block does is in its tooltip.
 
 >>> from foveate.models import build
 >>> svg = draw(build("efficientnet_lite0"), title="EfficientNet-Lite0")
@@ -20,7 +21,11 @@ from torch import nn
 from foveate.models.summary import Layer, Stage, sides, summarise, summarise_stages
 
 WIDTH, MARGIN, RIGHT = 680, 24, 208  # RIGHT: where the operations begin
-LONG, HIGH, SKEW = 136, 56, 0.3  # the largest slab, and how much of its depth goes up and to the right
+LONG, HIGH, SKEW = (
+    136,
+    56,
+    0.3,
+)  # the largest slab, and how much of its depth goes up and to the right
 BOX, GAP = 26, 20  # a box's height; the least space between rows, and between boxes
 LETTER = 0.6  # em that a letter takes at most, on average over a line
 STYLE = """
@@ -52,19 +57,22 @@ class Box:
         return 12 * LETTER * len(self.text) + 20
 
 
-def draw(network: nn.Module, size: tuple[int, int, int] | None = None, title: str | None = None) -> str:
+def draw(
+    network: nn.Module, size: tuple[int, int, int] | None = None, title: str | None = None
+) -> str:
     """A network's stages and its head, from top to bottom, as SVG.
 
     Args:
         network: of the canon, on any device; it is left as it is.
-        size: of the picture, (channels, height, width); by default the one that the network is made for.
+        size: of the image, (channels, height, width); by default the one that the network is made
+            for.
         title: by default the class's name.
 
     Raises:
         ValueError, NotImplementedError: as `summarise`.
     """
     total = summarise(network, size)
-    rows = [Stage("picture", (), total.size, 0, 0, (1, 1), (1, 1)), *summarise_stages(network, total)]
+    rows = [Stage("image", (), total.size, 0, 0, (1, 1), (1, 1)), *summarise_stages(network, total)]
     largest = max(row.shape[0] for row in rows), max(total.size[1:])
     title = title or type(network).__name__
     costs = f"{total.parameters:,} parameters, {short(total.macs)} MACs, {total.depth} layers deep"
@@ -84,23 +92,30 @@ def draw(network: nn.Module, size: tuple[int, int, int] | None = None, title: st
 
 
 def boxes_of(network: nn.Module, stage: Stage) -> Iterator[Box]:
-    """What a stage is made of, to a reader: a norm belongs to its convolution, a string of blocks is its blocks."""
+    """What a stage is made of, to a reader: a norm belongs to its convolution, a string of blocks
+    is its blocks."""
     inside = "/"  # of no block yet
     for layer in stage.layers:
         module = network.get_submodule(layer.name)
-        if not (layer.name.startswith(inside) or strings(module) or isinstance(module, nn.BatchNorm2d)):
+        if not (
+            layer.name.startswith(inside) or strings(module) or isinstance(module, nn.BatchNorm2d)
+        ):
             inside = f"{layer.name}." if layer.block else "/"
             yield Box(layer.kind.lstrip("_"), described(layer, module), colour(layer))
 
 
 def strings(module: nn.Module) -> bool:
-    """It only puts its parts in a row: any plain Sequential, and of other containers those that hold blocks alone."""
-    of_blocks = isinstance(module, (nn.Sequential, nn.ModuleDict)) and all(any(m.children()) for m in module.children())
+    """It only puts its parts in a row: any plain Sequential, and of other containers those that
+    hold blocks alone."""
+    of_blocks = isinstance(module, (nn.Sequential, nn.ModuleDict)) and all(
+        any(m.children()) for m in module.children()
+    )
     return type(module) is nn.Sequential or of_blocks
 
 
 def described(layer: Layer, module: nn.Module) -> str:
-    """The tooltip: the parameters' names and, if the class is the network's own, the first line of its docstring."""
+    """The tooltip: the parameters' names and, if the class is the network's own, the first line of
+    its docstring."""
     ours = not type(module).__module__.startswith("torch.") and type(module).__doc__
     return f"{layer.name}: {ours.strip().splitlines()[0]}" if ours else layer.name
 
@@ -136,7 +151,9 @@ def short(macs: int) -> str:
     return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.2f} M"
 
 
-def draw_slab(shape: tuple[int, ...], largest: tuple[int, int], top: float) -> tuple[list[str], float]:
+def draw_slab(
+    shape: tuple[int, ...], largest: tuple[int, int], top: float
+) -> tuple[list[str], float]:
     """A map in the left column, its shape below it; and where that ends."""
     channels, height, width = (*shape, 1, 1)[:3]
     long = 4 + (LONG - 4) * math.sqrt(channels / largest[0])

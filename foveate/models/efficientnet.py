@@ -1,19 +1,22 @@
 """EfficientNet: one searched block, scaled in depth, width and resolution by a single coefficient.
 
-Paper   Tan, Le. "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks". ICML 2019,
-        arXiv:1905.11946. The block is MobileNetV2's (Sandler et al., arXiv:1801.04381) with squeeze-and-excitation
-        (Hu et al., arXiv:1709.01507).
-Idea    A network that is only deeper, only wider or only fed larger pictures soon stops improving. Grow all
-        three together: depth alpha^phi, width beta^phi, resolution gamma^phi, with alpha * beta^2 * gamma^2 = 2,
-        so that phi + 1 costs about twice the work of phi.
+Paper   Tan, Le. "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks". ICML
+        2019, arXiv:1905.11946. The block is MobileNetV2's (Sandler et al., arXiv:1801.04381) with
+        squeeze-and-excitation (Hu et al., arXiv:1709.01507).
+Idea    A network that is only deeper, only wider or only fed larger images soon stops improving.
+        Grow all three together: depth alpha^phi, width beta^phi, resolution gamma^phi, with alpha *
+        beta^2 * gamma^2 = 2, so that phi + 1 costs about twice the work of phi.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
 Differences from the paper, each asserted in tests/models/test_efficientnet.py:
-  D1  B4 to B7 are the published networks, not what compound_scaling() gives: the authors departed from their rule.
-  D2  B0 to B7 pad evenly, as torchvision's files were converted; the paper's own code pads as TensorFlow does.
-  D3  batch-norm: eps and momentum of torchvision's builders (1e-5 and 0.1 up to B4, 1e-3 and 0.01 from B5).
+  D1  B4 to B7 are the published networks, not what compound_scaling() gives: the authors departed
+      from their rule.
+  D2  B0 to B7 pad evenly, as torchvision's files were converted; the paper's own code pads as
+      TensorFlow does.
+  D3  batch-norm: eps and momentum of torchvision's builders (1e-5 and 0.1 up to B4, 1e-3 and 0.01
+      from B5).
 """
 
 import math
@@ -46,7 +49,11 @@ TABLE_1 = (
     Row(expand=6, kernel=3, stride=1, width=320, depth=1),  # H/32
 )
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
-ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # growth of depth, width and resolution per unit of phi: a grid search at B0
+ALPHA, BETA, GAMMA = (
+    1.2,
+    1.1,
+    1.15,
+)  # growth of depth, width and resolution per unit of phi: a grid search at B0
 
 
 class Variant(NamedTuple):
@@ -54,7 +61,7 @@ class Variant(NamedTuple):
 
     width: float
     depth: float
-    resolution: int  # side of the training pictures, pixels
+    resolution: int  # side of the training images, pixels
     dropout: float
     eps: float = 1e-5  # D3
     momentum: float = 0.1  # D3
@@ -79,8 +86,8 @@ def compound_scaling(phi: float) -> tuple[float, float, int]:
         phi: how much more work is allowed; the cost grows as 2^phi.
 
     Returns:
-        (width, depth, resolution): two factors on Table 1, to one decimal as they are published, and the pictures'
-        side in pixels, to the nearest 20.
+        (width, depth, resolution): two factors on Table 1, to one decimal as they are published,
+        and the images' side in pixels, to the nearest 20.
 
     >>> [compound_scaling(phi) for phi in (0.5, 1, 2)]  # B1, B2, B3
     [(1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 300)]
@@ -99,14 +106,17 @@ def scale_depth(layers: int, factor: float) -> int:
     return math.ceil(layers * factor)
 
 
-def conv_bn(v: Variant, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_bn(
+    v: Variant, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     """A 'same' convolution without bias, and its batch-norm."""
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)  # D2
+    # D2
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(c_out, v.eps, v.momentum)]
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh each channel by what the whole picture says.    (N, C, H, W) -> the same"""
+    """Weigh each channel by what the whole image says.    (N, C, H, W) -> the same"""
 
     def __init__(self, channels: int, squeezed: int):
         super().__init__()
@@ -119,7 +129,8 @@ class SqueezeExcitation(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training, drop a sample's whole residual branch with probability p (Huang et al., arXiv:1603.09382)."""
+    """In training, drop a sample's whole residual branch with probability p (Huang et al.,
+    arXiv:1603.09382)."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -133,15 +144,23 @@ class StochasticDepth(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Widen, filter each channel by itself, weigh, narrow; add the input where the shape allows it."""
+    """Widen, filter each channel by itself, weigh, narrow; add the input where the shape allows
+    it."""
 
-    def __init__(self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float):
+    def __init__(
+        self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float
+    ):
         super().__init__()
         wide = c_in * expand
-        widen = [nn.Sequential(*conv_bn(v, c_in, wide), nn.SiLU(inplace=True))] if expand != 1 else []
-        each = nn.Sequential(*conv_bn(v, wide, wide, kernel, stride, groups=wide), nn.SiLU(inplace=True))
+        widen = (
+            [nn.Sequential(*conv_bn(v, c_in, wide), nn.SiLU(inplace=True))] if expand != 1 else []
+        )
+        each = nn.Sequential(
+            *conv_bn(v, wide, wide, kernel, stride, groups=wide), nn.SiLU(inplace=True)
+        )
         weigh = SqueezeExcitation(wide, max(1, c_in // 4))
-        narrow = nn.Sequential(*conv_bn(v, wide, c_out))  # no activation: the bottleneck stays linear
+        # no activation: the bottleneck stays linear
+        narrow = nn.Sequential(*conv_bn(v, wide, c_out))
         self.block = nn.Sequential(*widen, each, weigh, narrow)
         self.adds = stride == 1 and c_in == c_out
         self.stochastic_depth = StochasticDepth(drop)
@@ -152,7 +171,8 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, global average, one linear layer."""
+    """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, global average, one linear
+    layer."""
 
     min_size = 1
 
@@ -161,19 +181,27 @@ class EfficientNet(nn.Module):
         self.input_size = v.resolution
         stem, last = scale_width(STEM, v.width), scale_width(LAST, v.width)
         depths = [scale_depth(row.depth, v.depth) for row in TABLE_1]
-        parts: list[nn.Module] = [nn.Sequential(*conv_bn(v, in_channels, stem, 3, stride=2), nn.SiLU(inplace=True))]
+        parts: list[nn.Module] = [
+            nn.Sequential(*conv_bn(v, in_channels, stem, 3, stride=2), nn.SiLU(inplace=True))
+        ]
         c_in, built = stem, 0
         for row, depth in zip(TABLE_1, depths, strict=True):
             c_out = scale_width(row.width, v.width)
             stage = []
             for i in range(depth):
                 drop = 0.2 * built / sum(depths)  # rises from 0 to 0.2 with depth
-                stage.append(MBConv(v, c_in, c_out, row.expand, row.kernel, row.stride if i == 0 else 1, drop))
+                stage.append(
+                    MBConv(
+                        v, c_in, c_out, row.expand, row.kernel, row.stride if i == 0 else 1, drop
+                    )
+                )
                 c_in, built = c_out, built + 1
             parts.append(nn.Sequential(*stage))
         parts.append(nn.Sequential(*conv_bn(v, c_in, last), nn.SiLU(inplace=True)))
         self.features = nn.Sequential(*parts)
-        self.classifier = nn.Sequential(nn.Dropout(v.dropout, inplace=True), nn.Linear(last, num_classes))
+        self.classifier = nn.Sequential(
+            nn.Dropout(v.dropout, inplace=True), nn.Linear(last, num_classes)
+        )
         self.apply(initialise)
 
     @property
@@ -181,14 +209,16 @@ class EfficientNet(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last convolution (H/32)."""
+        """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last
+        convolution (H/32)."""
         maps = [self.features[0](x)]  # (N, 32w, H/2, W/2): the stem, no row of its own
         for stage in self.features[1:]:
             maps.append(stage(maps[-1]))
         return maps[1:]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1280w), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 1280w), what the head reads: the last map, averaged over its
+        pixels."""
         return self.features(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +226,8 @@ class EfficientNet(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """He's initialisation for convolutions (arXiv:1502.01852), the authors' uniform one for the last layer."""
+    """He's initialisation for convolutions (arXiv:1502.01852), the authors' uniform one for the
+    last layer."""
     if isinstance(m, nn.Conv2d):
         nn.init.kaiming_normal_(m.weight, mode="fan_out")
     elif isinstance(m, nn.Linear):

@@ -1,13 +1,17 @@
 """EfficientNet-Lite: EfficientNet made of nothing but what phones and 8-bit arithmetic run well.
 
-Paper   Liu. "Higher accuracy on vision models with EfficientNet-Lite". TensorFlow blog, March 2020; the code is in
-        tensorflow/tpu. The network it starts from: Tan, Le. "EfficientNet", ICML 2019, arXiv:1905.11946.
-Idea    Take out what an accelerator stumbles over. Squeeze-and-excitation goes: it waits for the whole map before any
-        pixel can go on. SiLU becomes ReLU6: in 8 bits the range of every map has to be known, and now it is 0 to 6.
-        Stem and last convolution are not widened, first and last stage not deepened: the scaled networks stay small.
+Paper   Liu. "Higher accuracy on vision models with EfficientNet-Lite". TensorFlow blog, March 2020;
+        the code is in tensorflow/tpu. The network it starts from: Tan, Le. "EfficientNet", ICML
+        2019, arXiv:1905.11946.
+Idea    Take out what an accelerator stumbles over. Squeeze-and-excitation goes: it waits for the
+        whole map before any pixel can go on. SiLU becomes ReLU6: in 8 bits the range of every map
+        has to be known, and now it is 0 to 6.
+        Stem and last convolution are not widened, first and last stage not deepened: the scaled
+            networks stay small.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
-Names   of parameters are those of torchvision's EfficientNet, which has no Lite; the published files are renamed.
+Names   of parameters are those of torchvision's EfficientNet, which has no Lite; the published
+        files are renamed.
 
 Differences from the paper, each asserted in tests/models/test_efficientnet_lite.py:
   D1  batch-norm's momentum is torch's 0.1; the authors' is 0.01.
@@ -41,7 +45,8 @@ VARIANTS = {
 
 
 class ConvSame(nn.Conv2d):
-    """A convolution padded as TensorFlow does: output ceil(H / stride), the odd pixel of padding right and below."""
+    """A convolution padded as TensorFlow does: output ceil(H / stride), the odd pixel of padding
+    right and below."""
 
     def forward(self, x: Tensor) -> Tensor:
         (h, w), (kernel, _), (stride, _) = x.shape[2:], self.kernel_size, self.stride
@@ -50,7 +55,9 @@ class ConvSame(nn.Conv2d):
         return super().forward(F.pad(x, (dx // 2, dx - dx // 2, dy // 2, dy - dy // 2)))
 
 
-def conv_bn(v: Variant, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_bn(
+    v: Variant, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     """A 'same' convolution without bias, and its batch-norm."""
     if stride > 1:
         conv: nn.Conv2d = ConvSame(c_in, c_out, kernel, stride, groups=groups, bias=False)
@@ -62,12 +69,19 @@ def conv_bn(v: Variant, c_in: int, c_out: int, kernel: int = 1, stride: int = 1,
 class MBConv(nn.Module):
     """Widen, filter each channel by itself, narrow; add the input where the shape allows it."""
 
-    def __init__(self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float):
+    def __init__(
+        self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float
+    ):
         super().__init__()
         wide = c_in * expand
-        widen = [nn.Sequential(*conv_bn(v, c_in, wide), nn.ReLU6(inplace=True))] if expand != 1 else []
-        each = nn.Sequential(*conv_bn(v, wide, wide, kernel, stride, groups=wide), nn.ReLU6(inplace=True))
-        narrow = nn.Sequential(*conv_bn(v, wide, c_out))  # no activation: the bottleneck stays linear
+        widen = (
+            [nn.Sequential(*conv_bn(v, c_in, wide), nn.ReLU6(inplace=True))] if expand != 1 else []
+        )
+        each = nn.Sequential(
+            *conv_bn(v, wide, wide, kernel, stride, groups=wide), nn.ReLU6(inplace=True)
+        )
+        # no activation: the bottleneck stays linear
+        narrow = nn.Sequential(*conv_bn(v, wide, c_out))
         self.block = nn.Sequential(*widen, each, narrow)
         self.adds = stride == 1 and c_in == c_out
         self.stochastic_depth = StochasticDepth(drop)
@@ -78,7 +92,8 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet's Table 1, its inner rows scaled: stem, seven stages of MBConv, 1x1 convolution, linear layer."""
+    """EfficientNet's Table 1, its inner rows scaled: stem, seven stages of MBConv, 1x1 convolution,
+    linear layer."""
 
     min_size = 1
 
@@ -88,19 +103,27 @@ class EfficientNetLite(nn.Module):
         inner = [scale_depth(row.depth, v.depth) for row in TABLE_1[1:-1]]
         depths = [TABLE_1[0].depth, *inner, TABLE_1[-1].depth]
 
-        parts: list[nn.Module] = [nn.Sequential(*conv_bn(v, in_channels, STEM, 3, stride=2), nn.ReLU6(inplace=True))]
+        parts: list[nn.Module] = [
+            nn.Sequential(*conv_bn(v, in_channels, STEM, 3, stride=2), nn.ReLU6(inplace=True))
+        ]
         c_in, built = STEM, 0
         for row, depth in zip(TABLE_1, depths, strict=True):
             c_out = scale_width(row.width, v.width)
             stage = []
             for i in range(depth):
                 drop = 0.2 * built / sum(depths)  # rises from 0 to 0.2 with depth
-                stage.append(MBConv(v, c_in, c_out, row.expand, row.kernel, row.stride if i == 0 else 1, drop))
+                stage.append(
+                    MBConv(
+                        v, c_in, c_out, row.expand, row.kernel, row.stride if i == 0 else 1, drop
+                    )
+                )
                 c_in, built = c_out, built + 1
             parts.append(nn.Sequential(*stage))
         parts.append(nn.Sequential(*conv_bn(v, c_in, LAST), nn.ReLU6(inplace=True)))
         self.features = nn.Sequential(*parts)
-        self.classifier = nn.Sequential(nn.Dropout(v.dropout, inplace=True), nn.Linear(LAST, num_classes))
+        self.classifier = nn.Sequential(
+            nn.Dropout(v.dropout, inplace=True), nn.Linear(LAST, num_classes)
+        )
         self.apply(initialise)
 
     @property
@@ -108,14 +131,16 @@ class EfficientNetLite(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last convolution (H/32)."""
+        """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last
+        convolution (H/32)."""
         maps = [self.features[0](x)]  # (N, 32, H/2, W/2): the stem, no row of its own
         for stage in self.features[1:]:
             maps.append(stage(maps[-1]))
         return maps[1:]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1280), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 1280), what the head reads: the last map, averaged over its
+        pixels."""
         return self.features(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,29 +1,33 @@
-"""GoogLeNet: filters of several sizes side by side, made affordable by narrow 1x1 convolutions before them.
+"""GoogLeNet: filters of several sizes side by side, made affordable by narrow 1x1 convolutions
+before them.
 
-Paper   Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich. "Going Deeper with Convolutions".
-        CVPR 2015, arXiv:1409.4842.
-Idea    What belongs together in a picture may be small or large. So one Inception module looks at its input with 1x1,
-        3x3 and 5x5 filters and a maximum at once, and concatenates what they find. Wide 5x5 filters would be ruinous:
-        1x1 convolutions first reduce the channels which the 3x3 and 5x5 filters read, and those that the pooling
-        passes on. Twenty-two layers, twelve times fewer parameters than AlexNet; a global average in the place of
-        linear layers; and in training two auxiliary classifiers on middle maps, to bring gradients there.
+Paper   Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich. "Going Deeper
+        with Convolutions". CVPR 2015, arXiv:1409.4842.
+Idea    What belongs together in an image may be small or large. So one Inception module looks at
+        its input with 1x1, 3x3 and 5x5 filters and a maximum at once, and concatenates what they
+        find. Wide 5x5 filters would be ruinous: 1x1 convolutions first reduce the channels which
+        the 3x3 and 5x5 filters read, and those that the pooling passes on. Twenty-two layers,
+        twelve times fewer parameters than AlexNet; a global average in the place of linear layers;
+        and in training two auxiliary classifiers on middle maps, to bring gradients there.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
-Output  logits (N, num_classes), before softmax. In training a tuple (logits, aux2, aux1) of three such; in the paper's
-        loss the auxiliary ones weigh 0.3.
+Output  logits (N, num_classes), before softmax. In training a tuple (logits, aux2, aux1) of three
+        such; in the paper's loss the auxiliary ones weigh 0.3.
 Names   of parameters are those of the published torchvision file, so that it loads as it is.
 
 Differences from the paper, each asserted in tests/models/test_googlenet.py:
 `googlenet_2014` is the paper's, except:
   D1  local response normalisation has AlexNet's constants; the paper gives none.
-  D2  the auxiliary classifiers first bring their map to 14x14, so that pictures may have any size; at 224 pixels it
-      already is.
+  D2  the auxiliary classifiers first bring their map to 14x14, so that images may have any size; at
+      224 pixels it already is.
   D3  weights are drawn by He's rule (arXiv:1502.01852), biases are zero; the paper does not say.
 `googlenet` is torchvision's, with:
-  D4  batch-norm (eps 1e-3) after each convolution, in the place of biases and of local response normalisation.
+  D4  batch-norm (eps 1e-3) after each convolution, in the place of biases and of local response
+      normalisation.
   D5  3x3 filters where the paper has 5x5.
   D6  the last maximum is over 2x2 windows, not 3x3.
   D7  dropout of 0.2, not 0.4, before the last layer.
-  D8  the auxiliary classifiers average their map to 4x4 whatever its size, in the place of 5x5 windows at stride 3.
+  D8  the auxiliary classifiers average their map to 4x4 whatever its size, in the place of 5x5
+      windows at stride 3.
   D9  weights are drawn from N(0, 0.01^2).
 """
 
@@ -73,11 +77,15 @@ class Form:
     dropout: float  # D7
     any_map: bool  # auxiliary classifiers average a map of any size to 4x4, D8
     he: bool  # D3, D9
-    min_size: int  # a smaller picture leaves the last maximum nothing to read
+    min_size: int  # a smaller image leaves the last maximum nothing to read
 
 
-PAPER = Form(batch_norm=False, five=5, last_pool=3, dropout=0.4, any_map=False, he=True, min_size=31)
-TORCHVISION = Form(batch_norm=True, five=3, last_pool=2, dropout=0.2, any_map=True, he=False, min_size=15)
+PAPER = Form(
+    batch_norm=False, five=5, last_pool=3, dropout=0.4, any_map=False, he=True, min_size=31
+)
+TORCHVISION = Form(
+    batch_norm=True, five=3, last_pool=2, dropout=0.2, any_map=True, he=False, min_size=15
+)
 
 
 class ConvReLU(nn.Module):
@@ -85,7 +93,9 @@ class ConvReLU(nn.Module):
 
     def __init__(self, form: Form, c_in: int, c_out: int, kernel: int, stride: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=not form.batch_norm)
+        self.conv = nn.Conv2d(
+            c_in, c_out, kernel, stride, padding=kernel // 2, bias=not form.batch_norm
+        )
         self.bn = nn.BatchNorm2d(c_out, eps=1e-3) if form.batch_norm else nn.Identity()  # D4
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +103,8 @@ class ConvReLU(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches on one map, concatenated (Figure 2b).    (N, c_in, H, W) -> (N, the sum of their widths, H, W)
+    """Four branches on one map, concatenated (Figure 2b).    (N, c_in, H, W) -> (N, the sum of
+    their widths, H, W)
 
     >>> Inception(192, TABLE_1["3a"])(torch.zeros(1, 192, 28, 28)).shape  # 64 + 128 + 32 + 32
     torch.Size([1, 256, 28, 28])
@@ -102,17 +113,24 @@ class Inception(nn.Module):
     def __init__(self, c_in: int, row: Row, form: Form = PAPER):
         super().__init__()
         self.branch1 = ConvReLU(form, c_in, row.ones, 1)
-        self.branch2 = nn.Sequential(ConvReLU(form, c_in, row.reduce3, 1), ConvReLU(form, row.reduce3, row.threes, 3))
+        self.branch2 = nn.Sequential(
+            ConvReLU(form, c_in, row.reduce3, 1), ConvReLU(form, row.reduce3, row.threes, 3)
+        )
         five = ConvReLU(form, row.reduce5, row.fives, form.five)  # D5
         self.branch3 = nn.Sequential(ConvReLU(form, c_in, row.reduce5, 1), five)
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), ConvReLU(form, c_in, row.projected, 1))
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1), ConvReLU(form, c_in, row.projected, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
+        return torch.cat(
+            [self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1
+        )
 
 
 class Auxiliary(nn.Module):
-    """A small classifier on a middle map, in training only (section 5).    (N, c_in, H, W) -> (N, num_classes)"""
+    """A small classifier on a middle map, in training only (section 5).    (N, c_in, H, W) -> (N,
+    num_classes)"""
 
     def __init__(self, form: Form, c_in: int, num_classes: int):
         super().__init__()
@@ -129,7 +147,8 @@ class Auxiliary(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What training gets: logits (N, num_classes) of the network and of its auxiliary classifiers."""
+    """What training gets: logits (N, num_classes) of the network and of its auxiliary
+    classifiers."""
 
     logits: Tensor
     aux2: Tensor  # on 4d
@@ -147,7 +166,8 @@ class GoogLeNet(nn.Module):
         self.min_size = form.min_size
 
         def pool(window: int = 3) -> nn.MaxPool2d:
-            return nn.MaxPool2d(window, stride=2, ceil_mode=True)  # over the border, so that 224 pixels become 7
+            # over the border, so that 224 pixels become 7
+            return nn.MaxPool2d(window, stride=2, ceil_mode=True)
 
         normalisation = nn.Identity if form.batch_norm else ResponseNormalisation  # D1, D4
 
@@ -182,12 +202,15 @@ class GoogLeNet(nn.Module):
         return self.fc
 
     def to_3b(self, conv1: Tensor) -> tuple[Tensor, Tensor]:
-        """From the first convolution's map to those of the third and of 3b, at 1/4 and 1/8 of the input's size."""
+        """From the first convolution's map to those of the third and of 3b, at 1/4 and 1/8 of the
+        input's size."""
         conv3 = self.conv3(self.conv2(self.norm1(self.maxpool1(conv1))))  # (N, 192, H/4, W/4)
-        return conv3, self.inception3b(self.inception3a(self.maxpool2(self.norm2(conv3))))  # (N, 480, H/8, W/8)
+        # (N, 480, H/8, W/8)
+        return conv3, self.inception3b(self.inception3a(self.maxpool2(self.norm2(conv3))))
 
     def to_4a(self, x: Tensor) -> Tensor:
-        """From the map of 3b to what the first auxiliary classifier reads.    (N, 512, H/16, W/16)"""
+        """From the map of 3b to what the first auxiliary classifier reads.    (N, 512, H/16,
+        W/16)"""
         return self.inception4a(self.maxpool3(x))
 
     def to_4d(self, x: Tensor) -> Tensor:
@@ -199,7 +222,8 @@ class GoogLeNet(nn.Module):
         return self.inception5b(self.inception5a(self.maxpool4(x)))
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map at each size, before it is pooled: 1/2, 1/4, 1/8, 1/16 and 1/32 of the input."""
+        """(N, C, H, W) -> the last map at each size, before it is pooled: 1/2, 1/4, 1/8, 1/16 and
+        1/32 of the input."""
         at_least(self, x)
         conv1 = self.conv1(x)  # (N, 64, H/2, W/2)
         conv3, in_3b = self.to_3b(conv1)
@@ -207,7 +231,8 @@ class GoogLeNet(nn.Module):
         return [conv1, conv3, in_3b, in_4e, self.to_5b(in_4e)]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1024), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 1024), what the head reads: the last map, averaged over its
+        pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor | Outputs:
@@ -223,7 +248,8 @@ class GoogLeNet(nn.Module):
 
 
 def initialise(m: nn.Module, form: Form) -> None:
-    """He's rule keeps activations their size through ReLUs; with batch-norm, which sets it, any scale will do."""
+    """He's rule keeps activations their size through ReLUs; with batch-norm, which sets it, any
+    scale will do."""
     if isinstance(m, (nn.Conv2d, nn.Linear)):
         if form.he:
             nn.init.kaiming_normal_(m.weight, nonlinearity="relu")  # D3
@@ -234,7 +260,8 @@ def initialise(m: nn.Module, form: Form) -> None:
 
 
 def googlenet(num_classes: int = 1000, in_channels: int = 3) -> GoogLeNet:
-    """GoogLeNet as torchvision publishes it: 13,004,888 parameters at 1000 classes, 6,624,904 of them in evaluation.
+    """GoogLeNet as torchvision publishes it: 13,004,888 parameters at 1000 classes, 6,624,904 of
+    them in evaluation.
 
     >>> googlenet(num_classes=10).eval()(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
@@ -243,5 +270,6 @@ def googlenet(num_classes: int = 1000, in_channels: int = 3) -> GoogLeNet:
 
 
 def googlenet_2014(num_classes: int = 1000, in_channels: int = 3) -> GoogLeNet:
-    """GoogLeNet as the paper describes it: 13,378,280 parameters at 1000 classes, 6,998,552 of them in evaluation."""
+    """GoogLeNet as the paper describes it: 13,378,280 parameters at 1000 classes, 6,998,552 of them
+    in evaluation."""
     return GoogLeNet(PAPER, num_classes, in_channels)

@@ -1,27 +1,33 @@
-"""Inception-v3: large filters taken apart into small and narrow ones, and the saving spent on a better network.
+"""Inception-v3: large filters taken apart into small and narrow ones, and the saving spent on a
+better network.
 
-Paper   Szegedy, Vanhoucke, Ioffe, Shlens, Wojna. "Rethinking the Inception Architecture for Computer Vision".
-        CVPR 2016, arXiv:1512.00567.
-Idea    What a 5x5 filter sees, two 3x3 filters see for 28 % less work; what an nxn filter sees, 1xn and then nx1 see
-        for 2/n of the work, which pays on maps of middle size (Figure 6). At the smallest size, widen instead: 1x3 and
-        3x1 side by side (Figure 7). Pooling before widening loses, widening before pooling is dear: halve a map by
-        pooling and by convolutions with stride 2 at once, and concatenate (Figure 10). One auxiliary classifier, with
-        batch-norm: late in training it regularises.
+Paper   Szegedy, Vanhoucke, Ioffe, Shlens, Wojna. "Rethinking the Inception Architecture for
+        Computer Vision". CVPR 2016, arXiv:1512.00567.
+Idea    What a 5x5 filter sees, two 3x3 filters see for 28 % less work; what an nxn filter sees, 1xn
+        and then nx1 see for 2/n of the work, which pays on maps of middle size (Figure 6). At the
+        smallest size, widen instead: 1x3 and 3x1 side by side (Figure 7). Pooling before widening
+        loses, widening before pooling is dear: halve a map by pooling and by convolutions with
+        stride 2 at once, and concatenate (Figure 10). One auxiliary classifier, with batch-norm:
+        late in training it regularises.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax. In training a tuple (logits, aux) of two such.
 Names   of parameters are those of the published torchvision file, so that it loads as it is.
 
 Differences from the paper, each asserted in tests/models/test_inception_v3.py:
-  D1  as the authors published it, the stem goes on with a 1x1 and a 3x3 convolution and a maximum, from 73 to 71 to
-      35 pixels and 192 channels; Table 1 has three 3x3 convolutions, the last of which makes 288.
+  D1  as the authors published it, the stem goes on with a 1x1 and a 3x3 convolution and a maximum,
+      from 73 to 71 to 35 pixels and 192 channels; Table 1 has three 3x3 convolutions, the last of
+      which makes 288.
   D2  the second branch of Figure 5 ends in a 5x5 filter, not in a 3x3 one.
-  D3  Table 1's five modules of Figure 6 are a reduction and four; two of Figure 7 come after a second reduction.
-  D4  the second reduction looks through 1x7 and 7x1 filters before it halves; Figure 10 has 3x3 only.
-  D5  the auxiliary classifier's hidden layer is a 5x5 convolution, averaged: the same on the 5x5 map of 299 pixels.
-  D6  in training pictures may be smaller than 299 pixels: the map which the auxiliary classifier reads is stretched
-      to 17x17, the least that its layers can read.
-  D7  weights are drawn from normal distributions cut at 2, of standard deviation 0.1, in the auxiliary classifier's
-      last layer 0.001; the paper does not say.
+  D3  Table 1's five modules of Figure 6 are a reduction and four; two of Figure 7 come after a
+      second reduction.
+  D4  the second reduction looks through 1x7 and 7x1 filters before it halves; Figure 10 has 3x3
+      only.
+  D5  the auxiliary classifier's hidden layer is a 5x5 convolution, averaged: the same on the 5x5
+      map of 299 pixels.
+  D6  in training images may be smaller than 299 pixels: the map which the auxiliary classifier
+      reads is stretched to 17x17, the least that its layers can read.
+  D7  weights are drawn from normal distributions cut at 2, of standard deviation 0.1, in the
+      auxiliary classifier's last layer 0.001; the paper does not say.
 """
 
 from typing import ClassVar, NamedTuple
@@ -39,9 +45,17 @@ FIGURE_6 = (128, 160, 160, 192)  # four modules at 17x17: 1x7 and 7x1 filters in
 
 
 class Conv(nn.Module):
-    """A convolution without bias, its batch-norm, ReLU. 'Same' where it neither strides nor is `valid`."""
+    """A convolution without bias, its batch-norm, ReLU. 'Same' where it neither strides nor is
+    `valid`."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int] = (1, 1), stride: int = 1, valid: bool = False):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: tuple[int, int] = (1, 1),
+        stride: int = 1,
+        valid: bool = False,
+    ):
         super().__init__()
         padding = (0, 0) if valid or stride > 1 else (kernel[0] // 2, kernel[1] // 2)
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
@@ -77,7 +91,8 @@ class Figure5(nn.Module):
 
 
 class Figure10(nn.Module):
-    """Halve by convolution and by pooling at once.    (N, c_in, H, W) -> (N, 480 + c_in, H/2, W/2)"""
+    """Halve by convolution and by pooling at once.    (N, c_in, H, W) -> (N, 480 + c_in, H/2,
+    W/2)"""
 
     def __init__(self, c_in: int):
         super().__init__()
@@ -117,7 +132,8 @@ class Figure6(nn.Module):
 
 
 class SecondReduction(nn.Module):
-    """As Figure 10, after a look through 1x7 and 7x1 (D4).    (N, c_in, H, W) -> (N, 512 + c_in, H/2, W/2)"""
+    """As Figure 10, after a look through 1x7 and 7x1 (D4).    (N, c_in, H, W) -> (N, 512 + c_in,
+    H/2, W/2)"""
 
     def __init__(self, c_in: int):
         super().__init__()
@@ -158,7 +174,8 @@ class Figure7(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A small classifier on the last 17x17 map, in training only (Figure 8).    (N, 768, H, W) -> (N, num_classes)"""
+    """A small classifier on the last 17x17 map, in training only (Figure 8).    (N, 768, H, W) ->
+    (N, num_classes)"""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -168,13 +185,15 @@ class Auxiliary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        x = F.adaptive_avg_pool2d(x, (max(h, 17), max(w, 17)))  # D6: repeats pixels; at 17x17 and more it is x
+        # D6: repeats pixels; at 17x17 and more it is x
+        x = F.adaptive_avg_pool2d(x, (max(h, 17), max(w, 17)))
         x = self.conv0(F.avg_pool2d(x, 5, stride=3))  # (N, 128, 5, 5) at 17x17
         return self.fc(self.conv1(x).mean(dim=(2, 3)))
 
 
 class Outputs(NamedTuple):
-    """What training gets: logits (N, num_classes) of the network and of its auxiliary classifier."""
+    """What training gets: logits (N, num_classes) of the network and of its auxiliary
+    classifier."""
 
     logits: Tensor
     aux: Tensor
@@ -196,7 +215,9 @@ class InceptionV3(nn.Module):
         self.Conv2d_4a_3x3 = Conv(80, 192, (3, 3), valid=True)
         self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = map(Figure5, (192, 256, 288), FIGURE_5)
         self.Mixed_6a = Figure10(288)  # D3
-        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (Figure6(768, width) for width in FIGURE_6)
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (
+            Figure6(768, width) for width in FIGURE_6
+        )
         self.AuxLogits = Auxiliary(num_classes)
         self.Mixed_7a = SecondReduction(768)
         self.Mixed_7b, self.Mixed_7c = Figure7(1280), Figure7(2048)
@@ -211,24 +232,29 @@ class InceptionV3(nn.Module):
         return self.fc
 
     def to_17x17(self, x: Tensor) -> list[Tensor]:
-        """The last map at each size down to that which the auxiliary classifier reads; sides at 299 pixels."""
+        """The last map at each size down to that which the auxiliary classifier reads; sides at 299
+        pixels."""
         a = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (N, 64, 147, 147)
         b = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(a, 3, stride=2)))  # (N, 192, 71, 71)
-        c = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(b, 3, stride=2))))  # (N, 288, 35, 35)
-        d = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(c)))))  # (N, 768, 17, 17)
+        # (N, 288, 35, 35)
+        c = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(b, 3, stride=2))))
+        # (N, 768, 17, 17)
+        d = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(c)))))
         return [a, b, c, d]
 
     def to_8x8(self, x: Tensor) -> Tensor:
         return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))  # (N, 2048, 8, 8)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map at each size: about 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's."""
+        """(N, C, H, W) -> the last map at each size: about 1/2, 1/4, 1/8, 1/16 and 1/32 of the
+        input's."""
         at_least(self, x)
         maps = self.to_17x17(x)
         return [*maps, self.to_8x8(maps[-1])]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 2048), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 2048), what the head reads: the last map, averaged over its
+        pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor | Outputs:
@@ -241,7 +267,8 @@ class InceptionV3(nn.Module):
 
 
 def inception_v3(num_classes: int = 1000, in_channels: int = 3) -> InceptionV3:
-    """Inception-v3: 27,161,264 parameters at 1000 classes, 23,834,568 without the auxiliary classifier.
+    """Inception-v3: 27,161,264 parameters at 1000 classes, 23,834,568 without the auxiliary
+    classifier.
 
     >>> inception_v3(num_classes=10).eval()(torch.zeros(2, 3, 75, 75)).shape
     torch.Size([2, 10])

@@ -2,14 +2,16 @@
 
 Paper   LeCun, Bottou, Bengio, Haffner. "Gradient-Based Learning Applied to Document Recognition".
         Proceedings of the IEEE 86(11), 1998.
-Idea    Three things make a net insensitive to where and how a digit is written: local receptive fields (a unit sees
-        a small patch), shared weights (a feature is looked for everywhere with one kernel: a feature map), and
-        subsampling (what was found matters, exactly where matters less). All of it is learned by
-        back-propagation, no feature is made by hand.
-Input   images (N, C, 28, 28), float, normalised as the weights' Preprocess says; the network puts them in the middle
-        of the paper's 32x32 field. `lenet5_1998` expects the paper's levels: background -0.1, ink 1.175.
+Idea    Three things make a net insensitive to where and how a digit is written: local receptive
+        fields (a unit sees a small patch), shared weights (a feature is looked for everywhere with
+        one kernel: a feature map), and subsampling (what was found matters, exactly where matters
+        less). All of it is learned by back-propagation, no feature is made by hand.
+Input   images (N, C, 28, 28), float, normalised as the weights' Preprocess says; the network puts
+        them in the middle of the paper's 32x32 field. `lenet5_1998` expects the paper's levels:
+        background -0.1, ink 1.175.
 Output  logits (N, num_classes), before softmax.
-Names   of parameters are the paper's names of the layers, in small letters: C1, S2, C3, S4, C5, F6, output.
+Names   of parameters are the paper's names of the layers, in small letters: C1, S2, C3, S4, C5, F6,
+        output.
 
 Differences from the paper, each asserted in tests/models/test_lenet.py:
 `lenet5` is the network as it is taught today, drawn at first as torch draws it:
@@ -18,10 +20,12 @@ Differences from the paper, each asserted in tests/models/test_lenet.py:
   D3  every map of C3 reads every map of S2.
   D4  the output layer is linear.
 `lenet5_1998` is the paper's, except:
-  D5  logits are minus the distances to the codes, so that the largest is the answer; their cross-entropy is the
-      paper's criterion (its equation 9) without the constant of the "rubbish" class.
-  D6  the codes are digits of our own drawing in the paper's grid of 7x12, not those of its Figure 3; the paper has
-      ten classes, for other numbers the code of class i is the first 84 bits of the SHA-256 of i's decimal digits.
+  D5  logits are minus the distances to the codes, so that the largest is the answer; their
+      cross-entropy is the paper's criterion (its equation 9) without the constant of the "rubbish"
+      class.
+  D6  the codes are digits of our own drawing in the paper's grid of 7x12, not those of its Figure
+      3; the paper has ten classes, for other numbers the code of class i is the first 84 bits of
+      the SHA-256 of i's decimal digits.
 Both:
   D7  C5 is a linear layer: at this size it is the paper's 5x5 convolution of 5x5 maps.
 """
@@ -36,7 +40,8 @@ from foveate.models.size import exactly
 
 YEAR = 1998
 
-TABLE_1 = (  # which maps of S2 (rows) each map of C3 (columns) reads: no two read the same, so they must differ
+# which maps of S2 (rows) each map of C3 (columns) reads: no two read the same, so they must differ
+TABLE_1 = (
     "X...XXX..XXXX.XX",
     "XX...XXX..XXXX.X",
     "XXX...XXX..X.XXX",
@@ -61,7 +66,10 @@ DIGITS = """
 """
 GRID = 7 * 12  # pixels of a digit, units of F6
 
-A, S = 1.7159, 2 / 3  # amplitude and slope of the squashing function: f(1) = 1, f(-1) = -1, steepest curve there
+A, S = (
+    1.7159,
+    2 / 3,
+)  # amplitude and slope of the squashing function: f(1) = 1, f(-1) = -1, steepest curve there
 BACKGROUND = -0.1  # level of white paper
 
 
@@ -74,7 +82,10 @@ def class_codes(num_classes: int) -> list[list[float]]:
     """What F6 should show for each class: 84 numbers, each -1 or +1."""
     if num_classes == 10:
         rows = [line.split() for line in DIGITS.split("\n") if line]
-        return [[1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[digit]] for digit in range(10)]
+        return [
+            [1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[digit]]
+            for digit in range(10)
+        ]
     codes = []
     for i in range(num_classes):  # D6
         bits = "".join(f"{byte:08b}" for byte in hashlib.sha256(str(i).encode()).digest())
@@ -89,7 +100,8 @@ def initialise(layer: nn.Module, fan_in: int) -> None:
 
 
 class Subsampling(nn.Module):
-    """The sum of each 2x2 times the map's coefficient, plus its bias.    (N, maps, H, W) -> (N, maps, H/2, W/2)"""
+    """The sum of each 2x2 times the map's coefficient, plus its bias.    (N, maps, H, W) -> (N,
+    maps, H/2, W/2)"""
 
     def __init__(self, maps: int):
         super().__init__()
@@ -112,21 +124,27 @@ class SparseConvolution(nn.Module):
         inputs = [[i for i, row in enumerate(TABLE_1) if row[j] == "X"] for j in range(16)]
         pairs = [(j, i) for j in range(16) for i in inputs[j]]  # 60 kernels
         bound = torch.tensor([2.4 / (25 * len(maps)) for maps in inputs])
-        self.weight = nn.Parameter(torch.empty(60, 5, 5).uniform_(-1, 1) * bound[[j for j, _ in pairs], None, None])
+        self.weight = nn.Parameter(
+            torch.empty(60, 5, 5).uniform_(-1, 1) * bound[[j for j, _ in pairs], None, None]
+        )
         self.bias = nn.Parameter(torch.empty(16).uniform_(-1, 1) * bound)
-        table = [[pairs.index((j, i)) if i in inputs[j] else 60 for i in range(6)] for j in range(16)]
+        table = [
+            [pairs.index((j, i)) if i in inputs[j] else 60 for i in range(6)] for j in range(16)
+        ]
         self.register_buffer("kernel_of", torch.tensor(table))
 
     def forward(self, x: Tensor) -> Tensor:
-        kernels = F.pad(self.weight, (0, 0, 0, 0, 0, 1))  # number 60 is zero, for the pairs that are not connected
+        # number 60 is zero, for the pairs that are not connected
+        kernels = F.pad(self.weight, (0, 0, 0, 0, 0, 1))
         return F.conv2d(x, kernels[self.kernel_of], self.bias)
 
 
 class RBF(nn.Module):
-    """How near F6 is to each class's code: minus the squared distance.    (N, 84) -> (N, num_classes)
+    """How near F6 is to each class's code: minus the squared distance.    (N, 84) -> (N,
+    num_classes)
 
-    The codes are fixed: it is F6 that learns to draw them. Similar characters have similar codes, so that a reader of
-    words can tell a likely confusion from an unlikely one.
+    The codes are fixed: it is F6 that learns to draw them. Similar characters have similar codes,
+    so that a reader of words can tell a likely confusion from an unlikely one.
     """
 
     codes: Tensor
@@ -181,7 +199,8 @@ class LeNet5(nn.Module):
 
 
 class LeNet1998(nn.Module):
-    """Figure 2: convolutions with learned subsampling, a squashing function after every layer, distances to codes."""
+    """Figure 2: convolutions with learned subsampling, a squashing function after every layer,
+    distances to codes."""
 
     input_size = min_size = 28
 
@@ -229,5 +248,6 @@ def lenet5(num_classes: int = 10, in_channels: int = 1) -> LeNet5:
 
 
 def lenet5_1998(num_classes: int = 10, in_channels: int = 1) -> LeNet1998:
-    """LeNet-5 of the paper: 60,000 parameters at 10 classes; the 840 numbers of the codes are fixed and not counted."""
+    """LeNet-5 of the paper: 60,000 parameters at 10 classes; the 840 numbers of the codes are fixed
+    and not counted."""
     return LeNet1998(num_classes, in_channels)

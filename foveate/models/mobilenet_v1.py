@@ -1,14 +1,17 @@
-"""MobileNet: filter each channel by itself, then mix channels pixel by pixel, for an eighth of the work.
+"""MobileNet: filter each channel by itself, then mix channels pixel by pixel, for an eighth of the
+work.
 
-Paper   Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam. "MobileNets: Efficient Convolutional Neural
-        Networks for Mobile Vision Applications". arXiv:1704.04861, 2017.
-Idea    A 3x3 convolution filters and combines in one step. Split it (depthwise separable convolution): a 3x3 depthwise
-        convolution, one filter a channel, then a 1x1 pointwise convolution. With M channels in and N out, a pixel
-        costs 9M + MN multiply-adds instead of 9MN, that is 1/N + 1/9 of them, for about one per cent of accuracy.
+Paper   Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam. "MobileNets: Efficient
+        Convolutional Neural Networks for Mobile Vision Applications". arXiv:1704.04861, 2017.
+Idea    A 3x3 convolution filters and combines in one step. Split it (depthwise separable
+        convolution): a 3x3 depthwise convolution, one filter a channel, then a 1x1 pointwise
+        convolution. With M channels in and N out, a pixel costs 9M + MN multiply-adds instead of
+        9MN, that is 1/N + 1/9 of them, for about one per cent of accuracy.
         A width multiplier alpha thins every layer alike: work and parameters fall as alpha^2.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
-Names   of parameters are those of timm's published file (mobilenetv1_100), so that it loads as it is.
+Names   of parameters are those of timm's published file (mobilenetv1_100), so that it loads as it
+        is.
 
 Differences from the paper, each asserted in tests/models/test_mobilenet_v1.py:
   D1  the activation is ReLU6, as in the authors' code and timm's file; the paper writes ReLU.
@@ -61,7 +64,8 @@ class Separable(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """Table 1, `alpha` times as wide: stem, thirteen separable convolutions, global average, one linear layer."""
+    """Table 1, `alpha` times as wide: stem, thirteen separable convolutions, global average, one
+    linear layer."""
 
     input_size = 224
     min_size = 1
@@ -69,13 +73,16 @@ class MobileNetV1(nn.Module):
     def __init__(self, alpha: float, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
         c_in = int(STEM * alpha)
-        self.conv_stem = nn.Conv2d(in_channels, c_in, 3, stride=2, padding=1, bias=False)  # (N, 32a, H/2, W/2)
+        # (N, 32a, H/2, W/2)
+        self.conv_stem = nn.Conv2d(in_channels, c_in, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(c_in)
         blocks = []
         for rows in TABLE_1:
             c_out = int(rows.width * alpha)
             opening = Separable(c_in, c_out, rows.stride)
-            blocks.append(nn.Sequential(opening, *[Separable(c_out, c_out, 1) for _ in range(rows.pairs - 1)]))
+            blocks.append(
+                nn.Sequential(opening, *[Separable(c_out, c_out, 1) for _ in range(rows.pairs - 1)])
+            )
             c_in = c_out
         self.blocks = nn.Sequential(*blocks)  # (N, 1024a, H/32, W/32)
         self.classifier = nn.Linear(c_in, num_classes)
@@ -86,7 +93,8 @@ class MobileNetV1(nn.Module):
         return self.classifier
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map of each size, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's."""
+        """(N, C, H, W) -> the last map of each size, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the
+        input's."""
         x = F.relu6(self.bn1(self.conv_stem(x)), inplace=True)  # D1
         maps = []
         for block in self.blocks:
@@ -95,7 +103,8 @@ class MobileNetV1(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1024a), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 1024a), what the head reads: the last map, averaged over its
+        pixels."""
         x = F.relu6(self.bn1(self.conv_stem(x)), inplace=True)
         return self.blocks(x).mean(dim=(2, 3))
 
@@ -104,9 +113,11 @@ class MobileNetV1(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. Convolutions: He's (arXiv:1502.01852), by fan-out; last layer: uniform. Both as timm's."""
+    """The paper names none. Convolutions: He's (arXiv:1502.01852), by fan-out; last layer: uniform.
+    Both as timm's."""
     if isinstance(m, nn.Conv2d):
-        fan_out = m.weight[0, 0].numel() * m.out_channels // m.groups  # torch's own would forget the groups
+        # torch's own would forget the groups
+        fan_out = m.weight[0, 0].numel() * m.out_channels // m.groups
         nn.init.normal_(m.weight, 0, (2 / fan_out) ** 0.5)
     elif isinstance(m, nn.Linear):
         bound = m.out_features**-0.5

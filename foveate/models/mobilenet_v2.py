@@ -1,19 +1,25 @@
-"""MobileNetV2: inverted residuals, wide inside and narrow where blocks meet, with no activation at the narrow end.
+"""MobileNetV2: inverted residuals, wide inside and narrow where blocks meet, with no activation at
+the narrow end.
 
-Paper   Sandler, Howard, Zhu, Zhmoginov, Chen. "MobileNetV2: Inverted Residuals and Linear Bottlenecks". CVPR 2018,
-        arXiv:1801.04381.
-Idea    What a layer has to say lies near few dimensions (its manifold of interest), so a few channels can carry it
-        from block to block (the bottleneck). ReLU destroys in so few channels, and is safe in many: so a block expands
-        t-fold, filters each channel by itself, and projects back without an activation (linear bottleneck). The
-        shortcut joins the narrow ends, not the wide ones as in ResNet: inverted residual. It is cheap in memory.
+Paper   Sandler, Howard, Zhu, Zhmoginov, Chen. "MobileNetV2: Inverted Residuals and Linear
+        Bottlenecks". CVPR 2018, arXiv:1801.04381.
+Idea    What a layer has to say lies near few dimensions (its manifold of interest), so a few
+        channels can carry it from block to block (the bottleneck). ReLU destroys in so few
+        channels, and is safe in many: so a block expands t-fold, filters each channel by itself,
+            and projects back without an activation (linear bottleneck). The
+        shortcut joins the narrow ends, not the wide ones as in ResNet: inverted residual. It is
+            cheap in memory.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
 Differences from the paper, each asserted in tests/models/test_mobilenet_v2.py:
-  D1  a block with t = 1 has no expanding convolution; the paper's Table 1 would give it a 1x1 from k to k channels.
-  D2  the last layer is linear, on the average; the paper's is a 1x1 convolution on the 1x1 map, the same function.
-  D3  in training a fifth of what the last layer reads is dropped, as in the authors' code; the paper names no dropout.
+  D1  a block with t = 1 has no expanding convolution; the paper's Table 1 would give it a 1x1 from
+      k to k channels.
+  D2  the last layer is linear, on the average; the paper's is a 1x1 convolution on the 1x1 map, the
+      same function.
+  D3  in training a fifth of what the last layer reads is dropped, as in the authors' code; the
+      paper names no dropout.
 """
 
 from dataclasses import dataclass
@@ -46,14 +52,17 @@ TABLE_2 = (
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
 
 
-def conv_bn(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_bn(
+    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     """A 'same' convolution without bias, and its batch-norm."""
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(c_out)]
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter, project; add the input where the shape allows it (the paper's Table 1 and Figure 4d).
+    """Expand, filter, project; add the input where the shape allows it (the paper's Table 1 and
+    Figure 4d).
 
     (N, c_in, H, W) -> (N, c_out, H/stride, W/stride)
     """
@@ -64,7 +73,9 @@ class InvertedResidual(nn.Module):
         layers: list[nn.Module] = []
         if t != 1:  # D1
             layers += [nn.Sequential(*conv_bn(c_in, wide), nn.ReLU6(inplace=True))]
-        layers += [nn.Sequential(*conv_bn(wide, wide, 3, stride, groups=wide), nn.ReLU6(inplace=True))]
+        layers += [
+            nn.Sequential(*conv_bn(wide, wide, 3, stride, groups=wide), nn.ReLU6(inplace=True))
+        ]
         layers += conv_bn(wide, c_out)  # no activation: the bottleneck is linear
         self.conv = nn.Sequential(*layers)
         self.adds = stride == 1 and c_in == c_out
@@ -75,14 +86,17 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Table 2: stem, seven rows of inverted residuals, 1x1 convolution, global average, one linear layer."""
+    """Table 2: stem, seven rows of inverted residuals, 1x1 convolution, global average, one linear
+    layer."""
 
     input_size = 224
     min_size = 1
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
-        parts: list[nn.Module] = [nn.Sequential(*conv_bn(in_channels, STEM, 3, stride=2), nn.ReLU6(inplace=True))]
+        parts: list[nn.Module] = [
+            nn.Sequential(*conv_bn(in_channels, STEM, 3, stride=2), nn.ReLU6(inplace=True))
+        ]
         c_in = STEM
         for row in TABLE_2:
             for i in range(row.n):
@@ -91,7 +105,10 @@ class MobileNetV2(nn.Module):
         parts.append(nn.Sequential(*conv_bn(c_in, LAST), nn.ReLU6(inplace=True)))
         self.features = nn.Sequential(*parts)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(LAST, num_classes))  # D3, D2
-        self.ends = (*accumulate(row.n for row in TABLE_2), len(parts) - 1)  # which parts end a stage
+        self.ends = (
+            *accumulate(row.n for row in TABLE_2),
+            len(parts) - 1,
+        )  # which parts end a stage
         self.apply(initialise)
 
     @property
@@ -99,7 +116,8 @@ class MobileNetV2(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of Table 2's seven rows (H/2 .. H/32) and of the last convolution (H/32)."""
+        """(N, C, H, W) -> the maps of Table 2's seven rows (H/2 .. H/32) and of the last
+        convolution (H/32)."""
         maps = []
         for i, part in enumerate(self.features):
             x = part(x)
@@ -108,7 +126,8 @@ class MobileNetV2(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1280), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 1280), what the head reads: the last map, averaged over its
+        pixels."""
         return self.features(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,7 +135,8 @@ class MobileNetV2(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. Torchvision's: He's for convolutions (arXiv:1502.01852), a narrow normal for the last."""
+    """The paper names none. Torchvision's: He's for convolutions (arXiv:1502.01852), a narrow
+    normal for the last."""
     if isinstance(m, nn.Conv2d):
         nn.init.kaiming_normal_(m.weight, mode="fan_out")
     elif isinstance(m, nn.Linear):

@@ -1,22 +1,29 @@
-"""MobileNetV3: MobileNetV2's block with attention to channels, laid out by search and finished by hand for phones.
+"""MobileNetV3: MobileNetV2's block with attention to channels, laid out by search and finished by
+hand for phones.
 
-Paper   Howard, Sandler, Chu, Chen, Chen, Tan, Wang, Zhu, Pang, Vasudevan, Le, Adam. "Searching for MobileNetV3".
-        ICCV 2019, arXiv:1905.02244. The block is MobileNetV2's (arXiv:1801.04381) with squeeze-and-excitation
-        (Hu et al., arXiv:1709.01507).
-Idea    A search measures accuracy against latency on a phone and picks the rows of the table: block by block by
-        platform-aware search, then layer by layer by NetAdapt. Two things are done by hand. The costly ends are
-        redesigned: a stem of 16 filters, and the last wide layer moved behind the average, where it costs one pixel.
-        And swish becomes hard, h-swish(x) = x * relu6(x + 3) / 6, used in the deeper half, where maps are small.
+Paper   Howard, Sandler, Chu, Chen, Chen, Tan, Wang, Zhu, Pang, Vasudevan, Le, Adam. "Searching for
+        MobileNetV3". ICCV 2019, arXiv:1905.02244. The block is MobileNetV2's (arXiv:1801.04381)
+        with squeeze-and-excitation (Hu et al., arXiv:1709.01507).
+Idea    A search measures accuracy against latency on a phone and picks the rows of the table: block
+        by block by platform-aware search, then layer by layer by NetAdapt. Two things are done by
+        hand. The costly ends are
+        redesigned: a stem of 16 filters, and the last wide layer moved behind the average, where it
+        costs one pixel. And swish becomes hard, h-swish(x) = x * relu6(x + 3) / 6, used in the
+        deeper half, where maps are small.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
 Differences from the paper, each asserted in tests/models/test_mobilenet_v3.py:
-  D1  in the small network the last 1x1 convolution has no squeeze-and-excitation, though Table 2 marks one.
-  D2  a block squeezes to a quarter of its expanded channels, as the paper says, but to a multiple of 8.
-  D3  the two layers behind the average are linear; the paper's are 1x1 convolutions, the same function there.
+  D1  in the small network the last 1x1 convolution has no squeeze-and-excitation, though Table 2
+      marks one.
+  D2  a block squeezes to a quarter of its expanded channels, as the paper says, but to a multiple
+      of 8.
+  D3  the two layers behind the average are linear; the paper's are 1x1 convolutions, the same
+      function there.
   D4  a block that does not widen (the first of each network) has no expanding convolution.
-Dropout is 0.2: the paper's "dropout of 0.8" is the part that is kept. Batch-norm has the paper's decay, 0.99.
+Dropout is 0.2: the paper's "dropout of 0.8" is the part that is kept. Batch-norm has the paper's
+decay, 0.99.
 """
 
 from dataclasses import dataclass
@@ -45,7 +52,11 @@ class Row:
 TABLE_1 = (
     (Row(3, 16, 16, False, "RE", 1),),  # H/2
     (Row(3, 64, 24, False, "RE", 2), Row(3, 72, 24, False, "RE", 1)),  # H/4
-    (Row(5, 72, 40, True, "RE", 2), Row(5, 120, 40, True, "RE", 1), Row(5, 120, 40, True, "RE", 1)),  # H/8
+    (
+        Row(5, 72, 40, True, "RE", 2),
+        Row(5, 120, 40, True, "RE", 1),
+        Row(5, 120, 40, True, "RE", 1),
+    ),  # H/8
     (
         Row(3, 240, 80, False, "HS", 2),  # H/16
         Row(3, 200, 80, False, "HS", 1),
@@ -53,19 +64,33 @@ TABLE_1 = (
         Row(3, 184, 80, False, "HS", 1),
     ),
     (Row(3, 480, 112, True, "HS", 1), Row(3, 672, 112, True, "HS", 1)),  # H/16
-    (Row(5, 672, 160, True, "HS", 2), Row(5, 960, 160, True, "HS", 1), Row(5, 960, 160, True, "HS", 1)),  # H/32
+    (
+        Row(5, 672, 160, True, "HS", 2),
+        Row(5, 960, 160, True, "HS", 1),
+        Row(5, 960, 160, True, "HS", 1),
+    ),  # H/32
 )
 TABLE_2 = (
     (Row(3, 16, 16, True, "RE", 2),),  # H/4
     (Row(3, 72, 24, False, "RE", 2), Row(3, 88, 24, False, "RE", 1)),  # H/8
-    (Row(5, 96, 40, True, "HS", 2), Row(5, 240, 40, True, "HS", 1), Row(5, 240, 40, True, "HS", 1)),  # H/16
+    (
+        Row(5, 96, 40, True, "HS", 2),
+        Row(5, 240, 40, True, "HS", 1),
+        Row(5, 240, 40, True, "HS", 1),
+    ),  # H/16
     (Row(5, 120, 48, True, "HS", 1), Row(5, 144, 48, True, "HS", 1)),  # H/16
-    (Row(5, 288, 96, True, "HS", 2), Row(5, 576, 96, True, "HS", 1), Row(5, 576, 96, True, "HS", 1)),  # H/32
+    (
+        Row(5, 288, 96, True, "HS", 2),
+        Row(5, 576, 96, True, "HS", 1),
+        Row(5, 576, 96, True, "HS", 1),
+    ),  # H/32
 )
 STEM = 16  # channels of the first convolution
 
 
-def conv_bn(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_bn(
+    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     """A 'same' convolution without bias, and its batch-norm."""
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.01)]
@@ -87,7 +112,7 @@ def quarter(channels: int) -> int:
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh each channel by what the whole picture says, from 0 to 1.    (N, C, H, W) -> the same"""
+    """Weigh each channel by what the whole image says, from 0 to 1.    (N, C, H, W) -> the same"""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -101,7 +126,8 @@ class SqueezeExcitation(nn.Module):
 
 
 class Bneck(nn.Module):
-    """Expand, filter, weigh, project; add the input where the shape allows it (the paper's Figure 4).
+    """Expand, filter, weigh, project; add the input where the shape allows it (the paper's Figure
+    4).
 
     (N, c_in, H, W) -> (N, width, H/stride, W/stride)
     """
@@ -116,7 +142,9 @@ class Bneck(nn.Module):
         layers += [nn.Sequential(*filters, activation(row.activation))]
         if row.se:
             layers += [SqueezeExcitation(wide)]
-        layers += [nn.Sequential(*conv_bn(wide, row.width))]  # no activation: the bottleneck is linear
+        layers += [
+            nn.Sequential(*conv_bn(wide, row.width))
+        ]  # no activation: the bottleneck is linear
         self.block = nn.Sequential(*layers)
         self.adds = row.stride == 1 and c_in == row.width
 
@@ -126,14 +154,23 @@ class Bneck(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """A table's rows between a stem and a 1x1 convolution, global average, and two linear layers."""
+    """A table's rows between a stem and a 1x1 convolution, global average, and two linear
+    layers."""
 
     input_size = 224
     min_size = 1
 
-    def __init__(self, table: tuple[tuple[Row, ...], ...], last: int, num_classes: int = 1000, in_channels: int = 3):
+    def __init__(
+        self,
+        table: tuple[tuple[Row, ...], ...],
+        last: int,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ):
         super().__init__()
-        parts: list[nn.Module] = [nn.Sequential(*conv_bn(in_channels, STEM, 3, stride=2), activation("HS"))]
+        parts: list[nn.Module] = [
+            nn.Sequential(*conv_bn(in_channels, STEM, 3, stride=2), activation("HS"))
+        ]
         c_in = STEM
         for stage in table:
             for row in stage:
@@ -147,7 +184,10 @@ class MobileNetV3(nn.Module):
             nn.Dropout(0.2, inplace=True),
             nn.Linear(last, num_classes),
         )
-        self.ends = (*accumulate(len(stage) for stage in table), len(parts) - 1)  # which parts end a stage
+        self.ends = (
+            *accumulate(len(stage) for stage in table),
+            len(parts) - 1,
+        )  # which parts end a stage
         self.apply(initialise)
 
     @property
@@ -155,7 +195,8 @@ class MobileNetV3(nn.Module):
         return self.classifier[3]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map of each width (large H/2 .. H/32, small H/4 .. H/32), and of the last conv."""
+        """(N, C, H, W) -> the last map of each width (large H/2 .. H/32, small H/4 .. H/32), and of
+        the last conv."""
         maps = []
         for i, part in enumerate(self.features):
             x = part(x)
@@ -165,7 +206,8 @@ class MobileNetV3(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, last), what the head reads: the last map's average, one layer on."""
-        x = self.features(x).mean(dim=(2, 3))  # (N, 960) in the large network, (N, 576) in the small one
+        # (N, 960) in the large network, (N, 576) in the small one
+        x = self.features(x).mean(dim=(2, 3))
         return self.classifier[1](self.classifier[0](x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,7 +215,8 @@ class MobileNetV3(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. Torchvision's: He's for convolutions (arXiv:1502.01852), a narrow normal for the others."""
+    """The paper names none. Torchvision's: He's for convolutions (arXiv:1502.01852), a narrow
+    normal for the others."""
     if isinstance(m, nn.Conv2d):
         nn.init.kaiming_normal_(m.weight, mode="fan_out")
         if m.bias is not None:

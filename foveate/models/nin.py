@@ -1,22 +1,27 @@
-"""Network in Network: a small perceptron in the place of each filter, and an average in the place of linear layers.
+"""Network in Network: a small perceptron in the place of each filter, and an average in the place
+of linear layers.
 
 Paper   Lin, Chen, Yan. "Network In Network". ICLR 2014, arXiv:1312.4400.
-Idea    A convolution's filter is a linear model of its patch; what it must tell apart seldom is. Let a multilayer
-        perceptron look at each patch instead ("mlpconv"): a convolution followed by 1x1 convolutions, which mix the
-        maps at each pixel. Abstract that well, and the last mlpconv can make one map per class; the mean of a map is
-        its class's score. That average has nothing to learn, so nothing to overfit, unlike linear layers.
+Idea    A convolution's filter is a linear model of its patch; what it must tell apart seldom is.
+        Let a multilayer perceptron look at each patch instead ("mlpconv"): a convolution followed
+        by 1x1 convolutions, which mix the maps at each pixel. Abstract that well, and the last
+        mlpconv can make one map per class; the mean of a map is its class's score. That average has
+        nothing to learn, so nothing to overfit, unlike linear layers.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
-Output  logits (N, num_classes), before softmax; never negative, for a ReLU follows the last layer too (equation 2).
-Names   of parameters: mlpconv.0, mlpconv.1 ... in order of the network; classes is the last 1x1 convolution.
+Output  logits (N, num_classes), before softmax; never negative, for a ReLU follows the last layer
+        too (equation 2).
+Names   of parameters: mlpconv.0, mlpconv.1 ... in order of the network; classes is the last 1x1
+        convolution.
 
 Differences from the paper, each asserted in tests/models/test_nin.py:
-  D1  the paper's text gives no widths and no kernels. Those of `nin_cifar` are of the authors' published code.
-  D2  `nin` is the authors' published network for ImageNet, which the paper does not describe: four mlpconv layers
-      where the paper's figure has three, and dropout only before the last.
-  D3  pooling windows may reach over the border, as in the authors' code, so that 32 pixels become 16 and 8;
-      the second pooling of `nin_cifar` averages where the paper's text has maxima only.
-  D4  the authors chose the initial weights by hand, the paper does not say how. Here they are drawn by He's rule
-      (arXiv:1502.01852), and biases are zero.
+  D1  the paper's text gives no widths and no kernels. Those of `nin_cifar` are of the authors'
+      published code.
+  D2  `nin` is the authors' published network for ImageNet, which the paper does not describe: four
+      mlpconv layers where the paper's figure has three, and dropout only before the last.
+  D3  pooling windows may reach over the border, as in the authors' code, so that 32 pixels become
+      16 and 8; the second pooling of `nin_cifar` averages where the paper's text has maxima only.
+  D4  the authors chose the initial weights by hand, the paper does not say how. Here they are drawn
+      by He's rule (arXiv:1502.01852), and biases are zero.
 """
 
 from dataclasses import dataclass
@@ -33,7 +38,9 @@ YEAR = 2013
 class MLPConv:
     """One mlpconv layer: a convolution, then 1x1 convolutions, each with a ReLU."""
 
-    widths: tuple[int, ...]  # of the convolution and of the 1x1 convolutions; in the last layer without the classes
+    widths: tuple[
+        int, ...
+    ]  # of the convolution and of the 1x1 convolutions; in the last layer without the classes
     kernel: int
     stride: int
     padding: int
@@ -47,15 +54,18 @@ class Column:
 
     layers: tuple[MLPConv, ...]
     input_size: int
-    min_size: int  # a smaller picture leaves a pooling nothing to read
+    min_size: int  # a smaller image leaves a pooling nothing to read
 
 
 TABLE = {
     "nin": Column(
         (  # D2, from 224x224
-            MLPConv((96, 96, 96), kernel=11, stride=4, padding=0, pool=nn.MaxPool2d),  # 54x54, 27x27 pooled
-            MLPConv((256, 256, 256), kernel=5, stride=1, padding=2, pool=nn.MaxPool2d),  # 27x27, 13x13 pooled
-            MLPConv((384, 384, 384), kernel=3, stride=1, padding=1, pool=nn.MaxPool2d),  # 13x13, 6x6 pooled
+            # 54x54, 27x27 pooled
+            MLPConv((96, 96, 96), kernel=11, stride=4, padding=0, pool=nn.MaxPool2d),
+            # 27x27, 13x13 pooled
+            MLPConv((256, 256, 256), kernel=5, stride=1, padding=2, pool=nn.MaxPool2d),
+            # 13x13, 6x6 pooled
+            MLPConv((384, 384, 384), kernel=3, stride=1, padding=1, pool=nn.MaxPool2d),
             MLPConv((1024, 1024), kernel=3, stride=1, padding=1, drop=True),  # 6x6
         ),
         input_size=224,
@@ -63,8 +73,10 @@ TABLE = {
     ),
     "nin_cifar": Column(
         (  # D1, from 32x32
-            MLPConv((192, 160, 96), kernel=5, stride=1, padding=2, pool=nn.MaxPool2d),  # 32x32, 16x16 pooled
-            MLPConv((192, 192, 192), kernel=5, stride=1, padding=2, pool=nn.AvgPool2d, drop=True),  # 16x16, 8x8 pooled
+            # 32x32, 16x16 pooled
+            MLPConv((192, 160, 96), kernel=5, stride=1, padding=2, pool=nn.MaxPool2d),
+            # 16x16, 8x8 pooled
+            MLPConv((192, 192, 192), kernel=5, stride=1, padding=2, pool=nn.AvgPool2d, drop=True),
             MLPConv((192, 192), kernel=3, stride=1, padding=1, drop=True),  # 8x8
         ),
         input_size=32,
@@ -76,7 +88,10 @@ TABLE = {
 def mlpconv(layer: MLPConv, c_in: int) -> nn.Sequential:
     """(N, c_in, H, W) -> (N, widths[-1], H', W')"""
     parts: list[nn.Module] = [nn.Dropout(0.5)] if layer.drop else []
-    parts += [nn.Conv2d(c_in, layer.widths[0], layer.kernel, layer.stride, layer.padding), nn.ReLU(inplace=True)]
+    parts += [
+        nn.Conv2d(c_in, layer.widths[0], layer.kernel, layer.stride, layer.padding),
+        nn.ReLU(inplace=True),
+    ]
     for narrow, wide in zip(layer.widths, layer.widths[1:], strict=False):
         parts += [nn.Conv2d(narrow, wide, 1), nn.ReLU(inplace=True)]
     if layer.pool is not None:
@@ -87,8 +102,8 @@ def mlpconv(layer: MLPConv, c_in: int) -> nn.Sequential:
 class NiN(nn.Module):
     """A stack of mlpconv layers and a global average.
 
-    The head is a convolution. `embed` gives the map that it reads, averaged over its pixels; the logits are not the
-    head of that, but the average over pixels of relu(head of the map).
+    The head is a convolution. `embed` gives the map that it reads, averaged over its pixels; the
+    logits are not the head of that, but the average over pixels of relu(head of the map).
     """
 
     def __init__(self, column: Column, num_classes: int = 1000, in_channels: int = 3):
@@ -99,7 +114,8 @@ class NiN(nn.Module):
             layers.append(mlpconv(layer, c_in))
             c_in = layer.widths[-1]
         self.mlpconv = nn.Sequential(*layers)
-        self.classes = nn.Conv2d(c_in, num_classes, 1)  # the last 1x1 of the last mlpconv layer: a map per class
+        # the last 1x1 of the last mlpconv layer: a map per class
+        self.classes = nn.Conv2d(c_in, num_classes, 1)
         self.apply(he_init)
 
     @property
@@ -107,7 +123,8 @@ class NiN(nn.Module):
         return self.classes
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map of each mlpconv layer, pooled; of the last one, the map that the head reads."""
+        """(N, C, H, W) -> the map of each mlpconv layer, pooled; of the last one, the map that the
+        head reads."""
         at_least(self, x)
         maps = []
         for stage in self.mlpconv:
@@ -116,7 +133,8 @@ class NiN(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1024 or 192): the map that the head reads, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 1024 or 192): the map that the head reads, averaged over its
+        pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -63,16 +63,26 @@ def read_paper(builder: Callable[..., nn.Module]) -> Paper:
 
 
 def read_differences(text: str) -> list[tuple[str, str]]:
-    """("D1", what differs) for each that is listed, ("", sentence) for what is said between them."""
+    """("D1", what differs) for each that is listed, ("", sentence) for what is said between
+    them."""
     _, _, text = text.partition(":")
     found: list[tuple[str, str]] = []
     for line in text.splitlines():
         listed = re.match(r"\s+(D\d+)\s+(.*)", line)
         if listed:
             found.append((listed[1], listed[2]))
-        elif line.startswith(" ") and found and (found[-1][0] or not found[-1][1].endswith((".", ":"))):
+        elif (
+            line.startswith(" ")
+            and found
+            and (found[-1][0] or not found[-1][1].endswith((".", ":")))
+        ):
             found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}")  # a line goes on
-        elif line.strip() and found and not found[-1][0] and not found[-1][1].endswith((":", "except:")):
+        elif (
+            line.strip()
+            and found
+            and not found[-1][0]
+            and not found[-1][1].endswith((":", "except:"))
+        ):
             found[-1] = ("", f"{found[-1][1]} {line.strip()}")
         elif line.strip():
             found.append(("", line.strip()))

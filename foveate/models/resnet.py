@@ -1,16 +1,20 @@
 """ResNet: residual blocks let a plain stack of convolutions grow past a hundred layers.
 
-Paper   He, Zhang, Ren, Sun. "Deep Residual Learning for Image Recognition". CVPR 2016, arXiv:1512.03385.
-Idea    A plain stack of layers gets worse, on its own training set, when it is made too deep (degradation), though
-        the added layers had only to do nothing. So let a block output relu(F(x) + x), a residual F and a shortcut:
-        doing nothing is F = 0, easy to learn, and the gradient always has the short way back.
+Paper   He, Zhang, Ren, Sun. "Deep Residual Learning for Image Recognition". CVPR 2016,
+        arXiv:1512.03385.
+Idea    A plain stack of layers gets worse, on its own training set, when it is made too deep
+        (degradation), though the added layers had only to do nothing. So let a block output
+        relu(F(x) + x), a residual F and a shortcut: doing nothing is F = 0, easy to learn, and the
+        gradient always has the short way back.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
 Differences from the paper, each asserted in tests/models/test_resnet.py:
-  D1  a bottleneck strides in its 3x3 convolution, not in its first 1x1 ("v1.5"); `resnet50_v1` is the paper's.
-The networks for CIFAR-10 (section 4.2 of the paper), with and without shortcuts, are in resnet_cifar.py.
+  D1  a bottleneck strides in its 3x3 convolution, not in its first 1x1 ("v1.5"); `resnet50_v1` is
+      the paper's.
+The networks for CIFAR-10 (section 4.2 of the paper), with and without shortcuts, are in
+resnet_cifar.py.
 """
 
 from dataclasses import dataclass
@@ -111,7 +115,10 @@ class ResNet(nn.Module):
 
         def stage(c_in: int, width: int, n_blocks: int, stride: int) -> nn.Sequential:
             opening = block(c_in, width, stride, column.stride_in_3x3)
-            rest = [block(width * block.expansion, width, 1, column.stride_in_3x3) for _ in range(n_blocks - 1)]
+            rest = [
+                block(width * block.expansion, width, 1, column.stride_in_3x3)
+                for _ in range(n_blocks - 1)
+            ]
             return nn.Sequential(opening, *rest)
 
         e = block.expansion
@@ -127,7 +134,8 @@ class ResNet(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map at the end of each stage, at 1/4, 1/8, 1/16 and 1/32 of the input's size."""
+        """(N, C, H, W) -> the map at the end of each stage, at 1/4, 1/8, 1/16 and 1/32 of the
+        input's size."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -136,7 +144,8 @@ class ResNet(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 512e), what the head reads: the last map, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 512e), what the head reads: the last map, averaged over its
+        pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

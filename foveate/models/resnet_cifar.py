@@ -1,18 +1,22 @@
-"""ResNet for CIFAR-10: the paper's experiment on depth itself, with the same stack without shortcuts beside it.
+"""ResNet for CIFAR-10: the paper's experiment on depth itself, with the same stack without
+shortcuts beside it.
 
-Paper   He, Zhang, Ren, Sun. "Deep Residual Learning for Image Recognition". CVPR 2016, arXiv:1512.03385, section 4.2.
-Idea    Keep the network as plain as can be, so that only depth varies: 6n + 2 layers, n = 3, 5, 7, 9, 18. A plain
-        network of 56 layers ends with a higher training error than one of 20 (degradation). With shortcuts it is
-        the other way round, and they cost not one parameter: where sizes differ, the shortcut takes every second
-        pixel and fills the new channels with zeros (the paper's option A).
-Input   images (N, C, H, W), float, normalised as the weights' Preprocess says; the paper's are 32x32.
+Paper   He, Zhang, Ren, Sun. "Deep Residual Learning for Image Recognition". CVPR 2016,
+        arXiv:1512.03385, section 4.2.
+Idea    Keep the network as plain as can be, so that only depth varies: 6n + 2 layers, n = 3, 5, 7,
+        9, 18. A plain network of 56 layers ends with a higher training error than one of 20
+        (degradation). With shortcuts it is
+        the other way round, and they cost not one parameter: where sizes differ, the shortcut takes
+        every second pixel and fills the new channels with zeros (the paper's option A).
+Input   images (N, C, H, W), float, normalised as the weights' Preprocess says; the paper's are
+        32x32.
 Output  logits (N, num_classes), before softmax.
-Names   of parameters follow resnet.py. A plain network has those of the residual one of its depth: files of one load
-        into the other.
+Names   of parameters follow resnet.py. A plain network has those of the residual one of its depth:
+        files of one load into the other.
 
-Differences from the paper, each asserted in tests/models/test_resnet_cifar.py: none. Where the paper is
-silent, half of the channels of zeros come before the old ones and half after, and the last layer starts as torch's
-linear layers do.
+Differences from the paper, each asserted in tests/models/test_resnet_cifar.py: none. Where the
+paper is silent, half of the channels of zeros come before the old ones and half after, and the last
+layer starts as torch's linear layers do.
 """
 
 import torch
@@ -24,8 +28,17 @@ from foveate.models.resnet import conv, he_init
 YEAR = 2015
 
 WIDTHS = (16, 32, 64)  # channels of the three stages, on maps of 32, 16 and 8 pixels a side
-DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18, "plain20": 3, "plain56": 9}
-# n: blocks in each of the three stages. Layers with weights: the stem, 3 * n * 2 convolutions and the last one.
+DEPTHS = {
+    "resnet20": 3,
+    "resnet32": 5,
+    "resnet44": 7,
+    "resnet56": 9,
+    "resnet110": 18,
+    "plain20": 3,
+    "plain56": 9,
+}
+# n: blocks in each of the three stages. Layers with weights: the stem, 3 * n * 2 convolutions and
+# the last one.
 
 
 class OptionA(nn.Module):
@@ -76,16 +89,25 @@ class Plain(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Section 4.2: a 3x3 stem, three stages of n blocks of two layers, global average, one linear layer."""
+    """Section 4.2: a 3x3 stem, three stages of n blocks of two layers, global average, one linear
+    layer."""
 
     input_size = 32
     min_size = 1
 
-    def __init__(self, n: int, block: type[Residual] | type[Plain], num_classes: int = 10, in_channels: int = 3):
+    def __init__(
+        self,
+        n: int,
+        block: type[Residual] | type[Plain],
+        num_classes: int = 10,
+        in_channels: int = 3,
+    ):
         super().__init__()
 
         def stage(c_in: int, width: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(block(c_in, width, stride), *[block(width, width, 1) for _ in range(n - 1)])
+            return nn.Sequential(
+                block(c_in, width, stride), *[block(width, width, 1) for _ in range(n - 1)]
+            )
 
         self.conv1 = conv(in_channels, WIDTHS[0], 3)  # (N, 16, H, W)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
@@ -100,7 +122,8 @@ class CifarResNet(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map at the end of each stage, at 1/1, 1/2 and 1/4 of the input's size."""
+        """(N, C, H, W) -> the map at the end of each stage, at 1/1, 1/2 and 1/4 of the input's
+        size."""
         x = torch.relu_(self.bn1(self.conv1(x)))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3):

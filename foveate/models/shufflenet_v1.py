@@ -1,18 +1,20 @@
 """ShuffleNet: 1x1 convolutions in groups, and a shuffle of channels so that the groups can talk.
 
-Paper   Zhang, Zhou, Lin, Sun. "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices".
-        CVPR 2018, arXiv:1707.01083 (2017).
-Idea    In a small network most of the work is in the 1x1 convolutions. Do them in g groups and they cost 1/g, so the
-        maps may be wider at the same cost. But an output then sees only its own group's inputs, and stacked groups
-        never learn of each other. So shuffle the channels between two grouped convolutions: every group of the
-        second one reads from every group of the first.
+Paper   Zhang, Zhou, Lin, Sun. "ShuffleNet: An Extremely Efficient Convolutional Neural Network for
+        Mobile Devices". CVPR 2018, arXiv:1707.01083 (2017).
+Idea    In a small network most of the work is in the 1x1 convolutions. Do them in g groups and they
+        cost 1/g, so the maps may be wider at the same cost. But an output then sees only its own
+        group's inputs, and stacked groups never learn of each other. So shuffle the channels
+        between two grouped convolutions: every group of the second one reads from every group of
+            the first.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are after the paper's Figure 2 (no published file has names to follow).
 
-Differences from the paper, each asserted in tests/models/test_shufflenet_v1.py: none; the multiply-adds come out
-within 1.5 % of Table 1's. Where the paper is silent: the zeros around a map count in the average of the shortcut's
-pooling; convolutions start by He's rule (arXiv:1502.01852), the last layer as torch's linear layers do.
+Differences from the paper, each asserted in tests/models/test_shufflenet_v1.py: none; the
+multiply-adds come out within 1.5 % of Table 1's. Where the paper is silent: the zeros around a map
+count in the average of the shortcut's pooling; convolutions start by He's rule (arXiv:1502.01852),
+the last layer as torch's linear layers do.
 """
 
 import torch
@@ -49,7 +51,9 @@ class Branch(nn.Module):
     (N, c_in, H, W) -> (N, c_out, H/stride, W/stride)
     """
 
-    def __init__(self, c_in: int, narrow: int, c_out: int, stride: int, groups_in: int, groups: int):
+    def __init__(
+        self, c_in: int, narrow: int, c_out: int, stride: int, groups_in: int, groups: int
+    ):
         super().__init__()
         self.groups = groups
         self.gconv1 = nn.Conv2d(c_in, narrow, 1, groups=groups_in, bias=False)
@@ -79,12 +83,15 @@ class Unit(nn.Module):
 
 
 class StridedUnit(nn.Module):
-    """relu(pooled x, branch), the two side by side (Figure 2c).    (N, c_in, H, W) -> (N, c_out, H/2, W/2)"""
+    """relu(pooled x, branch), the two side by side (Figure 2c).    (N, c_in, H, W) -> (N, c_out,
+    H/2, W/2)"""
 
     def __init__(self, c_in: int, c_out: int, groups_in: int, groups: int):
         super().__init__()
         self.pool = nn.AvgPool2d(3, stride=2, padding=1)
-        self.branch = Branch(c_in, c_out // 4, c_out - c_in, stride=2, groups_in=groups_in, groups=groups)
+        self.branch = Branch(
+            c_in, c_out // 4, c_out - c_in, stride=2, groups_in=groups_in, groups=groups
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu_(torch.cat([self.pool(x), self.branch(x)], dim=1))
@@ -104,7 +111,8 @@ class ShuffleNetV1(nn.Module):
             return nn.Sequential(StridedUnit(c_in, c_out, groups_in, groups), *rest)
 
         c2, c3, c4 = TABLE_1[groups]
-        self.conv1 = nn.Conv2d(in_channels, STEM, 3, stride=2, padding=1, bias=False)  # (N, 24, H/2, W/2)
+        # (N, 24, H/2, W/2)
+        self.conv1 = nn.Conv2d(in_channels, STEM, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)  # (N, 24, H/4, W/4)
         # The very first 1x1 convolution is not grouped: its 24 input channels are few.
@@ -119,7 +127,8 @@ class ShuffleNetV1(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of stages 2, 3 and 4, at 1/8, 1/16 and 1/32 of the input's size."""
+        """(N, C, H, W) -> the maps of stages 2, 3 and 4, at 1/8, 1/16 and 1/32 of the input's
+        size."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
         maps = []
         for stage in (self.stage2, self.stage3, self.stage4):
@@ -142,7 +151,8 @@ def initialise(m: nn.Module) -> None:
 
 
 def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, three groups: 1,865,728 parameters at 1000 classes. The paper's 137 M multiply-adds.
+    """ShuffleNet 1x, three groups: 1,865,728 parameters at 1000 classes. The paper's 137 M
+    multiply-adds.
 
     >>> shufflenet_v1(num_classes=10)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
@@ -151,20 +161,24 @@ def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1
 
 
 def shufflenet_v1_g1(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, no groups: 1,531,936 parameters at 1000 classes. The paper's 143 M multiply-adds."""
+    """ShuffleNet 1x, no groups: 1,531,936 parameters at 1000 classes. The paper's 143 M
+    multiply-adds."""
     return ShuffleNetV1(1, num_classes, in_channels)
 
 
 def shufflenet_v1_g2(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, two groups: 1,733,848 parameters at 1000 classes. The paper's 140 M multiply-adds."""
+    """ShuffleNet 1x, two groups: 1,733,848 parameters at 1000 classes. The paper's 140 M
+    multiply-adds."""
     return ShuffleNetV1(2, num_classes, in_channels)
 
 
 def shufflenet_v1_g4(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, four groups: 1,968,344 parameters at 1000 classes. The paper's 133 M multiply-adds."""
+    """ShuffleNet 1x, four groups: 1,968,344 parameters at 1000 classes. The paper's 133 M
+    multiply-adds."""
     return ShuffleNetV1(4, num_classes, in_channels)
 
 
 def shufflenet_v1_g8(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, eight groups: 2,434,768 parameters at 1000 classes. The paper's 137 M multiply-adds."""
+    """ShuffleNet 1x, eight groups: 2,434,768 parameters at 1000 classes. The paper's 137 M
+    multiply-adds."""
     return ShuffleNetV1(8, num_classes, in_channels)

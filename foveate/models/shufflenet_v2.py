@@ -1,19 +1,22 @@
 """ShuffleNet V2: fast by the clock, not only by the count of its multiply-adds.
 
-Paper   Ma, Zhang, Zheng, Sun. "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design". ECCV 2018,
-        arXiv:1807.11164. The channel shuffle is ShuffleNet's (arXiv:1707.01083).
-Idea    Two networks of equal FLOPs differ in speed by what the count leaves out: memory traffic and parallelism. Four
-        guidelines from measurement: (G1) 1x1 convolutions are fastest with as many channels out as in; (G2) groups
-        cost memory traffic; (G3) many small branches cost parallelism; (G4) element-wise operations are not free.
-        So: split the channels, pass one half by untouched, send the other through three convolutions of one width
-        and no groups, concatenate (nothing is added up), and shuffle, so that the halves mix.
+Paper   Ma, Zhang, Zheng, Sun. "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
+        Design". ECCV 2018, arXiv:1807.11164. The channel shuffle is ShuffleNet's
+        (arXiv:1707.01083).
+Idea    Two networks of equal FLOPs differ in speed by what the count leaves out: memory traffic and
+        parallelism. Four guidelines from measurement: (G1) 1x1 convolutions are fastest with as
+        many channels out as in; (G2) groups cost memory traffic; (G3) many small branches cost
+        parallelism; (G4) element-wise operations are not free.
+        So: split the channels, pass one half by untouched, send the other through three
+        convolutions of one width and no groups, concatenate (nothing is added up), and shuffle, so
+        that the halves mix.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
-Differences from the paper, each asserted in tests/models/test_shufflenet_v2.py: none; the parameters come out as in
-Table 5, the multiply-adds within 1.5 %. The paper names no initialisation: layers start as torch starts them, as
-torchvision's do.
+Differences from the paper, each asserted in tests/models/test_shufflenet_v2.py: none; the
+parameters come out as in Table 5, the multiply-adds within 1.5 %. The paper names no
+initialisation: layers start as torch starts them, as torchvision's do.
 """
 
 import torch
@@ -44,12 +47,15 @@ def depthwise(c: int, stride: int) -> list[nn.Module]:
 
 
 class Unit(nn.Module):
-    """Half the channels stay, half are worked on; then shuffle (the paper's Figure 3c).    (N, c, H, W) -> the same"""
+    """Half the channels stay, half are worked on; then shuffle (the paper's Figure 3c).    (N, c,
+    H, W) -> the same"""
 
     def __init__(self, c: int):
         super().__init__()
         half = c // 2
-        self.branch2 = nn.Sequential(*pointwise(half, half), *depthwise(half, stride=1), *pointwise(half, half))
+        self.branch2 = nn.Sequential(
+            *pointwise(half, half), *depthwise(half, stride=1), *pointwise(half, half)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         stays, works = x.chunk(2, dim=1)
@@ -57,13 +63,16 @@ class Unit(nn.Module):
 
 
 class StridedUnit(nn.Module):
-    """No split: both branches read all channels (Figure 3d).    (N, c_in, H, W) -> (N, c_out, H/2, W/2)"""
+    """No split: both branches read all channels (Figure 3d).    (N, c_in, H, W) -> (N, c_out, H/2,
+    W/2)"""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
         half = c_out // 2
         self.branch1 = nn.Sequential(*depthwise(c_in, stride=2), *pointwise(c_in, half))
-        self.branch2 = nn.Sequential(*pointwise(c_in, half), *depthwise(half, stride=2), *pointwise(half, half))
+        self.branch2 = nn.Sequential(
+            *pointwise(c_in, half), *depthwise(half, stride=2), *pointwise(half, half)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return channel_shuffle(torch.cat((self.branch1(x), self.branch2(x)), dim=1), groups=2)
@@ -75,7 +84,9 @@ class ShuffleNetV2(nn.Module):
     input_size = 224
     min_size = 1
 
-    def __init__(self, channels: tuple[int, int, int, int], num_classes: int = 1000, in_channels: int = 3):
+    def __init__(
+        self, channels: tuple[int, int, int, int], num_classes: int = 1000, in_channels: int = 3
+    ):
         super().__init__()
 
         def stage(c_in: int, c_out: int, units: int) -> nn.Sequential:
@@ -99,7 +110,8 @@ class ShuffleNetV2(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of stages 2, 3, 4 (1/8, 1/16, 1/32 of the input's size) and of Conv5 (1/32)."""
+        """(N, C, H, W) -> the maps of stages 2, 3, 4 (1/8, 1/16, 1/32 of the input's size) and of
+        Conv5 (1/32)."""
         x = self.maxpool(self.conv1(x))
         maps = []
         for stage in (self.stage2, self.stage3, self.stage4, self.conv5):

@@ -1,4 +1,4 @@
-"""What a network says to a picture that does not fit it."""
+"""What a network says to an image that does not fit it."""
 
 from typing import Protocol
 
@@ -6,27 +6,32 @@ from torch import Tensor
 
 
 class Sized(Protocol):
-    """Of every network: the side of the smallest picture it can read, and of those it was made for, in pixels."""
+    """Of every network: the side of the smallest image it can read, and of those it was made for,
+    in pixels."""
 
     min_size: int
     input_size: int
 
 
 def at_least(network: Sized, x: Tensor) -> None:
-    """ValueError if the pictures (N, C, H, W) are smaller than `network.min_size`: a later map would be empty."""
+    """ValueError if the images (N, C, H, W) are smaller than `network.min_size`: a later map would
+    be empty."""
     side = network.min_size
     if min(x.shape[-2:]) < side:
         raise ValueError(
-            f"{type(network).__name__} needs pictures of at least {side}x{side} pixels, got {shape(x)}: resize them"
+            f"{type(network).__name__} needs images of at least {side}x{side} pixels, got "
+            f"{shape(x)}: resize them"
         )
 
 
 def exactly(network: Sized, x: Tensor) -> None:
-    """ValueError if the pictures (N, C, H, W) are not `network.input_size` square: its linear layers are fixed."""
+    """ValueError if the images (N, C, H, W) are not `network.input_size` square: its linear layers
+    are fixed."""
     side = network.input_size
     if tuple(x.shape[-2:]) != (side, side):
         raise ValueError(
-            f"{type(network).__name__} reads pictures of {side}x{side} pixels only, got {shape(x)}: resize them"
+            f"{type(network).__name__} reads images of {side}x{side} pixels only, got {shape(x)}: "
+            "resize them"
         )
 
 

@@ -1,21 +1,25 @@
-"""SqueezeNet: AlexNet's accuracy with fifty times fewer parameters, by squeezing before every 3x3 filter.
+"""SqueezeNet: AlexNet's accuracy with fifty times fewer parameters, by squeezing before every 3x3
+filter.
 
-Paper   Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer. "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters
-        and <0.5MB model size". 2016, arXiv:1602.07360.
-Idea    Three strategies. Replace 3x3 filters by 1x1 filters, which have nine times fewer parameters. Give the 3x3
-        filters that remain fewer input channels: a "squeeze" layer of 1x1 filters comes before them. Downsample late,
-        so that most layers see large maps. The first two make the Fire module: squeeze, then expand with 1x1 and 3x3
-        filters side by side. No linear layers: the last convolution makes one map per class, which is averaged.
+Paper   Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer. "SqueezeNet: AlexNet-level accuracy with
+        50x fewer parameters and <0.5MB model size". 2016, arXiv:1602.07360.
+Idea    Three strategies. Replace 3x3 filters by 1x1 filters, which have nine times fewer
+        parameters. Give the 3x3 filters that remain fewer input channels: a "squeeze" layer of 1x1
+        filters comes before them. Downsample late, so that most layers see large maps. The first
+        two make the Fire module: squeeze, then expand with 1x1 and 3x3 filters side by side. No
+            linear layers: the last convolution makes one map per class, which is averaged.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax; never negative, see D2.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
 Differences from the paper, each asserted in tests/models/test_squeezenet.py:
-  D1  224 pixels make maps of 109, 54, 27 and 13; Table 1 has 111, 55, 27 and 13, which 227 pixels make.
+  D1  224 pixels make maps of 109, 54, 27 and 13; Table 1 has 111, 55, 27 and 13, which 227 pixels
+      make.
   D2  a ReLU follows the last convolution too, as in the authors' published network.
-  D3  `squeezenet1_1` is the authors' later network, not in the paper: its first convolution has 64 3x3 filters in the
-      place of 96 7x7 ones, and it pools earlier. It needs 2.3 times less work.
-  D4  initialised as torchvision does: He's rule, uniform (arXiv:1502.01852), the last convolution N(0, 0.01^2).
+  D3  `squeezenet1_1` is the authors' later network, not in the paper: its first convolution has 64
+      3x3 filters in the place of 96 7x7 ones, and it pools earlier. It needs 2.3 times less work.
+  D4  initialised as torchvision does: He's rule, uniform (arXiv:1502.01852), the last convolution
+      N(0, 0.01^2).
 """
 
 from dataclasses import dataclass
@@ -45,7 +49,7 @@ class Column:
     width: int  # filters of the first convolution, at stride 2
     kernel: int
     fires: tuple[Row, ...]  # fire2 to fire9
-    min_size: int  # a smaller picture leaves a pooling nothing to read
+    min_size: int  # a smaller image leaves a pooling nothing to read
 
 
 TABLE_1 = {
@@ -83,7 +87,8 @@ TABLE_1 = {
 
 
 class Fire(nn.Module):
-    """Squeeze, then expand with two kinds of filters.    (N, c_in, H, W) -> (N, expand1x1 + expand3x3, H, W)"""
+    """Squeeze, then expand with two kinds of filters.    (N, c_in, H, W) -> (N, expand1x1 +
+    expand3x3, H, W)"""
 
     def __init__(self, c_in: int, row: Row):
         super().__init__()
@@ -99,8 +104,8 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """Table 1: a convolution, eight Fire modules, a map for each class, their average.
 
-    The head is a convolution. `embed` gives the map that it reads, averaged over its pixels; the logits are not the
-    head of that, but the average over pixels of relu(head of the map).
+    The head is a convolution. `embed` gives the map that it reads, averaged over its pixels; the
+    logits are not the head of that, but the average over pixels of relu(head of the map).
     """
 
     input_size = 224
@@ -108,7 +113,10 @@ class SqueezeNet(nn.Module):
     def __init__(self, column: Column, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
         self.min_size = column.min_size
-        parts: list[nn.Module] = [nn.Conv2d(in_channels, column.width, column.kernel, stride=2), nn.ReLU(inplace=True)]
+        parts: list[nn.Module] = [
+            nn.Conv2d(in_channels, column.width, column.kernel, stride=2),
+            nn.ReLU(inplace=True),
+        ]
         parts.append(pool())
         c_in = column.width
         for row in column.fires:
@@ -127,7 +135,8 @@ class SqueezeNet(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map at each size, before it is pooled: at about 1/2, 1/4, 1/8, 1/16 of the input."""
+        """(N, C, H, W) -> the last map at each size, before it is pooled: at about 1/2, 1/4, 1/8,
+        1/16 of the input."""
         at_least(self, x)
         maps = []
         for part in self.features:

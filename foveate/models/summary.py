@@ -1,13 +1,13 @@
 """What a network is made of, what it costs and what it sees: a line per layer.
 
-Nothing is computed. A twin of the network, without memory for its numbers, runs once on torch's meta device while every
-operation is watched (see `foveate.models.fields`). What follows from shapes is exact, in a second, and the network
-itself is not touched.
+Nothing is computed. A twin of the network, without memory for its numbers, runs once on torch's
+meta device while every operation is watched (see `foveate.models.receptive_field`). What follows
+from shapes is exact, in a second, and the network itself is not touched.
 
 >>> from foveate.models import build
 >>> summary = summarise(build("efficientnet_lite0"))
->>> f"{summary.parameters:,} parameters, {summary.macs / 1e9:.3f} G multiply-accumulates, {summary.depth} layers deep"
-'4,652,008 parameters, 0.385 G multiply-accumulates, 50 layers deep'
+>>> f"{summary.parameters:,} parameters, {summary.macs / 1e9:.3f} G multiply-accumulates,
+{summary.depth} layers deep" '4,652,008 parameters, 0.385 G multiply-accumulates, 50 layers deep'
 """
 
 import copy
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.models.fields import Follower, tensors
+from foveate.models.receptive_field import Follower, tensors
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,15 @@ class Layer:
         kind: the class, with kernel, stride and groups: "Conv2d 3x3 /2 depthwise".
         shape: of the output, without the batch.
         parameters: numbers that training may change.
-        macs: multiply-accumulates of convolutions and linear layers for one picture, biases not counted.
-        field: the receptive field of an output pixel, (height, width) in pixels of the picture. It may be larger than
-            the picture: then all pixels reach beyond its border. None: the whole picture, whatever its size.
-        stride: pixels of the picture from one output pixel to the next, (height, width). None: there is no next.
-        block: it stands for the rows below it whose names begin with its own; its parameters and macs include theirs.
+        macs: multiply-accumulates of convolutions and linear layers for one image, biases not
+            counted.
+        field: the receptive field of an output pixel, (height, width) in pixels of the image. It
+            may be larger than the image: then all pixels reach beyond its border. None: the whole
+                image, whatever its size.
+        stride: pixels of the image from one output pixel to the next, (height, width). None: there
+            is no next.
+        block: it stands for the rows below it whose names begin with its own; its parameters and
+            macs include theirs.
     """
 
     name: str
@@ -49,7 +53,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stage:
-    """What lies between one map of `network.stages` and the next; after the last, the head. Terms as in Layer."""
+    """What lies between one map of `network.stages` and the next; after the last, the head. Terms
+    as in Layer."""
 
     name: str  # "stage 1", ..., "head"
     layers: tuple[Layer, ...]
@@ -62,16 +67,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network in evaluation, at one size of pictures.
+    """A network in evaluation, at one size of images.
 
     Args:
-        size: of the picture, (channels, height, width).
+        size: of the image, (channels, height, width).
         shape: of the answer, without the batch.
-        layers: in the order in which they run, a block above its layers. Activations, dropout and whatever else has
-            neither parameters nor an effect on shape or receptive field are left out.
+        layers: in the order in which they run, a block above its layers. Activations, dropout and
+            whatever else has neither parameters nor an effect on shape or receptive field are left
+            out.
         parameters: of the whole network.
-        idle: those among them that evaluation does without: auxiliary classifiers. They are in no row.
-        depth: convolutions and linear layers on the longest way from the picture to the answer.
+        idle: those among them that evaluation does without: auxiliary classifiers. They are in no
+            row.
+        depth: convolutions and linear layers on the longest way from the image to the answer.
     """
 
     size: tuple[int, int, int]
@@ -84,15 +91,16 @@ class Summary:
 
 
 class Recorder:
-    """Writes down the modules that a picture passes while its follower is entered."""
+    """Writes down the modules that an image passes while its follower is entered."""
 
-    def __init__(self, picture: Tensor):
-        self.follower = Follower(picture)
+    def __init__(self, image: Tensor):
+        self.follower = Follower(image)
         self.rows: list[tuple[Layer, int]] = []  # each with the time when it ended
         self.used: dict[int, int] = {}  # id of a parameter -> its size
 
     def watch(self, name: str, module: nn.Module, listed: bool) -> None:
-        """From now on, whenever the module has run, it gets its row, if it is to be listed and does anything."""
+        """From now on, whenever the module has run, it gets its row, if it is to be listed and does
+        anything."""
         entered: list[tuple[int, int]] = []
 
         def enter(module: nn.Module, args: Any) -> None:
@@ -104,11 +112,29 @@ class Recorder:
             x, y = next(tensors(args)), next(tensors(out))
             before, after = self.follower.origin(x), self.follower.origin(y)
             parameters = sum(p.numel() for p in module.parameters())
-            idle = (x.shape, before.field(), before.stride()) == (y.shape, after.field(), after.stride())
+            idle = (x.shape, before.field(), before.stride()) == (
+                y.shape,
+                after.field(),
+                after.stride(),
+            )
             if listed and (parameters or not idle):
-                shape, work, block = tuple(y.shape[1:]), self.follower.macs - macs, len(self.rows) > row
-                layer = Layer(name, kind(module), shape, parameters, work, after.field(), after.stride(), block)
-                self.rows.insert(row, (layer, self.follower.time))  # a block above the layers that ran in it
+                shape, work, block = (
+                    tuple(y.shape[1:]),
+                    self.follower.macs - macs,
+                    len(self.rows) > row,
+                )
+                layer = Layer(
+                    name,
+                    kind(module),
+                    shape,
+                    parameters,
+                    work,
+                    after.field(),
+                    after.stride(),
+                    block,
+                )
+                # a block above the layers that ran in it
+                self.rows.insert(row, (layer, self.follower.time))
 
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
@@ -119,17 +145,18 @@ def summarise(network: nn.Module, size: tuple[int, int, int] | None = None) -> S
 
     Args:
         network: on any device, the meta device too; it is left as it is.
-        size: of the picture, (channels, height, width); by default the one that the network is made for.
+        size: of the image, (channels, height, width); by default the one that the network is made
+            for.
 
     Raises:
-        ValueError: size is not three positive numbers, or the network refuses pictures of that size.
-        NotImplementedError: the forward does what `foveate.models.fields` cannot follow.
+        ValueError: size is not three positive numbers, or the network refuses images of that size.
+        NotImplementedError: the forward does what `foveate.models.receptive_field` cannot follow.
     """
     if size is None:
         first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
         side: Any = network.input_size
         size = (first.in_channels, side, side)
-    out, recorder = run(network, size, lambda twin, picture: twin(picture))
+    out, recorder = run(network, size, lambda twin, image: twin(image))
     parameters = sum(p.numel() for p in network.parameters())
     return Summary(
         size=size,
@@ -143,9 +170,10 @@ def summarise(network: nn.Module, size: tuple[int, int, int] | None = None) -> S
 
 
 def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tuple[Stage, ...]:
-    """A network (and its summary, if there is one already) in as many parts as `stages` returns maps, and the head."""
+    """A network (and its summary, if there is one already) in as many parts as `stages` returns
+    maps, and the head."""
     summary = summary or summarise(network)
-    maps, recorder = run(network, summary.size, lambda twin, picture: twin.stages(picture))
+    maps, recorder = run(network, summary.size, lambda twin, image: twin.stages(image))
     stages: list[Stage] = []
     begin = 0
     for y in maps:
@@ -155,42 +183,55 @@ def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tupl
         stages.append(Stage(name, layers, shape, *costs, origin.field(), origin.stride()))
         begin = origin.time
     known = [layer.name for stage in stages for layer in stage.layers]
-    head = tuple(row for row in summary.layers if not any(f"{name}.".startswith(f"{row.name}.") for name in known))
+    head = tuple(
+        row
+        for row in summary.layers
+        if not any(f"{name}.".startswith(f"{row.name}.") for name in known)
+    )
     return (*stages, Stage("head", head, summary.shape, *sum_up(head), None, None))
 
 
-def run(network: nn.Module, size: tuple[int, ...], function: Callable[[Any, Tensor], Any]) -> tuple[Any, Recorder]:
-    """What a function of the network and a picture returns, and the record of it."""
+def run(
+    network: nn.Module, size: tuple[int, ...], function: Callable[[Any, Tensor], Any]
+) -> tuple[Any, Recorder]:
+    """What a function of the network and an image returns, and the record of it."""
     if len(size) != 3 or min(size) < 1:
-        raise ValueError(f"a picture's size is (channels, height, width), each at least 1, got {size}")
+        raise ValueError(
+            f"an image's size is (channels, height, width), each at least 1, got {size}"
+        )
     twin = shapeless(network)
     dtype = next((p.dtype for p in twin.parameters()), torch.float32)
-    picture = torch.empty(1, *size, dtype=dtype, device="meta")
-    recorder = Recorder(picture)
+    image = torch.empty(1, *size, dtype=dtype, device="meta")
+    recorder = Recorder(image)
     for name, module in twin.named_modules():
         recorder.watch(name, module, listed=name != "" and not nameless(twin, name))
     with torch.no_grad(), recorder.follower:
-        return function(twin, picture), recorder
+        return function(twin, image), recorder
 
 
 def shapeless(network: nn.Module) -> nn.Module:
     """A twin on the meta device, in evaluation. No number is copied."""
-    twins: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()}
+    twins: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()
+    }
     twins |= {id(b): b.to("meta") for b in network.buffers()}
     return copy.deepcopy(network, twins).eval()
 
 
 def nameless(network: nn.Module, name: str) -> bool:
-    """A Sequential inside a block of another class only strings layers together: they carry its name."""
+    """A Sequential inside a block of another class only strings layers together: they carry its
+    name."""
     above = [network.get_submodule(name[:end]) for end, letter in enumerate(name) if letter == "."]
-    return type(network.get_submodule(name)) is nn.Sequential and any(type(m) is not nn.Sequential for m in above)
+    return type(network.get_submodule(name)) is nn.Sequential and any(
+        type(m) is not nn.Sequential for m in above
+    )
 
 
 def kind(module: nn.Module) -> str:
     """A layer in a few words.
 
-    >>> kind(nn.Conv2d(8, 8, (1, 7), stride=2, groups=4)), kind(nn.MaxPool2d(3, stride=1)), kind(nn.Linear(2, 1))
-    ('Conv2d 1x7 /2 in 4 groups', 'MaxPool2d 3x3', 'Linear')
+    >>> kind(nn.Conv2d(8, 8, (1, 7), stride=2, groups=4)), kind(nn.MaxPool2d(3, stride=1)),
+    kind(nn.Linear(2, 1)) ('Conv2d 1x7 /2 in 4 groups', 'MaxPool2d 3x3', 'Linear')
     """
     words = [type(module).__name__]
     kernel, stride = pair(getattr(module, "kernel_size", 1)), pair(getattr(module, "stride", 1))
@@ -218,11 +259,14 @@ def outermost(layers: tuple[Layer, ...]) -> list[Layer]:
 
 def sum_up(layers: tuple[Layer, ...]) -> tuple[int, int]:
     """Parameters and multiply-accumulates."""
-    return sum(layer.parameters for layer in outermost(layers)), sum(layer.macs for layer in outermost(layers))
+    return sum(layer.parameters for layer in outermost(layers)), sum(
+        layer.macs for layer in outermost(layers)
+    )
 
 
 def as_text(summary: Summary) -> str:
-    """The table for people: the parts of a block are indented, the block's figures include theirs."""
+    """The table for people: the parts of a block are indented, the block's figures include
+    theirs."""
     lines = [("layer", "kind", "output", "parameters", "MACs", "field", "stride")]
     blocks: list[str] = []  # those that the row is in
     for layer in summary.layers:
@@ -231,16 +275,28 @@ def as_text(summary: Summary) -> str:
         name = "  " * len(blocks) + layer.name.removeprefix(blocks[-1] if blocks else "")
         costs = f"{layer.parameters:,}", f"{layer.macs:,}"
         lines.append(
-            (name, layer.kind, by(layer.shape), *costs, sides(layer.field, "global"), sides(layer.stride, "-"))
+            (
+                name,
+                layer.kind,
+                by(layer.shape),
+                *costs,
+                sides(layer.field, "global"),
+                sides(layer.stride, "-"),
+            )
         )
         blocks += [f"{layer.name}."] if layer.block else []
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     aligned = [f"{{:<{w}}}" if i < 2 else f"{{:>{w}}}" for i, w in enumerate(widths)]
     table = ["  ".join(aligned).format(*line) for line in lines]
-    total = f"{summary.parameters:,} parameters, {summary.macs / 1e9:.3f} G MACs, {summary.depth} layers deep"
+    total = (
+        f"{summary.parameters:,} parameters, {summary.macs / 1e9:.3f} G MACs, {summary.depth} "
+        "layers deep"
+    )
     idle = f"; {summary.idle:,} of the parameters are for training only" if summary.idle else ""
     rule = "-" * len(table[0])
-    return "\n".join([table[0], rule, *table[1:], rule, f"{total}, pictures of {by(summary.size)}{idle}"])
+    return "\n".join(
+        [table[0], rule, *table[1:], rule, f"{total}, images of {by(summary.size)}{idle}"]
+    )
 
 
 def sides(sizes: tuple[int, int] | None, none: str) -> str:

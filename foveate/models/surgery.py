@@ -15,17 +15,19 @@ from torch import nn
 
 
 def drop_head(network: nn.Module) -> nn.Module:
-    """Put nothing in the place of the last layer, in place: what is left is the backbone. Returns the network."""
+    """Put nothing in the place of the last layer, in place: what is left is the backbone. Returns
+    the network."""
     parent, name = place(network, next(last_layers(network)))
     setattr(parent, name, nn.Identity())
     return network
 
 
 def replace_head(network: nn.Module, num_classes: int) -> nn.Module:
-    """Give a network fresh last layers for other classes, in place; the rest of it is left as it is.
+    """Give a network fresh last layers for other classes, in place; the rest of it is left as it
+    is.
 
-    The auxiliary classifiers of GoogLeNet and Inception get theirs too: their layers are named in the class's
-    `AUXILIARY`. A convolutional head (NiN, SqueezeNet) stays a convolution.
+    The auxiliary classifiers of GoogLeNet and Inception get theirs too: their layers are named in
+    the class's `AUXILIARY`. A convolutional head (NiN, SqueezeNet) stays a convolution.
 
     Args:
         network: any of the canon.
@@ -46,10 +48,12 @@ def replace_head(network: nn.Module, num_classes: int) -> nn.Module:
 
 
 def set_in_channels(network: nn.Module, channels: int) -> nn.Module:
-    """Let a network read pictures of other channels, in place, keeping what its first convolution has learned.
+    """Let a network read images of other channels, in place, keeping what its first convolution has
+    learned.
 
-    From colour to grey the filters are summed: a grey picture gets the answer that it got as three equal channels.
-    To other numbers the filters' mean is repeated and scaled by old / new, so that the sums keep their size.
+    From colour to grey the filters are summed: a grey image gets the answer that it got as three
+    equal channels. To other numbers the filters' mean is repeated and scaled by old / new, so that
+    the sums keep their size.
 
     Args:
         network: any of the canon.
@@ -66,7 +70,7 @@ def set_in_channels(network: nn.Module, channels: int) -> nn.Module:
     torch.Size([64, 1, 7, 7])
     """
     if channels < 1:
-        raise ValueError(f"pictures have at least one channel, got channels={channels}")
+        raise ValueError(f"images have at least one channel, got channels={channels}")
     first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
     if channels == first.in_channels:
         return network
@@ -97,16 +101,22 @@ def place(network: nn.Module, layer: nn.Module) -> tuple[nn.Module, str]:
 
 
 def with_outputs(head: nn.Module, outputs: int) -> nn.Module:
-    """A layer like `head`, with other outputs, where and as precise as it is, drawn as torch draws it.
+    """A layer like `head`, with other outputs, where and as precise as it is, drawn as torch draws
+    it.
 
-    A head that is neither linear nor a convolution (`lenet5_1998`) makes its like itself, in its `with_outputs`.
+    A head that is neither linear nor a convolution (`lenet5_1998`) makes its like itself, in its
+    `with_outputs`.
     """
     make = getattr(head, "with_outputs", None)
     if make is not None:
         return make(outputs)
     if isinstance(head, nn.Linear):
         w = head.weight
-        return nn.Linear(head.in_features, outputs, head.bias is not None, device=w.device, dtype=w.dtype)
+        return nn.Linear(
+            head.in_features, outputs, head.bias is not None, device=w.device, dtype=w.dtype
+        )
     assert isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1)
     w = head.weight
-    return nn.Conv2d(head.in_channels, outputs, 1, bias=head.bias is not None, device=w.device, dtype=w.dtype)
+    return nn.Conv2d(
+        head.in_channels, outputs, 1, bias=head.bias is not None, device=w.device, dtype=w.dtype
+    )

@@ -1,22 +1,26 @@
 """VGG: nothing but 3x3 convolutions, stacked deep.
 
-Paper   Simonyan, Zisserman. "Very Deep Convolutional Networks for Large-Scale Image Recognition". ICLR 2015,
-        arXiv:1409.1556. The `_bn` networks add batch-norm (Ioffe, Szegedy, arXiv:1502.03167).
-Idea    Two 3x3 convolutions see as much as one of 5x5, three as much as one of 7x7, with fewer parameters and a ReLU
-        between them. Fix everything else, double the width as pooling halves the size, and add only depth: from 11
-        layers with weights to 19 the error falls.
+Paper   Simonyan, Zisserman. "Very Deep Convolutional Networks for Large-Scale Image Recognition".
+        ICLR 2015, arXiv:1409.1556. The `_bn` networks add batch-norm (Ioffe, Szegedy,
+        arXiv:1502.03167).
+Idea    Two 3x3 convolutions see as much as one of 5x5, three as much as one of 7x7, with fewer
+        parameters and a ReLU between them. Fix everything else, double the width as pooling halves
+        the size, and add only depth: from 11 layers with weights to 19 the error falls.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
 
 Differences from the paper, each asserted in tests/models/test_vgg.py:
-  D1  batch-norm between each convolution and its ReLU in the `_bn` networks; the paper is older than batch-norm.
-  D2  the last maps are averaged to 7x7, so that pictures may have any size from 32 pixels on; at the paper's 224 they
-      are 7x7 as they are. The paper slides the linear layers over larger pictures and averages the scores.
-  D3  the initialisation is torchvision's: He's rule for convolutions (arXiv:1502.01852), N(0, 0.01) for linear layers,
-      no bias. The paper draws all from N(0, 0.01) and starts deep networks from the trained layers of column A.
-  D4  columns A-LRN and C of Table 1 are left out: the paper found that normalisation did not help, and nobody
-      publishes weights for C's 1x1 convolutions.
+  D1  batch-norm between each convolution and its ReLU in the `_bn` networks; the paper is older
+      than batch-norm.
+  D2  the last maps are averaged to 7x7, so that images may have any size from 32 pixels on; at the
+      paper's 224 they are 7x7 as they are. The paper slides the linear layers over larger images
+      and averages the scores.
+  D3  the initialisation is torchvision's: He's rule for convolutions (arXiv:1502.01852), N(0, 0.01)
+      for linear layers, no bias. The paper draws all from N(0, 0.01) and starts deep networks from
+      the trained layers of column A.
+  D4  columns A-LRN and C of Table 1 are left out: the paper found that normalisation did not help,
+      and nobody publishes weights for C's 1x1 convolutions.
 """
 
 from torch import Tensor, nn
@@ -35,13 +39,18 @@ TABLE_1 = {
 
 
 class VGG(nn.Module):
-    """A column of Table 1: five stages of 3x3 convolutions, each ended by a max-pooling, and three linear layers."""
+    """A column of Table 1: five stages of 3x3 convolutions, each ended by a max-pooling, and three
+    linear layers."""
 
     input_size = 224
     min_size = 32
 
     def __init__(
-        self, column: tuple[tuple[int, ...], ...], batch_norm: bool, num_classes: int = 1000, in_channels: int = 3
+        self,
+        column: tuple[tuple[int, ...], ...],
+        batch_norm: bool,
+        num_classes: int = 1000,
+        in_channels: int = 3,
     ):
         super().__init__()
         parts: list[nn.Module] = []
@@ -72,7 +81,8 @@ class VGG(nn.Module):
         return self.classifier[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the five pooled maps, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size."""
+        """(N, C, H, W) -> the five pooled maps, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's
+        size."""
         at_least(self, x)
         maps = []
         for layer in self.features:
@@ -90,7 +100,8 @@ class VGG(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:  # D3
-    """He's rule, counted by outputs, for convolutions; narrow normal for linear layers; biases zero."""
+    """He's rule, counted by outputs, for convolutions; narrow normal for linear layers; biases
+    zero."""
     if isinstance(m, nn.Conv2d):
         nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
         if m.bias is not None:

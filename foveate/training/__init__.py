@@ -1,7 +1,8 @@
-"""From pictures to a classifier: one function, three recipes.
+"""From images to a classifier: one function, three recipes.
 
 probe      a frozen backbone, a solved head: seconds                          training/probe.py
-finetune   the probe, then the later stages learn on, step by step: minutes       training/descent.py, loop.py
+finetune   the probe, then the later stages learn on, step by step: minutes
+           training/descent.py, loop.py
 scratch    a random start                                                     the same
 """
 
@@ -15,18 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
 from foveate.data.dataset import Dataset, Task, check_trainable
-from foveate.data.index import load_dataset
-from foveate.data.loader import cores
+from foveate.data.layouts import load_dataset
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
+from foveate.machine import cores
 from foveate.progress import Progress, Silent
 from foveate.runs import Run
-from foveate.training.outcome import Clock, dataset_fingerprint
 from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
+from foveate.training.report import Clock, dataset_fingerprint
 from foveate.weights import WEIGHTS, find_weights
 
 if TYPE_CHECKING:
-    from foveate.training.rate_test import RateTest
+    from foveate.training.lr_finder import RateTest
 
 RECIPES = ("probe", "finetune", "scratch")
 
@@ -53,20 +54,23 @@ def train(
     progress: Progress | None = None,
     command: str = "",
 ) -> Classifier:
-    """Turn labelled pictures into a classifier.
+    """Turn labelled images into a classifier.
 
     Args:
-        data: a folder (one folder per class, or train / val / test), a CSV, a built-in name, or a Dataset.
-        model: a network of the canon. `probe` and `finetune` need its published weights, which are downloaded if they
-            are not here; `foveate models` lists them.
-        recipe: "probe", the default where there are published weights; "finetune"; or "scratch", the default elsewhere.
-        task: "multiclass", each picture is of one class; or "multilabel", it has any number of labels, from a CSV. A
-            Dataset has its own.
-        effort: of a probe: "fast" (the default) sees each picture once at the weights' own size; "best" sees it larger,
-            and its mirror image, for about twice the cost.
+        data: a folder (one folder per class, or train / val / test), a CSV, a built-in name, or a
+            Dataset.
+        model: a network of the canon. `probe` and `finetune` need its published weights, which are
+            downloaded if they are not here; `foveate models` lists them.
+        recipe: "probe", the default where there are published weights; "finetune"; or "scratch",
+            the default elsewhere.
+        task: "multiclass", each image is of one class; or "multilabel", it has any number of
+            labels, from a CSV. A Dataset has its own.
+        effort: of a probe: "fast" (the default) sees each image once at the weights' own size;
+            "best" sees it larger, and its mirror image, for about twice the cost.
         out: the run's folder; by default runs/NAME, never one that exists.
         seed: of folds, splits, random starts, order and augmentation.
-        on_bad: unreadable pictures: "skip" them, naming each, unless they are more than 5 %; or make it an "error".
+        on_bad: unreadable images: "skip" them, naming each, unless they are more than 5 %; or make
+            it an "error".
         engine: what runs the network without gradients; "auto" takes the fastest that is there.
         threads: cores to use; all by default.
         resume: go on with the interrupted run in `out`; a finished one is left as it is.
@@ -79,19 +83,23 @@ def train(
         augment: an augmentation policy; chosen from the data by default.
         parts: fields of `data.policy.Augmentation` and their values, such as {"rotation": 15}.
         size: side in pixels of what the network reads.
-        channels: 3 for colour, 1 for grey; from scratch it is 1 by default where all pictures are grey.
+        channels: 3 for colour, 1 for grey; from scratch it is 1 by default where all images are
+            grey.
         cache: where decoded pixels are kept, "ram" by default.
         tensorboard: also write the history for TensorBoard, in the run's folder.
 
     Returns:
-        The saved Classifier. Its `run` is the folder with the metrics, which come from pictures that the judged network
-        did not learn from: of a probe `out_of_fold`, from cross-validation over all but the test split; of the others
-        `validation`, which chose the epoch, and `test`. Where the data has no such splits, they are held
+        The saved Classifier. Its `run` is the folder with the metrics, which come from images that
+        the judged network
+        did not learn from: of a probe `out_of_fold`, from cross-validation over all but the test
+        split; of the others `validation`, which chose the epoch, and `test`. Where the data has no
+        such splits, they are held
         out: 15 % each, of large sets less.
 
     Raises:
         DataError: the data cannot be learnt from.
-        UsageError: an argument that does not exist, does not fit, or does not apply to the recipe; a run that exists.
+        UsageError: an argument that does not exist, does not fit, or does not apply to the recipe;
+            a run that exists.
         ArtefactError: a run to be resumed that is none, or whose checkpoints are damaged.
         MissingExtraError: tensorboard is asked for and not installed.
         FoveateError: the model's weights cannot be had; training cannot go on.
@@ -101,7 +109,13 @@ def train(
     threads = cores_to_use(threads)
     kind = choose_engine(engine)
     recipe = recipe or choose_recipe(model)
-    of_descent = {"augment": augment, "size": size, "channels": channels, "cache": cache, "tensorboard": tensorboard}
+    of_descent = {
+        "augment": augment,
+        "size": size,
+        "channels": channels,
+        "cache": cache,
+        "tensorboard": tensorboard,
+    }
     given = [name for name, value in of_descent.items() if value is not None and value is not False]
     check_recipe(recipe, model, seed, effort, [*given, *(settings or {}), *(parts or {})])
     progress = progress or Silent()
@@ -114,7 +128,7 @@ def train(
         digest = dataset_fingerprint(dataset)
     if recipe != "probe":
         from foveate.training import descent
-        from foveate.training.job import Means, Request
+        from foveate.training.setup import Means, Request
 
         asked = (dict(settings or {}), augment, dict(parts or {}), size, channels)
         request = Request(recipe, model, *asked, seed, on_bad, kind)
@@ -122,7 +136,9 @@ def train(
         return descent.descend(dataset, digest, request, means, folder, resume)
 
     weights = find_weights(model)
-    config = ProbeConfig(dataset.name, digest, model, effort or "fast", seed, on_bad, kind, dataset.task)
+    config = ProbeConfig(
+        dataset.name, digest, model, effort or "fast", seed, on_bad, kind, dataset.task
+    )
     run = Run.open(folder, dataset.name, asdict(config), resume)
     if resume and run.finished:
         return Classifier.load(run.folder)
@@ -144,7 +160,8 @@ def find_lr(
     channels: Literal[1, 3] | None = None,
     progress: Progress | None = None,
 ) -> "RateTest":
-    """The learning rate range test: a hundred steps, at a thousandth to a thousand times the configured rate.
+    """The learning rate range test: a hundred steps, at a thousandth to a thousand times the
+    configured rate.
 
     Arguments and errors are those of `train`. Nothing is saved.
 
@@ -152,7 +169,7 @@ def find_lr(
         A RateTest: the rates, the smoothed losses, and a suggestion for the highest rate.
     """
     from foveate.training import descent
-    from foveate.training.job import Means, Request
+    from foveate.training.setup import Means, Request
 
     check_recipe(recipe, model, seed, None, ["find-lr"])
     dataset = data if isinstance(data, Dataset) else load_dataset(data, task)
@@ -164,7 +181,8 @@ def find_lr(
 
 
 def cores_to_use(threads: int | None) -> int:
-    """As many as were asked for, if there are so many; by default all, shared by torchrun's processes here."""
+    """As many as were asked for, if there are so many; by default all, shared by torchrun's
+    processes here."""
     if threads is not None and not threads >= 1:
         raise UsageError(f"expected at least 1 thread, got {threads}")
     processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -176,8 +194,11 @@ def choose_recipe(model: str) -> Literal["probe", "scratch"]:
     return "scratch" if model in CATALOGUE and model not in WEIGHTS else "probe"
 
 
-def check_recipe(recipe: str, model: str, seed: int, effort: str | None, of_descent: list[str]) -> None:
-    """UsageError for a recipe, model, seed or effort that does not exist, and for what does not apply."""
+def check_recipe(
+    recipe: str, model: str, seed: int, effort: str | None, of_descent: list[str]
+) -> None:
+    """UsageError for a recipe, model, seed or effort that does not exist, and for what does not
+    apply."""
     if not 0 <= seed < 2**63:
         raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, got {seed}")
     if recipe not in RECIPES:
@@ -189,7 +210,11 @@ def check_recipe(recipe: str, model: str, seed: int, effort: str | None, of_desc
     if effort is not None and effort not in EFFORTS:
         raise UsageError(f"no effort is called '{effort}'; expected {' or '.join(EFFORTS)}")
     if effort is not None and recipe != "probe":
-        raise UsageError(f"effort applies to the recipe probe, and this one is {recipe}; choose a --size instead")
+        raise UsageError(
+            f"effort applies to the recipe probe, and this one is {recipe}; choose a --size instead"
+        )
     if of_descent and recipe == "probe":
         names = ", ".join(name.replace("_", "-") for name in of_descent)
-        raise UsageError(f"{names}: this applies to the recipes finetune and scratch; give --recipe finetune")
+        raise UsageError(
+            f"{names}: this applies to the recipes finetune and scratch; give --recipe finetune"
+        )

@@ -16,30 +16,36 @@ class TrainConfig:
     """The settings of the loop.
 
     Args:
-        epochs: passes over the training pictures.
-        batch_size: pictures a step, on all processes together.
-        accumulate: pieces into which a batch is cut to save memory; the step is that of the whole batch.
+        epochs: passes over the training images.
+        batch_size: images a step, on all processes together.
+        accumulate: pieces into which a batch is cut to save memory; the step is that of the whole
+            batch.
         optimizer: "sgd", with Nesterov's momentum, or "adamw". Neither decays biases and norms.
         lr: highest learning rate, of the last stage.
         head_lr: highest learning rate of the head.
         layer_decay: each stage learns at this part of the rate of the stage after it.
         momentum: of SGD; AdamW's betas are 0.9 and 0.999.
         weight_decay: of SGD as of AdamW.
-        schedule: "cosine" falls from `lr` to 0 after the warm-up; "one-cycle" rises for 30 % of the steps, then falls;
-            "constant" stays after the warm-up.
+        schedule: "cosine" falls from `lr` to 0 after the warm-up; "one-cycle" rises for 30 % of the
+            steps, then falls; "constant" stays after the warm-up.
         warmup: epochs in which the rate rises from 0, parts allowed; "cosine" and "constant" alone.
         label_smoothing: share of each label that is spread over all classes.
         clip: longest gradient, by its norm over all parameters; 0 is no limit.
-        ema: decay of the exponential moving average of the weights, which is then what is judged and kept; 0 is off.
+        ema: decay of the exponential moving average of the weights, which is then what is judged
+            and kept; 0 is off.
         patience: epochs without a better validation after which training ends; 0 is never.
-        freeze: "none"; "early", the first two fifths of the stages; "backbone", all but the head; or how many stages.
+        freeze: "none"; "early", the first two fifths of the stages; "backbone", all but the head;
+            or how many stages.
         unfreeze_at: the epoch, from 0, from which everything learns; -1 is never.
-        batch_norm: "train" takes statistics from each batch and keeps their running mean; "frozen" leaves those that
-            were learnt before. Frozen stages never change theirs.
-        balance: "none"; "weights", a picture counts as its class is rare; "sampling", each class is seen equally often.
-        precision: "f32" or "bf16"; "auto" is decided once, from what the processor has, and then written into the run.
+        batch_norm: "train" takes statistics from each batch and keeps their running mean; "frozen"
+            leaves those that were learnt before. Frozen stages never change theirs.
+        balance: "none"; "weights", an image counts as its class is rare; "sampling", each class is
+            seen equally often.
+        precision: "f32" or "bf16"; "auto" is decided once, from what the processor has, and then
+            written into the run.
         compile: let torch.compile make one program of the network, which takes a minute or more.
-        progressive: side of the first epoch's pictures, in parts of the last one's; it grows evenly. 1 is off.
+        progressive: side of the first epoch's images, in parts of the last one's; it grows evenly.
+            1 is off.
         auxiliary: weight of the loss of each auxiliary classifier, 0.3 in the papers.
 
     Raises:
@@ -73,29 +79,48 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                raise UsageError(f"no {spoken(name)} is called {getattr(self, name)!r}; expected {', '.join(choices)}")
+                raise UsageError(
+                    f"no {spoken(name)} is called {getattr(self, name)!r}; expected "
+                    f"{', '.join(choices)}"
+                )
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             whole = isinstance(getattr(type(self), name), int)  # as the default is
             fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
             if not (fits and math.isfinite(value) and low <= value <= high):
                 number = "a whole number" if whole else "a number"
-                raise UsageError(f"{spoken(name)} must be {number} from {low:g} to {high:g}, not {value!r}")
+                raise UsageError(
+                    f"{spoken(name)} must be {number} from {low:g} to {high:g}, not {value!r}"
+                )
         named = self.freeze in ("none", "early", "backbone")
         if not named and not (isinstance(self.freeze, int) and self.freeze >= 0):
-            raise UsageError(f"freeze must be none, early, backbone or a number of stages, not {self.freeze!r}")
+            raise UsageError(
+                f"freeze must be none, early, backbone or a number of stages, not {self.freeze!r}"
+            )
         if self.unfreeze_at >= self.epochs:
             raise UsageError(f"unfreeze-at must lie within the {self.epochs} epochs")
         if self.accumulate > self.batch_size:
-            raise UsageError(f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many pieces")
+            raise UsageError(
+                f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many pieces"
+            )
         if self.progressive < 1 and self.epochs == 1:
-            raise UsageError("progressive needs at least 2 epochs: from smaller pictures to larger ones")
+            raise UsageError(
+                "progressive needs at least 2 epochs: from smaller images to larger ones"
+            )
         if self.unfreeze_at >= 0 and self.freeze in ("none", 0):
-            raise UsageError("unfreeze-at applies where something is frozen; give --freeze backbone or a number too")
+            raise UsageError(
+                "unfreeze-at applies where something is frozen; give --freeze backbone or a number "
+                "too"
+            )
         if self.warmup > self.epochs:
-            raise UsageError(f"a warmup of {self.warmup:g} epochs is longer than the training, {self.epochs}")
+            raise UsageError(
+                f"a warmup of {self.warmup:g} epochs is longer than the training, {self.epochs}"
+            )
         if self.warmup and self.schedule == "one-cycle":
-            raise UsageError("warmup applies to the schedules cosine and constant; one-cycle has a rise of its own")
+            raise UsageError(
+                "warmup applies to the schedules cosine and constant; one-cycle has a rise of its "
+                "own"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,7 +153,9 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 SCRATCH = TrainConfig()
-SCRATCH_WITHOUT_NORMS = replace(SCRATCH, optimizer="adamw", lr=1e-3, head_lr=1e-3, weight_decay=0.01, clip=1.0)
+SCRATCH_WITHOUT_NORMS = replace(
+    SCRATCH, optimizer="adamw", lr=1e-3, head_lr=1e-3, weight_decay=0.01, clip=1.0
+)
 FINETUNE = replace(
     SCRATCH,
     epochs=5,
@@ -150,13 +177,17 @@ RISING = 0.1  # of the epochs: a recipe's own warm-up takes no more
 DECAYS = {"sgd": 5e-4, "adamw": 0.01}
 
 
-def resolve_config(recipe: Literal["finetune", "scratch"], given: Mapping[str, Any], norms: bool) -> TrainConfig:
+def resolve_config(
+    recipe: Literal["finetune", "scratch"], given: Mapping[str, Any], norms: bool
+) -> TrainConfig:
     """A recipe's settings with some replaced.
 
     Args:
         recipe: whose.
-        given: fields of `TrainConfig` and their values. Where a rate is given and the head's is not, both are that.
-        norms: whether the network has batch-norms; without them a rate of 0.1 would throw a deep network off.
+        given: fields of `TrainConfig` and their values. Where a rate is given and the head's is
+            not, both are that.
+        norms: whether the network has batch-norms; without them a rate of 0.1 would throw a deep
+            network off.
 
     Raises:
         UsageError: no such setting; a value out of its range; a setting that does not apply.
@@ -172,19 +203,30 @@ def resolve_config(recipe: Literal["finetune", "scratch"], given: Mapping[str, A
     if "momentum" in given and given.get("optimizer") == "adamw":
         raise UsageError("momentum applies to the optimizer sgd; adamw has betas of its own")
     kind = recipe if norms or recipe == "finetune" else "scratch without norms"
-    base = {"finetune": FINETUNE, "scratch": SCRATCH, "scratch without norms": SCRATCH_WITHOUT_NORMS}[kind]
+    base = {
+        "finetune": FINETUNE,
+        "scratch": SCRATCH,
+        "scratch without norms": SCRATCH_WITHOUT_NORMS,
+    }[kind]
     given = dict(given)
     epochs = given.get("epochs", base.epochs)
     if isinstance(epochs, int) and epochs > 0:
-        given.setdefault("warmup", 0.0 if given.get("schedule") == "one-cycle" else min(base.warmup, RISING * epochs))
+        given.setdefault(
+            "warmup",
+            0.0 if given.get("schedule") == "one-cycle" else min(base.warmup, RISING * epochs),
+        )
     optimizer = given.get("optimizer", base.optimizer)
-    if optimizer != base.optimizer and optimizer in DECAYS:  # the other one's numbers would mean something else
+    # the other one's numbers would mean something else
+    if optimizer != base.optimizer and optimizer in DECAYS:
         rate = {"sgd": SGD_RATES, "adamw": ADAMW_RATES}[optimizer][kind]
         base = replace(base, lr=rate, head_lr=rate, weight_decay=DECAYS[optimizer])
     if "lr" in given:
         given.setdefault("head_lr", given["lr"])
     if "momentum" in given and base.optimizer == "adamw" and "optimizer" not in given:
-        raise UsageError("momentum applies to the optimizer sgd, and this recipe's is adamw; give --optimizer sgd too")
+        raise UsageError(
+            "momentum applies to the optimizer sgd, and this recipe's is adamw; give --optimizer "
+            "sgd too"
+        )
     return replace(base, **given)
 
 

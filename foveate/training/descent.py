@@ -1,9 +1,11 @@
-"""finetune and scratch: from pictures to a run, by way of the loop.
+"""finetune and scratch: from images to a run, by way of the loop.
 
-    split ── what the network reads ── augmentation ── network ── plan ── loop ── calibrate ── save ── measure
+    split ── what the network reads ── augmentation ── network ── plan ── loop ── calibrate ── save
+    ── measure
 
-finetune begins with the probe of its backbone, solved on the training pictures alone: the head is right from the first
-step on, and no random head sends large gradients through what the backbone knows (Kumar et al., arXiv:2202.10054).
+finetune begins with the probe of its backbone, solved on the training images alone: the head is
+right from the first step on, and no random head sends large gradients through what the backbone
+knows (Kumar et al., arXiv:2202.10054).
 """
 
 import json
@@ -19,25 +21,34 @@ import torch
 
 from foveate import models
 from foveate.classifier import Classifier
-from foveate.data.augment import with_pca
+from foveate.data.augment.policies import resolve
+from foveate.data.augment.render import with_pca
 from foveate.data.dataset import Dataset, Task
-from foveate.data.pixels import free_memory
-from foveate.data.policy import resolve
 from foveate.data.preprocess import Preprocess
 from foveate.errors import DataError, UsageError
+from foveate.machine import environment, free_memory
+from foveate.probe import Probe
 from foveate.progress import Silent
-from foveate.runs import Run, environment, read_json
+from foveate.runs import Run, read_json
 from foveate.training.config import TrainConfig, resolve_config
-from foveate.training.finish import keep
-from foveate.training.job import Job, Means, Request
-from foveate.training.loop import Loop
-from foveate.training.memory import bytes_a_picture, check_batches, give_back, memory_kept, pieces_that_fit
-from foveate.training.precision import choose_precision
-from foveate.training.ranks import Ranks, joined
-from foveate.training.rate_test import RateTest, range_test
-from foveate.training.record import Record
-from foveate.training.start import (
+from foveate.training.distributed import Ranks, joined
+from foveate.training.freezing import Plan, make_plan
+from foveate.training.lr_finder import RateTest, range_test
+from foveate.training.memory import (
+    bytes_per_image,
+    check_batches,
+    give_back,
+    memory_kept,
+    pieces_that_fit,
+)
+from foveate.training.report import Listener, Record
+from foveate.training.saving import keep
+from foveate.training.setup import (
+    Job,
     Loader,
+    Means,
+    Request,
+    choose_precision,
     class_weights,
     has_norms,
     inputs,
@@ -47,8 +58,7 @@ from foveate.training.start import (
     with_splits,
 )
 from foveate.training.telling import as_lines, seconds_to_come
-from foveate.training.watch import Listener
-from foveate.transfer import Plan, Probe, make_plan
+from foveate.training.trainer import Loop
 from foveate.weights import find_weights, is_here, source_file
 
 T = TypeVar("T")
@@ -66,7 +76,7 @@ class DescentConfig:
     on_bad: str
     engine: str
     task: Task
-    pictures: dict[str, int]  # of each split, as they were dealt
+    images: dict[str, int]  # of each split, as they were dealt
     policy: str
     augmentation: dict[str, Any]
     preprocess: dict[str, Any]
@@ -96,7 +106,16 @@ def try_rates(dataset: Dataset, digest: str, request: Request, means: Means) -> 
     """The learning rate range test, in a run's folder that does not stay."""
     with TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
-        return prepared(dataset, digest, request, means, out, False, lambda run: None, lambda _, loop: range_test(loop))
+        return prepared(
+            dataset,
+            digest,
+            request,
+            means,
+            out,
+            False,
+            lambda run: None,
+            lambda _, loop: range_test(loop),
+        )
 
 
 def prepared(
@@ -143,30 +162,46 @@ def torch_threads(n: int) -> Iterator[None]:
 
 
 def opened(
-    dataset: Dataset, digest: str, request: Request, means: Means, ranks: Ranks, out: Path | None, resume: bool
+    dataset: Dataset,
+    digest: str,
+    request: Request,
+    means: Means,
+    ranks: Ranks,
+    out: Path | None,
+    resume: bool,
 ) -> tuple[Run, Job]:
     """The run's folder, and everything that can be settled before a network is there."""
     dataset, reasons = with_splits(dataset, request.seed)
-    rows = {split: np.flatnonzero([s == split for s in dataset.splits]) for split in ("train", "validation", "test")}
+    rows = {
+        split: np.flatnonzero([s == split for s in dataset.splits])
+        for split in ("train", "validation", "test")
+    }
     if not len(rows["train"]):
-        raise DataError(f"'{dataset.name}' has no training pictures, all are for validation or test")
+        raise DataError(f"'{dataset.name}' has no training images, all are for validation or test")
     preprocess = inputs(dataset, rows["train"], request, means.threads)
     choice = resolve(dataset, preprocess.crop, preprocess.channels, request.augment, request.parts)
     augmentation = with_pca(choice.augmentation, dataset, rows["train"], preprocess, means.threads)
     config = resolve_config(request.recipe, request.settings, has_norms(request.model))
     if config.balance != "none" and dataset.task == "multilabel":
-        raise UsageError("balance applies to the task multiclass; of several labels each has a threshold of its own")
+        raise UsageError(
+            "balance applies to the task multiclass; of several labels each has a threshold of its "
+            "own"
+        )
     folder = ranks.share(Run.resumed(out, dataset.name) if resume and ranks.first else out)
     if resume and config.precision == "auto" and folder is not None:
         before = read_json(folder / "config.json").get("training", {}).get("precision")
         config = replace(config, precision=before if before in ("f32", "bf16") else "auto")
     plan = first_plan(request, dataset, preprocess, config)
     if "auxiliary" in request.settings and all(part.name != "auxiliary" for part in plan.parts):
-        raise UsageError(f"auxiliary does not apply: {request.model} learns without auxiliary classifiers here")
+        raise UsageError(
+            f"auxiliary does not apply: {request.model} learns without auxiliary classifiers here"
+        )
     if config.freeze == "early":
         config = replace(config, freeze=sum(part.frozen for part in plan.parts if part.lr))
     steps = -(-len(rows["train"]) // config.batch_size)
-    check_batches(plan, len(rows["train"]) // steps // ranks.world // config.accumulate, config.epochs)
+    check_batches(
+        plan, len(rows["train"]) // steps // ranks.world // config.accumulate, config.epochs
+    )
     config = replace(config, precision=choose_precision(config.precision, ranks.device.type))
     settled = DescentConfig(
         data=dataset.name,
@@ -177,31 +212,65 @@ def opened(
         on_bad=request.on_bad,
         engine=request.engine,
         task=dataset.task,
-        pictures={split: len(found) for split, found in rows.items()},
+        images={split: len(found) for split, found in rows.items()},
         policy=choice.policy,
         augmentation=augmentation.to_dict(),
         preprocess=preprocess.to_dict(),
         training=config.to_dict(),
     )
-    fresh = Run.open(folder, dataset.name, as_json(asdict(settled)), resume) if ranks.first else None
+    fresh = (
+        Run.open(folder, dataset.name, as_json(asdict(settled)), resume) if ranks.first else None
+    )
     run = fresh or Run(Path(), fresh=False)
     run = Run(ranks.share(run.folder), run.fresh)
-    about = {"provenance": {"command": means.command, "environment": environment(), **as_json(asdict(settled))}}
+    about = {
+        "provenance": {
+            "command": means.command,
+            "environment": environment(),
+            **as_json(asdict(settled)),
+        }
+    }
     notes = [*dataset.notes, *reasons, *choice.reasons]
-    job = Job(run, ranks, request, means, config, dataset, rows, preprocess, choice.policy, augmentation, about, notes)
+    job = Job(
+        run,
+        ranks,
+        request,
+        means,
+        config,
+        dataset,
+        rows,
+        preprocess,
+        choice.policy,
+        augmentation,
+        about,
+        notes,
+    )
     return run, job
 
 
-def first_plan(request: Request, dataset: Dataset, preprocess: Preprocess, config: TrainConfig) -> Plan:
-    """The transfer plan of a network without memory for its numbers: what does not fit is refused before any work."""
+def first_plan(
+    request: Request, dataset: Dataset, preprocess: Preprocess, config: TrainConfig
+) -> Plan:
+    """The transfer plan of a network without memory for its numbers: what does not fit is refused
+    before any work."""
     with torch.device("meta"):
         network: Any = models.build(request.model, len(dataset.classes), preprocess.channels)
         if request.recipe == "finetune":
             network = Probe(network, 1, len(dataset.classes))
-    rates, frozen_norms = (config.lr, config.head_lr, config.layer_decay), config.batch_norm == "frozen"
-    first = progressive(preprocess.crop, config)(0)  # the first epoch's pictures have to fit as well
+    rates, frozen_norms = (
+        (config.lr, config.head_lr, config.layer_decay),
+        config.batch_norm == "frozen",
+    )
+    first = progressive(preprocess.crop, config)(0)  # the first epoch's images have to fit as well
     plans = [
-        make_plan(network, (preprocess.channels, side, side), config.freeze, *rates, config.unfreeze_at, frozen_norms)
+        make_plan(
+            network,
+            (preprocess.channels, side, side),
+            config.freeze,
+            *rates,
+            config.unfreeze_at,
+            frozen_norms,
+        )
         for side in sorted({first, preprocess.crop})
     ]
     return plans[-1]
@@ -219,7 +288,11 @@ def ready_loop(job: Job) -> Loop:
     rates = (config.lr, config.head_lr, config.layer_decay)
     plan = make_plan(network, size, config.freeze, *rates, config.unfreeze_at, frozen_norms)
     batches, validation = loader.batches, loader.validation
-    check_batches(plan, len(batches.rows) // len(batches) // job.ranks.world // config.accumulate, config.epochs)
+    check_batches(
+        plan,
+        len(batches.rows) // len(batches) // job.ranks.world // config.accumulate,
+        config.epochs,
+    )
     loop = Loop(
         network=network,
         plan=plan,
@@ -240,15 +313,20 @@ def ready_loop(job: Job) -> Loop:
     if loop.device.type == "cpu":
         last = config.epochs - 1  # in which most of the network learns
         n = -(-len(batches.rows) // len(batches) // job.ranks.world)
-        each = bytes_a_picture(network, plan, size, last, config.precision)
+        each = bytes_per_image(network, plan, size, last, config.precision)
         give_back()
         free = free_memory() - loader.pixels_to_come()
         loop.pieces = pieces_that_fit(n, each, config.accumulate, plan.least(last), free)
         if loop.pieces > config.accumulate:
-            job.say(f"a step of {n} pictures would take {n * each / 1e9:.1f} GB: it is done in {loop.pieces} pieces")
+            job.say(
+                f"a step of {n} images would take {n * each / 1e9:.1f} GB: it is done in "
+                f"{loop.pieces} pieces"
+            )
     seconds = seconds_to_come(loop, progressive(job.preprocess.crop, config))
     if job.ranks.first:
-        run.write("plan.json", plan.to_dict() | {"seconds_of_epochs": [round(s, 3) for s in seconds]})
+        run.write(
+            "plan.json", plan.to_dict() | {"seconds_of_epochs": [round(s, 3) for s in seconds]}
+        )
     for line in as_lines(plan, job, seconds):
         job.say(line)
     return loop
@@ -263,10 +341,15 @@ def tell(job: Job, listener: Listener, loader: Loader, loop: Loop, record: Recor
         job.say(f"note  {note}")
     job.run.write_lines("history.jsonl", [asdict(r) for r in loop.history])
     listener.hear(record)
-    learnt = f"loss {record.loss:.3f}  accuracy {record.accuracy:.3f}" if record.epoch else f"{'the probe':<26}"
-    rate = f"  {record.pictures_per_second:.0f} pictures/s" if record.epoch else ""
+    learnt = (
+        f"loss {record.loss:.3f}  accuracy {record.accuracy:.3f}"
+        if record.epoch
+        else f"{'the probe':<26}"
+    )
+    rate = f"  {record.images_per_second:.0f} images/s" if record.epoch else ""
     job.say(
-        f"epoch {record.epoch:>3}  {learnt}  validation loss {record.validation_loss:.3f}  accuracy "
+        f"epoch {record.epoch:>3}  {learnt}  validation loss {record.validation_loss:.3f}  "
+        "accuracy "
         f"{record.validation_accuracy:.3f}{' *' if record.best else '  '}{rate}"
     )
 

@@ -1,7 +1,8 @@
-"""How much memory a step takes, measured on a few pictures before the first step; and how it is taken.
+"""How much memory a step takes, measured on a few images before the first step; and how it is
+taken.
 
-Where memory is only promised, as on Linux, a process that takes too much is killed, with no error to answer to. So a
-batch that would not fit is cut into pieces from the start.
+Where memory is only promised, as on Linux, a process that takes too much is killed, with no error
+to answer to. So a batch that would not fit is cut into pieces from the start.
 """
 
 import copy
@@ -16,28 +17,33 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.training.folding import folded
-from foveate.transfer import Plan
+from foveate.models.folding import folded
+from foveate.training.freezing import Plan
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-SHARE = 0.6  # of the memory that pixels will not take, for what forward leaves to backward; the rest is for gradients
+# of the memory that pixels will not take, for what forward leaves to backward; the rest is for
+# gradients
+SHARE = 0.6
 
 
-def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int], epoch: int, precision: str) -> int:
-    """What the forward of one picture, (channels, height, width), keeps in memory for the backward in an epoch: of four
-    pictures what two do not keep, since something may be kept whatever their number."""
+def bytes_per_image(
+    network: nn.Module, plan: Plan, size: tuple[int, int, int], epoch: int, precision: str
+) -> int:
+    """What the forward of one image, (channels, height, width), keeps in memory for the backward in
+    an epoch: of four images what two do not keep, since something may be kept whatever their
+        number."""
     network = copy.deepcopy(network)
     plan.apply(network, epoch)
     network = folded(network, size)
 
-    def kept(pictures: int) -> int:
+    def kept(images: int) -> int:
         storages: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        x = torch.zeros(pictures, *size, device=next(network.parameters()).device)
+        x = torch.zeros(images, *size, device=next(network.parameters()).device)
         x = x.contiguous(memory_format=torch.channels_last)
         rounded = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16")
         noted = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
@@ -49,30 +55,32 @@ def bytes_a_picture(network: nn.Module, plan: Plan, size: tuple[int, int, int], 
     return max(0, kept(4) - kept(2)) // 2
 
 
-def pieces_that_fit(pictures: int, each: int, pieces: int, least: int, free: int) -> int:
+def pieces_that_fit(images: int, each: int, pieces: int, least: int, free: int) -> int:
     """Into how many pieces a batch has to be cut.
 
     Args:
-        pictures: of the batch.
+        images: of the batch.
         each: bytes that one takes.
         pieces: at least as many.
-        least: pictures that a piece has to have.
+        least: images that a piece has to have.
         free: bytes of memory.
 
     >>> pieces_that_fit(128, each=100 << 20, pieces=1, least=1, free=8 << 30)
     3
     """
     at_once = max(least, int(SHARE * free) // max(1, each))
-    return min(max(1, pictures // least), max(pieces, math.ceil(pictures / at_once)))
+    return min(max(1, images // least), max(pieces, math.ceil(images / at_once)))
 
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """Let the C library keep what is freed, meanwhile, for the next step to take.
 
-    By itself glibc gives blocks of more than 32 MB back to the system at once, and every map of the next step comes as
-    new pages, cleared one by one: up to a quarter of a step (docs/LOG.md). Other C libraries are left as they are.
-    It is the whole process's: of two trainings at once in one process the first to end ends it for both.
+    By itself glibc gives blocks of more than 32 MB back to the system at once, and every map of the
+    next step comes as
+    new pages, cleared one by one: up to a quarter of a step (docs/LOG.md). Other C libraries are
+    left as they are. It is the whole process's: of two trainings at once in one process the first
+    to end ends it for both.
     """
     c = glibc()
     if c is None:
@@ -98,14 +106,17 @@ def give_back() -> None:
 
 def glibc() -> ctypes.CDLL | None:
     """The C library of this process, if it is GNU's."""
-    return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
+    return (
+        ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
+    )
 
 
 def check_batches(plan: Plan, smallest: int, epochs: int) -> None:
-    """UsageError if batch-norm would take statistics from a single picture, in whatever epoch."""
+    """UsageError if batch-norm would take statistics from a single image, in whatever epoch."""
     if smallest < plan.least(epochs - 1):
         raise UsageError(
-            "batch-norm takes statistics from a batch, and some would have one picture (of each process and piece); "
+            "batch-norm takes statistics from a batch, and some would have one image (of each "
+            "process and piece); "
             "give a larger --batch-size, a smaller --accumulate, or --batch-norm frozen"
         )
 
@@ -113,4 +124,6 @@ def check_batches(plan: Plan, smallest: int, epochs: int) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, in the words of each device."""
     words = ("DefaultCPUAllocator", "can't allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        word in str(error) for word in words
+    )

@@ -1,6 +1,6 @@
-"""The probe: a frozen backbone sees each picture once, its pooled stages are cached, a linear head is solved on them.
-Nothing is trained step by step, so it takes seconds; what it knows of its own quality comes from pictures that the
-judging head did not see.
+"""The probe: a frozen backbone sees each image once, its pooled stages are cached, a linear head is
+solved on them. Nothing is trained step by step, so it takes seconds; what it knows of its own
+quality comes from images that the judging head did not see.
 """
 
 from dataclasses import asdict, dataclass
@@ -9,18 +9,17 @@ from typing import Literal
 import numpy as np
 
 from foveate.classifier import Classifier
+from foveate.classifier.decision import decide
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
-from foveate.data.folds import check_spread, stratified_folds
 from foveate.data.preprocess import Preprocess
-from foveate.decision import decide
+from foveate.data.splits import check_spread, stratified_folds
 from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
+from foveate.machine import environment
 from foveate.progress import Progress
-from foveate.runs import Run, environment
-from foveate.training.config import FINETUNE
-from foveate.training.offer import finetune_offer
-from foveate.training.outcome import BRIEF, Clock, describe, judgements, twins
+from foveate.runs import Run
+from foveate.training.report import BRIEF, Clock, describe, judgements, twins
 from foveate.weights import Weights, is_here, source_file
 
 FOLDS = 5
@@ -29,13 +28,17 @@ STRETCH = 1.12  # of a longer side that is squeezed into the square; measured in
 
 @dataclass(frozen=True)
 class Effort:
-    """What the one dial sets: the input's size, in parts of the weights' own, and whether the mirror image is seen."""
+    """What the one dial sets: the input's size, in parts of the weights' own, and whether the
+    mirror image is seen."""
 
     size: float
     mirror: bool
 
 
-EFFORTS = {"fast": Effort(1, mirror=False), "best": Effort(9 / 7, mirror=True)}  # 224 px; 288 px and mirrored
+EFFORTS = {
+    "fast": Effort(1, mirror=False),
+    "best": Effort(9 / 7, mirror=True),
+}  # 224 px; 288 px and mirrored
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class ProbeConfig:
 
 
 def shown(weights: Weights, scale: float = 1.0) -> Preprocess:
-    """How a probe shows pictures to a backbone: at its weights' own size, or at so many parts of it."""
+    """How a probe shows images to a backbone: at its weights' own size, or at so many parts of
+    it."""
     published = weights.preprocess
     size = published.crop if scale == 1 else 32 * round(published.crop * scale / 32)
     return published.at(size, STRETCH)
@@ -78,9 +82,13 @@ def solve_probe(
     dial = EFFORTS[config.effort]
     preprocess = shown(weights, dial.size)
     with clock.phase("features"):
-        found = extract(dataset, config.model, preprocess, dial.mirror, config.engine, threads, progress)
+        found = extract(
+            dataset, config.model, preprocess, dial.mirror, config.engine, threads, progress
+        )
     apply_policy(len(dataset), found.bad, config.on_bad)
-    good = np.array([i for i, name in enumerate(dataset.files) if name not in found.bad], dtype=np.int64)
+    good = np.array(
+        [i for i, name in enumerate(dataset.files) if name not in found.bad], dtype=np.int64
+    )
     dataset, features = dataset.select(good), found.features[good]
     check_trainable(dataset)
 
@@ -91,7 +99,14 @@ def solve_probe(
         groups = dataset.grouping()[learn]
         check_spread(dataset.labels[learn], groups, dataset.classes)
         folds = stratified_folds(dataset.labels[learn], groups, FOLDS, config.seed)
-        head = fit_head(features[learn], dataset.labels[learn], folds, len(dataset.classes), threads, progress.advance)
+        head = fit_head(
+            features[learn],
+            dataset.labels[learn],
+            folds,
+            len(dataset.classes),
+            threads,
+            progress.advance,
+        )
 
     decision = decide(head.out_of_fold, dataset.labels[learn])
     judged = {"out_of_fold": (learn, decision.probabilities(head.out_of_fold))}
@@ -105,7 +120,9 @@ def solve_probe(
     notes = [*dataset.notes, *twins(dataset)]
     with clock.phase("saving"):
         about = {
-            "metrics": {split: {key: result[key] for key in BRIEF} for split, result in results.items()},
+            "metrics": {
+                split: {key: result[key] for key in BRIEF} for split, result in results.items()
+            },
             "provenance": {"command": command, "environment": environment(), **asdict(config)},
         }
         classifier = save_probe(
@@ -120,7 +137,9 @@ def solve_probe(
             about,
         )
         run.write("data.json", describe(dataset, found.bad, notes, learn, folds))
-        run.write_lines("history.jsonl", [{"penalty": p, "log_loss": loss} for p, loss in head.path])
+        run.write_lines(
+            "history.jsonl", [{"penalty": p, "log_loss": loss} for p, loss in head.path]
+        )
         run.write_lines("predictions.jsonl", list(judgements(dataset, judged, decision)))
         for sentence in [*notes, *found.bad.values()]:
             run.log(sentence)
@@ -138,7 +157,6 @@ def solve_probe(
             "temperature": head.temperature,
             "bad": found.bad,
             "notes": notes,
-            "offer": finetune_offer(config.model, len(learn), threads, FINETUNE.epochs),
             **results,
         },
     )

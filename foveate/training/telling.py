@@ -7,52 +7,60 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from foveate.data.policy import describe
-from foveate.training.folding import folded
-from foveate.training.job import Job
-from foveate.training.loop import Loop
-from foveate.transfer import Plan
+from foveate.data.augment.policies import describe
+from foveate.models.folding import folded
+from foveate.training.freezing import Plan
+from foveate.training.setup import Job
+from foveate.training.trainer import Loop
 
 
 def seconds_to_come(loop: Loop, size: Callable[[int], int]) -> list[float]:
-    """What each epoch will take, by a step before and a step after the thaw, and by the epochs' sizes of pictures;
-    loading is not counted."""
+    """What each epoch will take, by a step before and a step after the thaw, and by the epochs'
+    sizes of images; loading is not counted."""
     epochs, thaw = loop.config.epochs, loop.plan.unfreeze_at
-    first = seconds_an_epoch(loop, 0)
-    later = seconds_an_epoch(loop, thaw) if 0 < thaw < epochs else first
+    first = seconds_per_epoch(loop, 0)
+    later = seconds_per_epoch(loop, thaw) if 0 < thaw < epochs else first
     full = loop.preprocess.crop
-    return [(first if not 0 < thaw <= epoch else later) * (size(epoch) / full) ** 2 for epoch in range(epochs)]
+    return [
+        (first if not 0 < thaw <= epoch else later) * (size(epoch) / full) ** 2
+        for epoch in range(epochs)
+    ]
 
 
-def seconds_an_epoch(loop: Loop, epoch: int) -> float:
-    """From a step at the full size; one that needs too much memory makes the loop cut its batches smaller."""
+def seconds_per_epoch(loop: Loop, epoch: int) -> float:
+    """From a step at the full size; one that needs too much memory makes the loop cut its batches
+    smaller."""
     while True:
         try:
-            return loop.pieces * len(loop.batches) * seconds_a_piece(loop, epoch)
+            return loop.pieces * len(loop.batches) * seconds_per_piece(loop, epoch)
         except (RuntimeError, MemoryError) as error:
-            loop.cut_smaller(pictures_a_step(loop), error)
+            loop.cut_smaller(images_per_step(loop), error)
         gc.collect()
 
 
-def pictures_a_step(loop: Loop) -> int:
+def images_per_step(loop: Loop) -> int:
     """Of this rank, at most."""
     return -(-loop.batches.rows.size // len(loop.batches) // loop.ranks.world)
 
 
-def seconds_a_piece(loop: Loop, epoch: int) -> float:
-    """Forward and backward on a copy of the network, with pictures of nothing."""
+def seconds_per_piece(loop: Loop, epoch: int) -> float:
+    """Forward and backward on a copy of the network, with images of nothing."""
     side, channels = loop.preprocess.crop, loop.preprocess.channels
     network = copy.deepcopy(loop.network)
     loop.plan.apply(network, epoch)
     network = folded(network, (channels, side, side))
-    n = -(-pictures_a_step(loop) // loop.pieces)
-    x = torch.zeros(n, channels, side, side, device=loop.device).contiguous(memory_format=torch.channels_last)
+    n = -(-images_per_step(loop) // loop.pieces)
+    x = torch.zeros(n, channels, side, side, device=loop.device).contiguous(
+        memory_format=torch.channels_last
+    )
     targets = torch.zeros((n, *loop.labels.shape[1:]), dtype=torch.int64, device=loop.device)
     seconds = 0.0
     for _ in range(2):  # the first makes room
         settled(loop.device)
         begun = time.perf_counter()
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=loop.config.precision == "bf16"):
+        with torch.autocast(
+            loop.device.type, torch.bfloat16, enabled=loop.config.precision == "bf16"
+        ):
             outputs = network(x)
         _, cost = loop.objective.cost(outputs, targets)
         torch.autograd.backward(cost)
@@ -71,13 +79,20 @@ def as_lines(plan: Plan, job: Job, seconds: list[float]) -> Iterator[str]:
     """The transfer plan as lines; `seconds` the epochs will take."""
     config = job.config
     side = job.preprocess.crop
-    yield f"{job.request.recipe} of {job.request.model}, {job.preprocess.channels}x{side}x{side}, {config.precision}"
+    yield (
+        f"{job.request.recipe} of {job.request.model}, {job.preprocess.channels}x{side}x{side}, "
+        f"{config.precision}"
+    )
     yield f"{'part':<10} {'parameters':>12} {'MACs':>14}  learns"
     for part in plan.parts:
         if part.name == "unread":
             learns = "not: nothing reads it"
         elif part.frozen:
-            learns = "not" if plan.unfreeze_at < 0 else f"from epoch {plan.unfreeze_at + 1} on, at {part.lr:.2g}"
+            learns = (
+                "not"
+                if plan.unfreeze_at < 0
+                else f"from epoch {plan.unfreeze_at + 1} on, at {part.lr:.2g}"
+            )
         else:
             learns = f"at {part.lr:.2g}"
         thaws = plan.unfreeze_at >= 0 and part.lr > 0 and not plan.frozen_norms
@@ -85,11 +100,14 @@ def as_lines(plan: Plan, job: Job, seconds: list[float]) -> Iterator[str]:
         norms = {"batch": "; batch statistics", "frozen": frozen, "": ""}[part.norms]
         yield f"{part.name:<10} {part.parameters:>12,} {part.macs:>14,}  {learns}{norms}"
     total, n = sum(part.parameters for part in plan.parts), len(job.rows["train"])
-    yield f"{plan.learning():,} of {total:,} parameters learn; a step costs {plan.macs() / 1e9:.3g} G MACs a picture"
+    yield (
+        f"{plan.learning():,} of {total:,} parameters learn; a step costs {plan.macs() / 1e9:.3g} "
+        "G MACs an image"
+    )
     first, last = clock_time(seconds[0]), clock_time(seconds[-1])
     each = first if first == last else f"{first}, at the end {last},"
     whole = clock_time(sum(seconds))
-    yield f"{n} pictures an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
+    yield f"{n} images an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
     yield f"augmentation {job.policy}: {', '.join(describe(job.augmentation))}"
     for note in job.notes:
         yield f"note  {note}"

@@ -1,10 +1,12 @@
-"""Pretrained networks: published weights found, fetched, checked and read, and weights from your own files.
+"""Pretrained networks: published weights found, fetched, checked and read, and weights from your
+own files.
 
-published   the table: what there is           files   from the table to a checked file on this machine
+published   the table: what there is           files   from the table to a checked file on this
+            machine
 tensors     from any file to a network's tensors, without running code
 
-Files in torch's own format are read once, renamed, and kept in the cache as safetensors. torch is imported only where
-such a file is read or a network is built.
+Files in torch's own format are read once, renamed, and kept in the cache as safetensors. torch is
+imported only where such a file is read or a network is built.
 """
 
 import os
@@ -21,7 +23,16 @@ from foveate.weights.tensors import network_from
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["WEIGHTS", "Weights", "build", "find_weights", "is_here", "pretrained", "source_file", "weights_file"]
+__all__ = [
+    "WEIGHTS",
+    "Weights",
+    "build",
+    "find_weights",
+    "is_here",
+    "pretrained",
+    "source_file",
+    "weights_file",
+]
 
 SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # what a key of WEIGHTS has after the network's name
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -35,21 +46,21 @@ def build(
 ) -> "nn.Module":
     """A network of the canon, with weights if asked.
 
-    With weights, another `num_classes` gives the network a fresh head, and another `in_channels` an adapted first
-    convolution; the rest keeps what it has learnt.
+    With weights, another `num_classes` gives the network a fresh head, and another `in_channels` an
+    adapted first convolution; the rest keeps what it has learnt.
 
     Args:
         name: a key of `foveate.models.MODELS`.
-        weights: None (random); "imagenet", the best published ones; "imagenet-v1", torchvision's older set where there
-            are two; or the path of a .pth or .safetensors file with the network's tensors, under our names or the
-            published ones.
+        weights: None (random); "imagenet", the best published ones; "imagenet-v1", torchvision's
+            older set where there are two; or the path of a .pth or .safetensors file with the
+            network's tensors, under our names or the published ones.
         num_classes: outputs; by default the paper's, or as many as the file has.
         in_channels: 3 for RGB, 1 for grey; by default the paper's, or as many as the file has.
 
     Raises:
         UsageError: no such network; no such weights; num_classes or in_channels below 1.
-        ArtefactError: a weights file is missing, damaged, unsafe, or not the network's: every tensor that is missing,
-            unexpected or misshapen is named.
+        ArtefactError: a weights file is missing, damaged, unsafe, or not the network's: every
+            tensor that is missing, unexpected or misshapen is named.
         MissingExtraError: the package that carries the weights is not installed.
         FoveateError: the weights cannot be downloaded.
 
@@ -71,7 +82,8 @@ def build(
         network = network_from(name, Path(weights))
     else:
         raise UsageError(
-            f"weights '{weights}' are unknown; expected {', '.join(SETS)}, None, or a file ({', '.join(SUFFIXES)})"
+            f"weights '{weights}' are unknown; expected {', '.join(SETS)}, None, or a file "
+            f"({', '.join(SUFFIXES)})"
         )
     with as_usage_error():
         if num_classes is not None and num_classes != len(network.head.weight):

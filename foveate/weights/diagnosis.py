@@ -1,4 +1,5 @@
-"""What a weights file is: where it comes from, which network it fits, what is wrong with it, and what to watch."""
+"""What a weights file is: where it comes from, which network it fits, what is wrong with it, and
+what to watch."""
 
 import os
 import re
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING
 from foveate.errors import ArtefactError, UsageError
 from foveate.storage import replacing, sha256
 from foveate.weights import matching
+from foveate.weights.explained import container, notes, problems
 from foveate.weights.files import kept_file
 from foveate.weights.matching import Match, best_match, blueprint, candidates
 from foveate.weights.published import WEIGHTS
 from foveate.weights.tensors import COUNTER, fitted, read_tensors, under_our_names
 from foveate.weights.traps import FOVEATE, MELAS, TIMM, TORCHVISION, UNKNOWN, bad_numbers, traps
-from foveate.weights.words import container, notes, problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
 WAYS = {
     matching.OURS: "as ours: nothing is renamed",
     matching.BY_RULE: "known, and renamed by rule: sure",
-    matching.BY_SCHEME: "known; matched in the order of the layers, every kind and shape agrees: as good as sure",
-    matching.BY_ORDER: "unknown; matched by order and shape alone: likely, so measure before you trust it",
+    matching.BY_SCHEME: (
+        "known; matched in the order of the layers, every kind and shape agrees: as good as sure"
+    ),
+    matching.BY_ORDER: (
+        "unknown; matched by order and shape alone: likely, so measure before you trust it"
+    ),
 }
 ORIGINS = {
-    TORCHVISION: "torchvision's names, which several of timm's networks and Foveate's files have too",
+    TORCHVISION: (
+        "torchvision's names, which several of timm's networks and Foveate's files have too"
+    ),
     TIMM: "timm",
     MELAS: "efficientnet_pytorch (Melas-Kyriazi), whose names the published Lite files have too",
     FOVEATE: "Foveate",
@@ -43,7 +50,8 @@ class Diagnosis:
         file: its name.
         bytes, sha256: of the file.
         tensors, parameters: how many; statistics of batch-norms are tensors and no parameters.
-        source: "torchvision", "timm", "efficientnet_pytorch", "foveate" or "unknown", by names and hash.
+        source: "torchvision", "timm", "efficientnet_pytorch", "foveate" or "unknown", by names and
+            hash.
         hash: what the SHA-256 says, in words.
         published: key of WEIGHTS whose bytes these are.
         network: the name in MODELS that it fits; None if it fits none.
@@ -52,7 +60,8 @@ class Diagnosis:
         naming: how its names became ours and how sure that is, in words.
         names: the file's names -> ours.
         classes, channels: of the file, read as the nearest network.
-        loads: `foveate.build(network, weights=file)` takes it as it is; what fits without loading can be converted.
+        loads: `foveate.build(network, weights=file)` takes it as it is; what fits without loading
+            can be converted.
         problems: what keeps it from fitting.
         notes: what is harmless.
         traps: what makes it give other results than expected, though it fits.
@@ -81,14 +90,17 @@ class Diagnosis:
 
 
 def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
-    """Find out what a .pth, .pt or .safetensors file is. Nothing in it is executed, nothing is changed.
+    """Find out what a .pth, .pt or .safetensors file is. Nothing in it is executed, nothing is
+    changed.
 
     Raises:
         ArtefactError: no such file; it is a folder, damaged, or holds more than named tensors.
     """
     path = Path(path)
     if path.is_dir():
-        raise ArtefactError(f"'{path}' is a folder; expected a file of weights (.pth, .pt or .safetensors)")
+        raise ArtefactError(
+            f"'{path}' is a folder; expected a file of weights (.pth, .pt or .safetensors)"
+        )
     held = read_tensors(path)
     match, twins, prefix = nearest(held, path.name)
     found = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
@@ -101,7 +113,9 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
         bytes=path.stat().st_size,
         sha256=digest,
         tensors=len(found),
-        parameters=sum(t.numel() for name, t in found.items() if "running_" not in name and COUNTER not in name),
+        parameters=sum(
+            t.numel() for name, t in found.items() if "running_" not in name and COUNTER not in name
+        ),
         source=source,
         hash=said,
         published=published,
@@ -116,15 +130,20 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
         loads=fits and is_taken(held, match),
         problems=tuple(problems(match)),
         notes=(*container(path, prefix), *notes(found, match)),
-        traps=(*bad_numbers(found), *(traps(match.network, source, path.name, bool(published)) if fits else ())),
+        traps=(
+            *bad_numbers(found),
+            *(traps(match.network, source, path.name, bool(published)) if fits else ()),
+        ),
     )
 
 
 def nearest(held: "dict[str, Tensor]", file: str) -> tuple[Match, tuple[str, ...], str]:
-    """The network in which the fewest tensors fail, the others with the same tensors, and what has to be taken off.
+    """The network in which the fewest tensors fail, the others with the same tensors, and what has
+    to be taken off.
 
-    Networks with as many parameters as the file come first; all are tried only when none of these fits. If all names
-    begin with the same part (`model.`, `backbone.`), they are tried without it too.
+    Networks with as many parameters as the file come first; all are tried only when none of these
+    fits. If all names begin with the same part (`model.`, `backbone.`), they are tried without it
+    too.
     """
     from foveate.models import MODELS
 
@@ -135,11 +154,19 @@ def nearest(held: "dict[str, Tensor]", file: str) -> tuple[Match, tuple[str, ...
         variants[prefix] = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
     matches: list[tuple[Match, str]] = []
     for networks in (candidates(held), MODELS):
-        matches = [(best_match(found, name), taken) for taken, found in variants.items() for name in networks]
+        matches = [
+            (best_match(found, name), taken)
+            for taken, found in variants.items()
+            for name in networks
+        ]
         if any(match.failing == 0 for match, _ in matches):
             break
     best, taken = min(matches, key=lambda pair: matching.cost(pair[0]))
-    same = [m for m, t in matches if matching.cost(m) == matching.cost(best) and m.names == best.names and t == taken]
+    same = [
+        m
+        for m, t in matches
+        if matching.cost(m) == matching.cost(best) and m.names == best.names and t == taken
+    ]
     named = [m for m in same if re.search(rf"(?<![a-z0-9]){m.network}(?![._]?\d)", file.lower())]
     chosen = max(named, key=lambda m: len(m.network)) if named else best
     return chosen, tuple(m.network for m in same if m is not chosen), taken
@@ -149,7 +176,9 @@ def is_taken(held: "dict[str, Tensor]", match: Match) -> bool:
     """Whether `build` loads it as it is."""
     rules = WEIGHTS[match.network].rename if match.network in WEIGHTS else ()
     try:
-        fitted(under_our_names(held, blueprint(match.network).tensors, rules), match.plan.tensors, "")
+        fitted(
+            under_our_names(held, blueprint(match.network).tensors, rules), match.plan.tensors, ""
+        )
     except ArtefactError:
         return False
     return True
@@ -170,9 +199,14 @@ def compare_hash(path: Path, digest: str) -> tuple[str | None, str]:
     if claim is None:
         return None, "no published hash to compare with"
     if digest.startswith(claim[1]):
-        return None, f"its SHA-256 begins with {claim[1]}, as its name says; it is none of Foveate's table"
+        return (
+            None,
+            f"its SHA-256 begins with {claim[1]}, as its name says; it is none of Foveate's table",
+        )
     said = next((w.key for w in WEIGHTS.values() if w.sha256[:8] == claim[1][:8]), None)
-    claimed = f"that it is the published {said}" if said else f"that its SHA-256 begins with {claim[1]}"
+    claimed = (
+        f"that it is the published {said}" if said else f"that its SHA-256 begins with {claim[1]}"
+    )
     return None, (
         f"the name says {claimed}, but the bytes are different (SHA-256 {digest[:16]}...): "
         "it is damaged, or was changed or saved again"
@@ -200,8 +234,11 @@ def origin(held: Iterable[str], match: Match, file: str, published: str | None) 
     return TORCHVISION if theirs is not None and "pytorch.org" in theirs.url else FOVEATE
 
 
-def convert(path: str | os.PathLike[str], out: str | os.PathLike[str], found: Diagnosis | None = None) -> Diagnosis:
-    """Write a file that fits a network as .safetensors under our names, for `foveate.build(network, weights=out)`.
+def convert(
+    path: str | os.PathLike[str], out: str | os.PathLike[str], found: Diagnosis | None = None
+) -> Diagnosis:
+    """Write a file that fits a network as .safetensors under our names, for `foveate.build(network,
+    weights=out)`.
 
     Auxiliary classifiers that are missing are new ones, of random numbers.
 
@@ -221,17 +258,24 @@ def convert(path: str | os.PathLike[str], out: str | os.PathLike[str], found: Di
 
     path, out = Path(path), Path(out)
     if out.suffix != ".safetensors" or out.exists():
-        raise UsageError(f"'{out}' {'exists already' if out.exists() else 'does not end in .safetensors'}")
+        raise UsageError(
+            f"'{out}' {'exists already' if out.exists() else 'does not end in .safetensors'}"
+        )
     found = found or diagnose(path)
     if found.network is None:
-        raise ArtefactError(f"'{path}' fits no network, so it cannot be written as one: " + "; ".join(found.problems))
+        raise ArtefactError(
+            f"'{path}' fits no network, so it cannot be written as one: "
+            + "; ".join(found.problems)
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         full = models.build(found.network, found.classes, found.channels).state_dict()
     for name, tensor in read_tensors(path).items():
         if (ours := found.names.get(name)) is not None:
             full[ours] = tensor.reshape(full[ours].shape)
-    tensors = fitted(full, blueprint(found.network, found.classes, found.channels).tensors, path.name)
+    tensors = fitted(
+        full, blueprint(found.network, found.classes, found.channels).tensors, path.name
+    )
     with replacing(out) as temporary:
         temporary.write_bytes(save(tensors))
     return found

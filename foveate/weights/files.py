@@ -1,4 +1,5 @@
-"""Published weights on this machine: found in a package or fetched, checked, and kept under our names in the cache."""
+"""Published weights on this machine: found in a package or fetched, checked, and kept under our
+names in the cache."""
 
 import difflib
 import importlib.util
@@ -23,7 +24,8 @@ def find_weights(name: str) -> Weights:
 
 
 def is_here(weights: Weights) -> bool:
-    """Whether the weights can be read without a download. Looks for files only; they are checked when they are read."""
+    """Whether the weights can be read without a download. Looks for files only; they are checked
+    when they are read."""
     published = place(weights)
     return kept_file(weights).is_file() or (published is not None and published.is_file())
 
@@ -38,15 +40,16 @@ def source_file(weights: Weights, fetch: bool = True, progress: Progress | None 
 
     Raises:
         MissingExtraError: the package that carries it is not installed.
-        ArtefactError: it is not the published file, or not the one that was fetched first; it is not here and `fetch`
-            is off.
+        ArtefactError: it is not the published file, or not the one that was fetched first; it is
+            not here and `fetch` is off.
         FoveateError: it cannot be downloaded.
     """
     return packaged(weights) if weights.package else downloaded(weights, fetch, progress)
 
 
 def weights_file(name: str, progress: Progress | None = None) -> Path:
-    """Published weights as safetensors under our names, in the cache; fetched and converted at the first call.
+    """Published weights as safetensors under our names, in the cache; fetched and converted at the
+    first call.
 
     Raises:
         UsageError: no such weights.
@@ -68,7 +71,9 @@ def weights_file(name: str, progress: Progress | None = None) -> Path:
     source = source_file(weights, progress=progress)
     with torch.device("meta"):
         expected = models.build(weights.network).state_dict()
-    tensors = fitted(under_our_names(read_tensors(source), expected, weights.rename), expected, source.name)
+    tensors = fitted(
+        under_our_names(read_tensors(source), expected, weights.rename), expected, source.name
+    )
     with replacing(kept) as temporary:
         temporary.write_bytes(save(tensors))
         digest = sha256(temporary)
@@ -90,7 +95,11 @@ def place(weights: Weights) -> Path | None:
     if weights.url:
         return cache_root() / "weights" / "downloads" / weights.file
     spec = importlib.util.find_spec(weights.package)
-    return Path(spec.origin).parent / weights.file if spec is not None and spec.origin is not None else None
+    return (
+        Path(spec.origin).parent / weights.file
+        if spec is not None and spec.origin is not None
+        else None
+    )
 
 
 def packaged(weights: Weights) -> Path:
@@ -98,12 +107,17 @@ def packaged(weights: Weights) -> Path:
     path = place(weights)
     if path is None:
         package = weights.package.replace("_", "-")
-        raise MissingExtraError(f"the weights of {weights.key} are in the package {package}: {install_line(weights)}")
+        raise MissingExtraError(
+            f"the weights of {weights.key} are in the package {package}: {install_line(weights)}"
+        )
     if not path.is_file():
         raise ArtefactError(f"'{path.name}' is not in the package {weights.package}; reinstall it")
     found = sha256(path)
     if found != weights.sha256:
-        raise ArtefactError(f"'{path.name}' is not the published file (SHA-256 {found}); reinstall {weights.package}")
+        raise ArtefactError(
+            f"'{path.name}' is not the published file (SHA-256 {found}); reinstall "
+            f"{weights.package}"
+        )
     return path
 
 
@@ -114,24 +128,37 @@ def install_line(weights: Weights) -> str:
 
 
 def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Path:
-    """The file in the cache, fetched if `allowed`; it stays the one that came first, by the SHA-256 beside it."""
-    from foveate.data.fetch import Remote, fetch  # not before: predicting with what is here needs no network code
+    """The file in the cache, fetched if `allowed`; it stays the one that came first, by the SHA-256
+    beside it."""
+    from foveate.download import (
+        Remote,
+        fetch,
+    )  # not before: predicting with what is here needs no network code
 
     path = cache_root() / "weights" / "downloads" / weights.file
     stamp = path.with_name(f"{path.name}.sha256")
     if not path.is_file():
         if not allowed:
-            raise ArtefactError(f"'{path.name}' is not in the cache, and nothing is fetched now from {weights.url}")
-        fetch(Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False), path, progress)
+            raise ArtefactError(
+                f"'{path.name}' is not in the cache, and nothing is fetched now from {weights.url}"
+            )
+        fetch(
+            Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False),
+            path,
+            progress,
+        )
     found = sha256(path)
     recorded = stamp.read_bytes().decode("ascii", "replace").strip() if stamp.is_file() else ""
     if recorded not in ("", found):
         raise ArtefactError(
-            f"'{path.name}' is not the file that was fetched first (SHA-256 {found}, recorded was {recorded[:64]!r}); "
+            f"'{path.name}' is not the file that was fetched first (SHA-256 {found}, recorded was "
+            f"{recorded[:64]!r}); "
             f"to fetch it again, delete '{path}' and '{stamp.name}' beside it"
         )
     if not found.startswith(weights.sha256):
-        raise ArtefactError(f"'{path.name}' is not the published file (SHA-256 {found}); delete '{path}'")
+        raise ArtefactError(
+            f"'{path.name}' is not the published file (SHA-256 {found}); delete '{path}'"
+        )
     if not recorded:
         with replacing(stamp) as temporary:
             temporary.write_text(found + "\n")

@@ -1,8 +1,10 @@
-"""Which tensor of a file is which of a network's: by its name, by a rule, or by its place in the order.
+"""Which tensor of a file is which of a network's: by its name, by a rule, or by its place in the
+order.
 
-Foreign files name the same tensors otherwise. Their names are not translated one by one: the tensors are put in the
-order in which a picture meets them, and when there are as many as the network has, each of the same kind (weight, bias,
-running_mean, running_var) and shape, they are the network's. One tensor that disagrees and nothing is matched so.
+Foreign files name the same tensors otherwise. Their names are not translated one by one: the
+tensors are put in the order in which an image meets them, and when there are as many as the network
+has, each of the same kind (weight, bias, running_mean, running_var) and shape, they are the
+network's. One tensor that disagrees and nothing is matched so.
 """
 
 import functools
@@ -21,9 +23,11 @@ WAYS = OURS, BY_RULE, BY_SCHEME, BY_ORDER = "ours", "rule", "scheme", "order"  #
 TIMM_VGG: Rules = ((r"pre_logits\.fc1\.", "classifier.0."), (r"pre_logits\.fc2\.", "classifier.3."))
 TIMM_VGG += ((r"head\.fc\.", "classifier.6."),)
 
-# The order of the parts in timm's EfficientNets and MobileNets, and in efficientnet_pytorch's (these begin with _).
-# Without it a .safetensors file, whose tensors are sorted by name, has lost its order.
-TOP = "conv_stem bn1 blocks conv_head bn2 classifier _conv_stem _bn0 _blocks _conv_head _bn1 _fc".split()
+# The order of the parts in timm's EfficientNets and MobileNets, and in efficientnet_pytorch's
+# (these begin with _). Without it a .safetensors file, whose tensors are sorted by name, has lost
+# its order.
+TOP = "conv_stem bn1 blocks conv_head bn2 classifier".split()
+TOP += "_conv_stem _bn0 _blocks _conv_head _bn1 _fc".split()
 REST = "_expand_conv _bn0 _depthwise_conv _bn1 _se_reduce _se_expand _project_conv _bn2".split()
 REST += "conv_reduce conv_expand weight bias running_mean running_var".split()
 WIDENING = "conv_pw bn1 conv_dw bn2 se conv_pwl bn3".split() + REST  # in a block that widens first
@@ -83,7 +87,8 @@ class Match:
         missing: our names that the file lacks, without counters, which nothing reads.
         unexpected: the file's names that have no place.
         misshapen: (our name, the file's shape, ours).
-        reshaped: our names whose numbers are a convolution's in one file and a linear layer's in the other.
+        reshaped: our names whose numbers are a convolution's in one file and a linear layer's in
+            the other.
         plan: the network with the file's classes and channels.
     """
 
@@ -98,19 +103,31 @@ class Match:
 
     @property
     def missing_auxiliary(self) -> tuple[str, ...]:
-        """What is missing of the auxiliary classifiers, which only training uses: none, unless it is all."""
+        """What is missing of the auxiliary classifiers, which only training uses: none, unless it
+        is all."""
         all_ = tuple(name for name in self.missing if name.startswith(self.plan.auxiliary))
-        return () if any(name.startswith(self.plan.auxiliary) for name in self.names.values()) else all_
+        return (
+            ()
+            if any(name.startswith(self.plan.auxiliary) for name in self.names.values())
+            else all_
+        )
 
     @property
     def failing(self) -> int:
         """Tensors that keep the file from being the network's."""
-        return len(self.missing) + len(self.unexpected) + len(self.misshapen) - len(self.missing_auxiliary)
+        return (
+            len(self.missing)
+            + len(self.unexpected)
+            + len(self.misshapen)
+            - len(self.missing_auxiliary)
+        )
 
 
 def best_match(found: "Mapping[str, Tensor]", network: str) -> Match:
     """The way of naming under which the fewest tensors fail; the plainest of equals."""
-    return min((compared(found, network, way, names) for way, names in namings(found, network)), key=cost)
+    return min(
+        (compared(found, network, way, names) for way, names in namings(found, network)), key=cost
+    )
 
 
 def cost(match: Match) -> tuple[int, int, int]:
@@ -133,28 +150,44 @@ def namings(found: "Mapping[str, Tensor]", network: str) -> Iterator[tuple[str, 
     pairs = dict(zip(theirs, ours, strict=False))
     if len(theirs) == len(ours) and all(kind(a) == kind(b) for a, b in pairs.items()):
         counters = {a.rpartition(".")[0]: b.rpartition(".")[0] for a, b in pairs.items()}
-        pairs |= {f"{a}.{COUNTER}": f"{b}.{COUNTER}" for a, b in counters.items() if f"{a}.{COUNTER}" in found}
+        pairs |= {
+            f"{a}.{COUNTER}": f"{b}.{COUNTER}"
+            for a, b in counters.items()
+            if f"{a}.{COUNTER}" in found
+        }
         if not compared(found, network, BY_ORDER, pairs).misshapen:
             yield BY_SCHEME if ordered else BY_ORDER, pairs
 
 
 def compared(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[str, str]) -> Match:
-    """What is missing, left over and of another shape under these names, the file's ends allowed for."""
+    """What is missing, left over and of another shape under these names, the file's ends allowed
+    for."""
     plain = blueprint(network)
     ours = {names[name]: tensor for name, tensor in found.items() if name in names}
-    ends = size(ours.get(plain.head), 0) or plain.classes, size(ours.get(plain.first), 1) or plain.channels
+    ends = (
+        size(ours.get(plain.head), 0) or plain.classes,
+        size(ours.get(plain.first), 1) or plain.channels,
+    )
     plan = plain if ends == (plain.classes, plain.channels) else blueprint(network, *ends)
     shared = {name: tensor for name, tensor in ours.items() if name in plan.tensors}
-    differ = {name: t for name, t in shared.items() if described(t) != described(plan.tensors[name])}
-    reshaped = tuple(name for name, tensor in differ.items() if same_numbers(tensor, plan.tensors[name]))
+    differ = {
+        name: t for name, t in shared.items() if described(t) != described(plan.tensors[name])
+    }
+    reshaped = tuple(
+        name for name, tensor in differ.items() if same_numbers(tensor, plan.tensors[name])
+    )
     return Match(
         network=network,
         way=way,
         names={name: ours_ for name, ours_ in names.items() if ours_ in plan.tensors},
-        missing=tuple(name for name in plan.tensors if name not in ours and not name.endswith(COUNTER)),
+        missing=tuple(
+            name for name in plan.tensors if name not in ours and not name.endswith(COUNTER)
+        ),
         unexpected=tuple(name for name in found if names.get(name) not in plan.tensors),
         misshapen=tuple(
-            (name, described(t), described(plan.tensors[name])) for name, t in differ.items() if name not in reshaped
+            (name, described(t), described(plan.tensors[name]))
+            for name, t in differ.items()
+            if name not in reshaped
         ),
         reshaped=reshaped,
         plan=plan,
@@ -164,7 +197,11 @@ def compared(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[
 def same_numbers(tensor: "Tensor", like: "Tensor") -> bool:
     """Whether one is a linear layer's weight and the other the same numbers as a convolution's."""
     real = tensor.is_floating_point() and like.is_floating_point()
-    return real and {tensor.ndim, like.ndim} == {2, 4} and tensor.flatten(1).shape == like.flatten(1).shape
+    return (
+        real
+        and {tensor.ndim, like.ndim} == {2, 4}
+        and tensor.flatten(1).shape == like.flatten(1).shape
+    )
 
 
 def in_forward_order(names: Iterable[str]) -> list[str] | None:
@@ -179,7 +216,10 @@ def in_forward_order(names: Iterable[str]) -> list[str] | None:
     def place(name: str) -> list[int]:
         top, *parts = name.split(".")
         block = WIDENING if ".".join([top, *parts[:2]]) in widening else PLAIN
-        return [TOP.index(top), *(int(part) if part.isdecimal() else block.index(part) for part in parts)]
+        return [
+            TOP.index(top),
+            *(int(part) if part.isdecimal() else block.index(part) for part in parts),
+        ]
 
     try:
         return sorted(names, key=place)
@@ -193,17 +233,24 @@ def kind(name: str) -> str:
 
 
 def candidates(found: "Mapping[str, Tensor]") -> list[str]:
-    """Networks that have as many parameters as the file, by their builders' docstrings: nothing has to be built.
+    """Networks that have as many parameters as the file, by their builders' docstrings: nothing has
+    to be built.
 
-    The file may have other classes or channels: then any of its layers may be the head (C, width) with C biases, and
-    any convolution the first.
+    The file may have other classes or channels: then any of its layers may be the head (C, width)
+    with C biases, and any convolution the first.
     """
     from foveate.models import MODELS
 
-    learnt = {name: t for name, t in found.items() if kind(name) not in ("running_mean", "running_var", COUNTER)}
+    learnt = {
+        name: t
+        for name, t in found.items()
+        if kind(name) not in ("running_mean", "running_var", COUNTER)
+    }
     total = sum(t.numel() for t in learnt.values())
     shapes = {tuple(t.shape) for t in learnt.values()}
-    heads = {s[:2] for s in shapes if len(s) >= 2 and all(n == 1 for n in s[2:]) and s[:1] in shapes}
+    heads = {
+        s[:2] for s in shapes if len(s) >= 2 and all(n == 1 for n in s[2:]) and s[:1] in shapes
+    }
     firsts = {s for s in shapes if len(s) == 4}
     chosen = []
     for name, builder in MODELS.items():

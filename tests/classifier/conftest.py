@@ -1,4 +1,4 @@
-"""A copy of the trained classifier that may be damaged, and a picture to ask it about."""
+"""A copy of the trained classifier that may be damaged, and an image to ask it about."""
 
 import shutil
 from pathlib import Path
@@ -13,5 +13,5 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def picture(pictures: Path) -> Path:
-    return pictures / "test" / "blob" / "100.jpg"
+def image(images: Path) -> Path:
+    return images / "test" / "blob" / "100.jpg"

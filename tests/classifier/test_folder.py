@@ -1,4 +1,5 @@
-"""A classifier's folder: what it holds, whose changes are seen, and that saving replaces all of it or nothing."""
+"""A classifier's folder: what it holds, whose changes are seen, and that saving replaces all of it
+or nothing."""
 
 import json
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from safetensors.numpy import load_file
 
 from foveate.classifier import Classifier
 from foveate.classifier.card import model_card
+from foveate.classifier.decision import Decision
 from foveate.classifier.saving import save_probe
-from foveate.decision import Decision
 from foveate.errors import ArtefactError, FoveateError
 from foveate.heads import Head
 from foveate.storage import sha256
@@ -28,29 +29,40 @@ def test_the_folder_holds_what_is_documented(trained: Path) -> None:
     folder = trained / "classifier"
     assert sorted(p.name for p in folder.iterdir()) == list(FILES)
     card = json.loads((folder / "card.json").read_text())
-    assert card["files"] == {name: sha256(folder / name) for name in FILES if name not in ("README.md", "card.json")}
+    assert card["files"] == {
+        name: sha256(folder / name) for name in FILES if name not in ("README.md", "card.json")
+    }
     assert card["classes"] == ["blob", "noise", "stripes"] and card["format"] == 1
-    assert card["model"] == "efficientnet_lite0" and card["mirror"] is False and card["temperature"] > 0
+    assert (
+        card["model"] == "efficientnet_lite0"
+        and card["mirror"] is False
+        and card["temperature"] > 0
+    )
     assert card["metrics"]["test"]["n"] == 24 and card["metrics"]["out_of_fold"]["n"] == 72
     readme = (folder / "README.md").read_text()
-    assert "blob, noise, stripes" in readme and f"{card['metrics']['test']['accuracy']:.1%}" in readme
+    assert (
+        "blob, noise, stripes" in readme and f"{card['metrics']['test']['accuracy']:.1%}" in readme
+    )
 
 
-def test_nothing_names_its_owner(trained: Path, pictures: Path) -> None:
-    """No absolute path, home folder, host or user in any text of the run; no path or time in the tensors."""
+def test_nothing_names_its_owner(trained: Path, images: Path) -> None:
+    """No absolute path, home folder, host or user in any text of the run; no path or time in the
+    tensors."""
     import getpass
     import socket
 
     secrets = [
         str(trained.parent),
-        str(pictures.parent),
+        str(images.parent),
         str(Path.home()),
         "/tmp/",
         str(Path.cwd()),
         socket.gethostname(),
     ]
     secrets += [name for name in (getpass.getuser(),) if len(name) > 4]
-    texts = [p for p in trained.rglob("*") if p.is_file() and p.suffix not in (".bin", ".safetensors")]
+    texts = [
+        p for p in trained.rglob("*") if p.is_file() and p.suffix not in (".bin", ".safetensors")
+    ]
     assert len(texts) >= 9
     for file in texts:
         text = file.read_text()
@@ -63,7 +75,13 @@ def test_no_pickle_anywhere(trained: Path) -> None:
     for file in trained.rglob("*"):
         if file.is_file():
             assert file.suffix in {".json", ".jsonl", ".txt", ".md", ".safetensors", ".xml", ".bin"}
-            assert file.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
+            assert file.read_bytes()[:2] not in (
+                b"\x80\x02",
+                b"\x80\x03",
+                b"\x80\x04",
+                b"\x80\x05",
+                b"PK",
+            )
 
 
 def test_tensors_are_the_probes(trained: Path) -> None:
@@ -91,14 +109,18 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", ["engine.bin", "engine.xml", "model.safetensors"])
 def test_a_changed_file_is_refused(name: str, damage: str, folder: Path) -> None:
     (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
-    with pytest.raises(ArtefactError, match=rf"{name}' is damaged \(its SHA-256 is not the card's\); restore it"):
+    with pytest.raises(
+        ArtefactError, match=rf"{name}' is damaged \(its SHA-256 is not the card's\); restore it"
+    ):
         Classifier.load(folder)
 
 
 @pytest.mark.parametrize("name", ["engine.bin", "engine.xml", "model.safetensors"])
 def test_a_missing_file_is_refused(name: str, folder: Path) -> None:
     (folder / name).unlink()
-    with pytest.raises(ArtefactError, match=rf"{name}' is missing; train again, or restore it from a backup"):
+    with pytest.raises(
+        ArtefactError, match=rf"{name}' is missing; train again, or restore it from a backup"
+    ):
         Classifier.load(folder)
     (folder / name).mkdir()
     with pytest.raises(ArtefactError, match=rf"{name}' is missing"):
@@ -108,16 +130,26 @@ def test_a_missing_file_is_refused(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("damage", ["half", "empty", "longer", "pickle", "first byte"])
 def test_a_damaged_card_is_refused(damage: str, folder: Path) -> None:
     (folder / "card.json").write_bytes(DAMAGES[damage]((folder / "card.json").read_bytes()))
-    with pytest.raises(ArtefactError, match=r"card.json' is damaged: .*; train again, or restore it from a backup"):
+    with pytest.raises(
+        ArtefactError, match=r"card.json' is damaged: .*; train again, or restore it from a backup"
+    ):
         Classifier.load(folder)
 
 
 @pytest.mark.parametrize(
-    "where", [lambda t: t / "nothing", lambda t: t, lambda t: t / ("x" * 300), lambda t: t / "file" / "below"]
+    "where",
+    [
+        lambda t: t / "nothing",
+        lambda t: t,
+        lambda t: t / ("x" * 300),
+        lambda t: t / "file" / "below",
+    ],
 )
 def test_no_classifier_there(where: Callable[[Path], Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ArtefactError, match=r"is no run and no classifier .* make one: foveate train PHOTOS"):
+    with pytest.raises(
+        ArtefactError, match=r"is no run and no classifier .* make one: foveate train PHOTOS"
+    ):
         Classifier.load(where(tmp_path))
 
 
@@ -129,13 +161,33 @@ def test_a_newer_format_is_refused(folder: Path) -> None:
 
 
 def test_the_model_card_says_its_numbers() -> None:
-    metrics = {"test": {"n": 10, "accuracy": 0.9, "accuracy_ci95": [0.596, 0.982], "macro_f1": 0.8, "ece": 0.05}}
-    card = {"classes": ["a", "b"], "thresholds": None, "model": "m", "recipe": "probe", "metrics": metrics}
+    metrics = {
+        "test": {
+            "n": 10,
+            "accuracy": 0.9,
+            "accuracy_ci95": [0.596, 0.982],
+            "macro_f1": 0.8,
+            "ece": 0.05,
+        }
+    }
+    card = {
+        "classes": ["a", "b"],
+        "thresholds": None,
+        "model": "m",
+        "recipe": "probe",
+        "metrics": metrics,
+    }
     text = model_card(card)
-    assert "- test: accuracy 90.0% (95 % interval 59.6% to 98.2%) on 10 pictures, macro-F1 0.800, ECE 0.050" in text
+    assert (
+        "- test: accuracy 90.0% (95 % interval 59.6% to 98.2%) on 10 images, macro-F1 0.800, ECE "
+        "0.050" in text
+    )
     assert "It knows only these classes" in text
     several = model_card(card | {"thresholds": [0.5, 0.25]})
-    assert "- test: all labels right 90.0% " in several and "Labels: a (from 50% on), b (from 25% on)." in several
+    assert (
+        "- test: all labels right 90.0% " in several
+        and "Labels: a (from 50% on), b (from 25% on)." in several
+    )
 
 
 # Saving
@@ -143,7 +195,10 @@ def test_the_model_card_says_its_numbers() -> None:
 
 def head(classes: int = 2, seed: int = 0) -> Head:
     rng = np.random.default_rng(seed)
-    weight, bias = rng.normal(size=(classes, 2064)).astype(np.float32), np.zeros(classes, np.float32)
+    weight, bias = (
+        rng.normal(size=(classes, 2064)).astype(np.float32),
+        np.zeros(classes, np.float32),
+    )
     return Head(weight, bias, 1e-3, 1.0, np.zeros((0, classes), np.float32), ())
 
 
@@ -173,7 +228,11 @@ def test_saving_onto_an_older_classifier_replaces_it(tmp_path: Path) -> None:
     save(tmp_path / "c", engine="openvino")
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == list(FILES)
     assert save(tmp_path / "c", classes=("x", "y", "z")).classes == ("x", "y", "z")
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["README.md", "card.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "README.md",
+        "card.json",
+        "model.safetensors",
+    ]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
@@ -194,11 +253,15 @@ def test_a_full_disk_leaves_the_old_classifier_whole(
         if len(calls) == call:
             raise OSError(errno.ENOSPC, "No space left on device")
         with path.open("wb") as file:
-            return file.write(arguments[0] if isinstance(arguments[0], bytes) else arguments[0].encode())
+            return file.write(
+                arguments[0] if isinstance(arguments[0], bytes) else arguments[0].encode()
+            )
 
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(FoveateError, match=r"the disk is full: '.*' could not be written and nothing was replaced"):
+    with pytest.raises(
+        FoveateError, match=r"the disk is full: '.*' could not be written and nothing was replaced"
+    ):
         save(tmp_path / "c", seed=1)
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
@@ -207,7 +270,7 @@ def test_a_full_disk_leaves_the_old_classifier_whole(
 
 
 @pytest.mark.usefixtures("warm_cache")
-def test_any_class_name_is_kept_and_harmless(tmp_path: Path, picture: Path) -> None:
+def test_any_class_name_is_kept_and_harmless(tmp_path: Path, image: Path) -> None:
     names = (
         "<script>alert(1)</script>",
         "\u00e9",
@@ -221,14 +284,21 @@ def test_any_class_name_is_kept_and_harmless(tmp_path: Path, picture: Path) -> N
         "`c`",
     )
     found = save(tmp_path / "c", engine="openvino", classes=names)
-    assert found.classes == names and found.predict(picture).label in names
+    assert found.classes == names and found.predict(image).label in names
     readme = (tmp_path / "c" / "README.md").read_text(encoding="utf-8")
-    assert "<script" not in readme and "](http" not in readme and "\u202e" not in readme and "`c`" not in readme
+    assert (
+        "<script" not in readme
+        and "](http" not in readme
+        and "\u202e" not in readme
+        and "`c`" not in readme
+    )
     assert "new\nline" not in readme
 
 
 @pytest.mark.usefixtures("warm_cache")
-@pytest.mark.parametrize("thresholds", [[0.5], [0.5, 0.5, 0.5], [0.5, 1.0], [0.5, "x"], [0.5, 1], 0.5, {}])
+@pytest.mark.parametrize(
+    "thresholds", [[0.5], [0.5, 0.5, 0.5], [0.5, 1.0], [0.5, "x"], [0.5, 1], 0.5, {}]
+)
 def test_a_card_with_impossible_thresholds_is_damaged(thresholds: Any, tmp_path: Path) -> None:
     folder = save(tmp_path / "c", thresholds=(0.5, 0.25)).folder
     assert Classifier.load(folder).decision == Decision((0.5, 0.25))

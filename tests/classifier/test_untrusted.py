@@ -1,4 +1,5 @@
-"""A classifier's folder from a stranger: no impossible card, forged tensor or pickle is believed."""
+"""A classifier's folder from a stranger: no impossible card, forged tensor or pickle is
+believed."""
 
 import json
 import pickle
@@ -64,14 +65,15 @@ NUMBERS = [float("inf"), float("nan"), 1e308, -1, 0, 10**30, "224", None, [], {}
 )  # fmt: skip
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
 def test_an_impossible_card_is_refused(
-    path: str, value: Any, engine: str, folder: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+    path: str, value: Any, engine: str, folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused at the latest when a picture is asked for; or so little changed that it answers as before."""
+    """Refused at the latest when an image is asked for; or so little changed that it answers as
+    before."""
     if engine == "torch":
         use_torch(monkeypatch)
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(changed(card, path, value)))
-    answers_or_refuses(folder, picture)
+    answers_or_refuses(folder, image)
 
 
 def test_a_card_cannot_point_outside(folder: Path) -> None:
@@ -82,20 +84,27 @@ def test_a_card_cannot_point_outside(folder: Path) -> None:
         Classifier.load(folder)
 
 
-def test_a_graph_of_another_size_is_refused(folder: Path, picture: Path) -> None:
+def test_a_graph_of_another_size_is_refused(folder: Path, image: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(changed(card, "preprocess/crop", 192)))
-    with pytest.raises(ArtefactError, match=r"engine\.xml' does not fit the card: it maps \(\(224, 224, 3\), \(3,\)\)"):
-        Classifier.load(folder).predict(picture)
+    with pytest.raises(
+        ArtefactError,
+        match=r"engine\.xml' does not fit the card: it maps \(\(224, 224, 3\), \(3,\)\)",
+    ):
+        Classifier.load(folder).predict(image)
 
 
-def answers_or_refuses(folder: Path, picture: Path) -> None:
+def answers_or_refuses(folder: Path, image: Path) -> None:
     try:
-        found = Classifier.load(folder).predict(picture)
+        found = Classifier.load(folder).predict(image)
     except ArtefactError as error:
         assert str(error)
     else:
-        assert np.isfinite(found.probability) and len(found.top) == 3 and all(isinstance(c, str) for c, _ in found.top)
+        assert (
+            np.isfinite(found.probability)
+            and len(found.top) == 3
+            and all(isinstance(c, str) for c, _ in found.top)
+        )
 
 
 def mutate(value: Any, rng: random.Random) -> Any:
@@ -142,7 +151,7 @@ def mutate(value: Any, rng: random.Random) -> Any:
     return rng.choice(odd)
 
 
-def test_a_fuzzed_card_gives_our_errors_only(trained: Path, folder: Path, picture: Path) -> None:
+def test_a_fuzzed_card_gives_our_errors_only(trained: Path, folder: Path, image: Path) -> None:
     good = json.loads((trained / "classifier" / "card.json").read_text())
     refused = 0
     for seed in range(400):
@@ -154,7 +163,7 @@ def test_a_fuzzed_card_gives_our_errors_only(trained: Path, folder: Path, pictur
         try:
             classifier = Classifier.load(folder)
             if seed % 8 == 0:
-                classifier.predict(picture)
+                classifier.predict(image)
         except ArtefactError:
             refused += 1
     assert refused > 100
@@ -175,7 +184,9 @@ def test_fuzzed_bytes_of_a_card_give_our_errors_only(trained: Path, folder: Path
             continue
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 10_000, '{"format": 1}', "null", '"x"', "[]", "NaN", "\ufeff{}"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "1" * 10_000, '{"format": 1}', "null", '"x"', "[]", "NaN", "\ufeff{}"]
+)
 def test_odd_json_is_refused(text: str, folder: Path) -> None:
     (folder / "card.json").write_text(text, encoding="utf-8")
     with pytest.raises(ArtefactError, match=r"card.json' is damaged"):
@@ -199,7 +210,13 @@ class Bomb:
 @pytest.mark.parametrize("name", ["model.safetensors", "engine.xml", "engine.bin", "card.json"])
 @pytest.mark.parametrize("card", ["old", "forged"])
 def test_pickles_run_no_code(
-    name: str, disguise: str, card: str, folder: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    disguise: str,
+    card: str,
+    folder: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In every disguise, in place of every file, with the card's own hashes or with forged ones."""
     marker, bomb = tmp_path / "boom", Bomb(tmp_path / "boom")
@@ -211,7 +228,11 @@ def test_pickles_run_no_code(
         with (folder / name).open("wb") as file:
             np.save(file, array, allow_pickle=True)
     else:
-        torch.save({"linear.weight": bomb}, folder / name, _use_new_zipfile_serialization=disguise == "torch")
+        torch.save(
+            {"linear.weight": bomb},
+            folder / name,
+            _use_new_zipfile_serialization=disguise == "torch",
+        )
     if card == "forged" and name != "card.json":
         forged = json.loads((folder / "card.json").read_text())
         forged["files"][name] = sha256(folder / name)
@@ -220,10 +241,10 @@ def test_pickles_run_no_code(
         with monkeypatch.context() as patch:
             patch.setattr("foveate.classifier.choose_engine", lambda engine=engine: engine)
             if card == "forged" and name in ("engine.xml", "engine.bin") and engine == "torch":
-                Classifier.load(folder).predict(picture)  # does not touch the graph
+                Classifier.load(folder).predict(image)  # does not touch the graph
             else:
                 with pytest.raises(ArtefactError):
-                    Classifier.load(folder).predict(picture)
+                    Classifier.load(folder).predict(image)
     assert not marker.exists()
 
 
@@ -232,7 +253,9 @@ def test_the_bomb_of_the_test_above_goes_off(tmp_path: Path) -> None:
     assert (tmp_path / "boom").exists()
 
 
-def test_forged_tensors_are_refused(folder: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forged_tensors_are_refused(
+    folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Safetensors of another shape or name, under a card that vouches for them."""
     from safetensors.numpy import save_file
 
@@ -241,7 +264,11 @@ def test_forged_tensors_are_refused(folder: Path, picture: Path, monkeypatch: py
     use_torch(monkeypatch)
     for tensors in (
         good | {"linear.weight": good["linear.weight"][0]},
-        good | {"linear.weight": good["linear.weight"][:2].copy(), "linear.bias": good["linear.bias"][:2].copy()},
+        good
+        | {
+            "linear.weight": good["linear.weight"][:2].copy(),
+            "linear.bias": good["linear.bias"][:2].copy(),
+        },
         good | {"extra": good["linear.bias"]},
         {name: t for name, t in good.items() if name != "linear.bias"},
         {"linear.weight": good["linear.weight"]},
@@ -251,4 +278,4 @@ def test_forged_tensors_are_refused(folder: Path, picture: Path, monkeypatch: py
         card["files"]["model.safetensors"] = sha256(folder / "model.safetensors")
         (folder / "card.json").write_text(json.dumps(card))
         with pytest.raises(ArtefactError, match=r"model\.safetensors' does not fit"):
-            Classifier.load(folder).predict(picture)
+            Classifier.load(folder).predict(image)

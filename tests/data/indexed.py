@@ -5,7 +5,7 @@ from pathlib import Path
 from foveate.data.dataset import Dataset
 
 
-def picture(number: int = 0) -> bytes:
+def image(number: int = 0) -> bytes:
     return b"P5 2 2 255\n" + number.to_bytes(4)
 
 
@@ -14,7 +14,7 @@ def fill(root: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(number))
+        path.write_bytes(image(number))
     return root
 
 

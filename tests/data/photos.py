@@ -1,16 +1,19 @@
-"""A picture of soft colours, as Pillow gives it and as torch has it, and a look at it that changes nothing."""
+"""An image of soft colours, as Pillow gives it and as torch has it, and a look at it that changes
+nothing."""
 
 import numpy as np
 import torch
 from PIL import Image
 
-from foveate.data.policy import Augmentation
-from foveate.data.view import draw, generator
+from foveate.data.augment.policies import Augmentation
+from foveate.data.augment.view import draw, generator
 
 
 def photo(height: int = 50, width: int = 70, channels: int = 3, seed: int = 0) -> np.ndarray:
     """Soft blobs of colour, in an array that may not be written to, as those of Pillow."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, channels), dtype=np.uint8).squeeze()
+    coarse = (
+        np.random.default_rng(seed).integers(0, 256, (5, 6, channels), dtype=np.uint8).squeeze()
+    )
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(height, width, channels)
 

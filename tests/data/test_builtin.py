@@ -16,14 +16,15 @@ from PIL import Image
 from foveate.data import builtin as module
 from foveate.data.builtin import BUILTIN, CIFAR, FASHION, IDX_FILES, load_builtin, pnm, read_idx
 from foveate.data.dataset import Dataset
-from foveate.data.fetch import Remote
 from foveate.data.image import load_image
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
+from foveate.download import Remote
 from foveate.errors import DataError, FoveateError
 
 
 def packed(data: bytes) -> bytes:
-    """As gzip packs it, without the time: the bytes are in tests' names, which all workers have to agree on."""
+    """As gzip packs it, without the time: the bytes are in tests' names, which all workers have to
+    agree on."""
     return gzip.compress(data, mtime=0)
 
 
@@ -33,7 +34,7 @@ def idx(values: np.ndarray, kind: int = 8) -> bytes:
 
 
 def idx_folder(folder: Path, side: int = 28) -> tuple[np.ndarray, ...]:
-    """30 and 20 pictures of ten classes, as the four files of MNIST."""
+    """30 and 20 images of ten classes, as the four files of MNIST."""
     rng = np.random.default_rng(0)
     arrays = (
         rng.integers(0, 256, (30, side, side)),
@@ -51,15 +52,17 @@ def pixels(dataset: Dataset, i: int) -> np.ndarray:
     return np.asarray(load_image(dataset.read(i), dataset.files[i]))
 
 
-def check(dataset: Dataset, split: str, pictures: np.ndarray, labels: np.ndarray) -> None:
-    """Every picture of a split is there, under its own label and number."""
+def check(dataset: Dataset, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Every image of a split is there, under its own label and number."""
     chosen = [i for i in range(len(dataset)) if dataset.splits[i] == split]
     assert len(chosen) == len(labels)
     for i in chosen:
         number = int(Path(dataset.files[i]).stem)
         assert dataset.labels[i] == labels[number]
         assert dataset.files[i].split("/")[:2] == [split, dataset.classes[dataset.labels[i]]]
-        expected = pictures[number] if pictures.ndim == 4 else np.repeat(pictures[number][..., None], 3, axis=-1)
+        expected = (
+            images[number] if images.ndim == 4 else np.repeat(images[number][..., None], 3, axis=-1)
+        )
         assert np.array_equal(pixels(dataset, i), expected)
 
 
@@ -84,7 +87,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def remote(url: str, file: Path) -> Remote:
-    return Remote(url + file.name, hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_size)
+    return Remote(
+        url + file.name, hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_size
+    )
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
@@ -165,7 +170,9 @@ def test_idx_with_random_damage(tmp_path: Path, seed: int) -> None:
             assert read_idx(tmp_path / "x.gz").dtype == np.uint8
 
 
-def test_fashion_mnist_from_the_debian_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_from_the_debian_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, train_labels, test, test_labels = idx_folder(tmp_path / "debian")
     monkeypatch.setattr(module, "DEBIAN_FASHION", tmp_path / "debian")
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
@@ -184,7 +191,9 @@ def test_idx_sets_are_fetched(
     train, train_labels, test, test_labels = idx_folder(tmp_path / "site")
     files = [remote(site, tmp_path / "site" / file) for file in IDX_FILES]
     monkeypatch.setattr(module, url, site)
-    monkeypatch.setattr(module, "IDX_HASHES", {site: tuple((file.sha256, file.size) for file in files)})
+    monkeypatch.setattr(
+        module, "IDX_HASHES", {site: tuple((file.sha256, file.size) for file in files)}
+    )
     monkeypatch.setattr(module, "DEBIAN_FASHION", tmp_path / "nowhere")
     dataset = load_dataset(name)
     published = FASHION if name == "fashion-mnist" else tuple("0123456789")
@@ -211,15 +220,17 @@ def test_a_wrong_file_from_the_site_is_refused(
 CIFAR_FILES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
 
 
-def cifar_record(label: int, picture: np.ndarray) -> bytes:
-    """As the set's page has it: the label, then 1,024 bytes of red, of green and of blue, row by row."""
-    return bytes([label, *picture[..., 0].ravel(), *picture[..., 1].ravel(), *picture[..., 2].ravel()])
+def cifar_record(label: int, image: np.ndarray) -> bytes:
+    """As the set's page has it: the label, then 1,024 bytes of red, of green and of blue, row by
+    row."""
+    return bytes([label, *image[..., 0].ravel(), *image[..., 1].ravel(), *image[..., 2].ravel()])
 
 
 def cifar_archive(path: Path, odd: tarfile.TarInfo | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Ten pictures in each of the six files; `odd` stands in for the file of its name, or for data_batch_2.bin."""
+    """Ten images in each of the six files; `odd` stands in for the file of its name, or for
+    data_batch_2.bin."""
     rng = np.random.default_rng(0)
-    pictures, labels = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8), np.arange(60) * 7 % 10
+    images, labels = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8), np.arange(60) * 7 % 10
     with tarfile.open(path, "w:gz") as tar:
         for number, name in enumerate(CIFAR_FILES):
             info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
@@ -227,10 +238,10 @@ def cifar_archive(path: Path, odd: tarfile.TarInfo | None = None) -> tuple[np.nd
                 tar.addfile(odd)
                 continue
             rows = range(10 * number, 10 * number + 10)
-            body = b"".join(cifar_record(int(labels[i]), pictures[i]) for i in rows)
+            body = b"".join(cifar_record(int(labels[i]), images[i]) for i in rows)
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
-    return pictures, labels
+    return images, labels
 
 
 def use_archive(site: str, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,13 +250,15 @@ def use_archive(site: str, archive: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_cifar10(tmp_path: Path, site: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = tmp_path / "site" / "cifar.tar.gz"
-    pictures, labels = cifar_archive(archive)
+    images, labels = cifar_archive(archive)
     use_archive(site, archive, monkeypatch)
     dataset = load_dataset("cifar10")
     assert dataset.classes == CIFAR
-    check(dataset, "train", pictures[:50], labels[:50])
-    check(dataset, "test", pictures[50:], labels[50:])
-    assert [p.name for p in (cache / "datasets" / "cifar10").iterdir()] == ["cifar-10-binary.tar.gz"]
+    check(dataset, "train", images[:50], labels[:50])
+    check(dataset, "test", images[50:], labels[50:])
+    assert [p.name for p in (cache / "datasets" / "cifar10").iterdir()] == [
+        "cifar-10-binary.tar.gz"
+    ]
 
 
 def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
@@ -257,16 +270,32 @@ def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     "odd,words",
     [
-        (member("cifar-10-batches-bin/data_batch_2.bin", tarfile.SYMTYPE, "/etc/passwd"), "is not a regular file"),
-        (member("cifar-10-batches-bin/data_batch_2.bin", tarfile.SYMTYPE, "data_batch_1.bin"), "is not a regular file"),
         (
-            member("cifar-10-batches-bin/data_batch_2.bin", tarfile.LNKTYPE, "cifar-10-batches-bin/data_batch_1.bin"),
+            member("cifar-10-batches-bin/data_batch_2.bin", tarfile.SYMTYPE, "/etc/passwd"),
+            "is not a regular file",
+        ),
+        (
+            member("cifar-10-batches-bin/data_batch_2.bin", tarfile.SYMTYPE, "data_batch_1.bin"),
+            "is not a regular file",
+        ),
+        (
+            member(
+                "cifar-10-batches-bin/data_batch_2.bin",
+                tarfile.LNKTYPE,
+                "cifar-10-batches-bin/data_batch_1.bin",
+            ),
             "is not a regular file",
         ),
         (member("cifar-10-batches-bin/data_batch_2.bin", tarfile.DIRTYPE), "is not a regular file"),
-        (member("cifar-10-batches-bin/data_batch_2.bin", tarfile.FIFOTYPE), "is not a regular file"),
+        (
+            member("cifar-10-batches-bin/data_batch_2.bin", tarfile.FIFOTYPE),
+            "is not a regular file",
+        ),
         (member("cifar-10-batches-bin/data_batch_2.bin", tarfile.CHRTYPE), "is not a regular file"),
-        (member("../data_batch_2.bin", tarfile.REGTYPE), "the archive lacks 'cifar-10-batches-bin/data_batch_2.bin'"),
+        (
+            member("../data_batch_2.bin", tarfile.REGTYPE),
+            "the archive lacks 'cifar-10-batches-bin/data_batch_2.bin'",
+        ),
         (member("/data_batch_2.bin", tarfile.REGTYPE), "the archive lacks"),
     ],
     ids=["link out", "link within", "hard link", "folder", "pipe", "device", "above", "absolute"],
@@ -294,7 +323,9 @@ def test_published_hashes_are_whole() -> None:
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 7]], ids=["too few", "out of range"])
-def test_labels_that_do_not_fit_are_refused(labels: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_do_not_fit_are_refused(
+    labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     part = (np.zeros((3, 2, 2), np.uint8), np.array(labels))
     monkeypatch.setitem(BUILTIN, "digits", lambda: (("a", "b"), {"train": part}))
     with pytest.raises(DataError, match="the train split of 'digits' is damaged"):

@@ -1,4 +1,5 @@
-"""What a Dataset is: its classes and notes, whether it can be learnt; duplicates, groups, digests and selections."""
+"""What a Dataset is: its classes and notes, whether it can be learnt; duplicates, groups, digests
+and selections."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -6,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from indexed import fill, picture
+from indexed import fill, image
 
 from foveate.data.dataset import Dataset, apply_policy, check_trainable, duplicates, listed
-from foveate.data.index import from_folder, index, natural
+from foveate.data.layouts import from_folder, index, natural
 from foveate.errors import DataError
 
 
@@ -24,8 +25,13 @@ def made(
     splits = list(splits or ["train"] * len(labels))
     groups = list(groups or [""] * len(labels))
     names = [f"{i}.pnm" for i in range(len(labels))]
-    bytes_of = dict(zip(names, contents or map(picture, range(len(labels))), strict=True))
-    return index("made", "by hand", list(zip(names, labels, splits, groups, strict=True)), bytes_of.__getitem__)
+    bytes_of = dict(zip(names, contents or map(image, range(len(labels))), strict=True))
+    return index(
+        "made",
+        "by hand",
+        list(zip(names, labels, splits, groups, strict=True)),
+        bytes_of.__getitem__,
+    )
 
 
 # Classes, notes, checks
@@ -34,14 +40,16 @@ def made(
 def test_a_class_only_in_test_is_left_out_and_noted() -> None:
     dataset = made("abcc", ["train", "train", "test", "test"])
     assert dataset.classes == ("a", "b") and len(dataset) == 2
-    assert dataset.notes == ("class 'c' is only in the test split: its 2 pictures cannot be learnt, left out",)
+    assert dataset.notes == (
+        "class 'c' is only in the test split: its 2 images cannot be learnt, left out",
+    )
 
 
 def test_a_class_in_validation_alone_is_learnt() -> None:
     dataset = made("aab", ["train", "test", "validation"])
     assert dataset.classes == ("a", "b")
-    assert "the train split has no picture of 'b'" in dataset.notes
-    assert "the test split has no picture of 'b'" in dataset.notes
+    assert "the train split has no image of 'b'" in dataset.notes
+    assert "the test split has no image of 'b'" in dataset.notes
 
 
 def test_only_a_test_split() -> None:
@@ -70,7 +78,7 @@ def test_near_namesakes_are_noted(names: tuple[str, str]) -> None:
 def test_imbalance_is_noted(most: int, noted: bool) -> None:
     notes = made("a" * most + "b").notes
     expected = (
-        f"the classes are imbalanced: 'a' has {most} pictures, 'b' 1; "
+        f"the classes are imbalanced: 'a' has {most} images, 'b' 1; "
         "read the balanced accuracy and macro-F1, not the accuracy alone; "
         "finetune and scratch let all count the same: --balance weights"
     )
@@ -91,7 +99,11 @@ def test_counts() -> None:
     "labels,splits,words",
     [
         ("aaa", None, "'made' has only one class, 'a'; a classifier needs at least two"),
-        ("aab", None, r"too few readable pictures to learn from in class 'b' \(1\); each class needs two"),
+        (
+            "aab",
+            None,
+            r"too few readable images to learn from in class 'b' \(1\); each class needs two",
+        ),
         ("ab", None, r"in class 'a' \(1\), 'b' \(1\)"),
         ("aabb", ["train", "train", "train", "test"], r"in class 'b' \(1\)"),
     ],
@@ -106,7 +118,7 @@ def test_enough_to_learn_from() -> None:
     check_trainable(made("aabb", ["train", "validation", "train", "validation"]))
 
 
-def test_a_class_that_lost_its_pictures() -> None:
+def test_a_class_that_lost_its_images() -> None:
     dataset = made("aabbb")
     with pytest.raises(DataError, match=r"in class 'b' \(0\)"):
         check_trainable(dataset.select(np.array([0, 1])))
@@ -118,7 +130,9 @@ def test_policy_skip_bears_five_percent(n: int) -> None:
     bad = {f"{i}.jpg": f"image '{i}.jpg' is empty" for i in range(allowed + 1)}
     apply_policy(n, {}, "skip")
     apply_policy(n, dict(list(bad.items())[:allowed]), "skip")
-    with pytest.raises(DataError, match=rf"{allowed + 1} of {n} pictures are unreadable, more than 5%:\n  image '0"):
+    with pytest.raises(
+        DataError, match=rf"{allowed + 1} of {n} images are unreadable, more than 5%:\n  image '0"
+    ):
         apply_policy(n, bad, "skip")
 
 
@@ -126,10 +140,11 @@ def test_policy_error_bears_none_and_lists_are_short() -> None:
     apply_policy(10, {}, "error")
     with pytest.raises(
         DataError,
-        match=r"^1 of 1000 pictures are unreadable \(leave out --on-bad error to skip them\): image 'x' is empty$",
+        match=r"^1 of 1000 images are unreadable \(leave out --on-bad error to skip them\): image 'x' is empty$",
     ):
         apply_policy(1000, {"x": "image 'x' is empty"}, "error")
-    with pytest.raises(DataError, match=r"^1 of 2 pictures are unreadable: image 'x' is empty$"):  # too many to skip
+    # too many to skip
+    with pytest.raises(DataError, match=r"^1 of 2 images are unreadable: image 'x' is empty$"):
         apply_policy(2, {"x": "image 'x' is empty"}, "error")
     with pytest.raises(DataError) as caught:
         apply_policy(9, {str(i): f"reason {i}" for i in range(9)}, "skip")
@@ -140,12 +155,15 @@ def test_policy_error_bears_none_and_lists_are_short() -> None:
 
 
 def test_duplicates() -> None:
-    same = [picture(1), picture(2), picture(1), picture(3), picture(2)]
-    assert sorted(map(sorted, duplicates(made("aabbb", contents=same)))) == [["0.pnm", "2.pnm"], ["1.pnm", "4.pnm"]]
+    same = [image(1), image(2), image(1), image(3), image(2)]
+    assert sorted(map(sorted, duplicates(made("aabbb", contents=same)))) == [
+        ["0.pnm", "2.pnm"],
+        ["1.pnm", "4.pnm"],
+    ]
     assert duplicates(made("aab")) == []
 
 
-def test_unreadable_pictures_are_no_duplicates(tmp_path: Path) -> None:
+def test_unreadable_images_are_no_duplicates(tmp_path: Path) -> None:
     root = fill(tmp_path / "p", "a/1.jpg", "a/2.jpg", "a/3.jpg")
     dataset = from_folder(root)
     (root / "a" / "1.jpg").unlink()
@@ -177,7 +195,11 @@ def joined(groups: list[str], contents: list[bytes]) -> set[frozenset[int]]:
         (["", "", ""], "xyz", [{0}, {1}, {2}]),
         (["g", "", "g"], "xyz", [{0, 2}, {1}]),
         (["", "", ""], "xyx", [{0, 2}, {1}]),
-        (["g", "h", "", "h"], "xxyy", [{0, 1, 2, 3}]),  # 0 = 1 by bytes, 1 - 3 by group, 3 = 2 by bytes
+        (
+            ["g", "h", "", "h"],
+            "xxyy",
+            [{0, 1, 2, 3}],
+        ),  # 0 = 1 by bytes, 1 - 3 by group, 3 = 2 by bytes
         (["g", "h", "h", "k"], "xxyz", [{0, 1, 2}, {3}]),
     ],
 )
@@ -191,7 +213,9 @@ def test_grouping_is_transitive(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = [str(g) if g < 12 else "" for g in rng.integers(0, 20, 40)]
     contents = [bytes([c]) for c in rng.integers(0, 30, 40)]
-    assert partition(made("a" * 40, groups=groups, contents=contents).grouping()) == joined(groups, contents)
+    assert partition(made("a" * 40, groups=groups, contents=contents).grouping()) == joined(
+        groups, contents
+    )
 
 
 def test_digests_are_sha256_and_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

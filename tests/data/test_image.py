@@ -1,4 +1,5 @@
-"""A picture's pixels, whatever its format: upright, on white, in three channels of eight bits; and scaled decoding."""
+"""An image's pixels, whatever its format: upright, on white, in three channels of eight bits; and
+scaled decoding."""
 
 import io
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_an_orientation_that_does_not_exist_is_upright(value: int) -> None:
         b"Exif\0\0II*\0\xff\xff\xff\x7f",
     ],
 )
-def test_damaged_exif_leaves_the_picture_upright(block: bytes) -> None:
+def test_damaged_exif_leaves_the_image_upright(block: bytes) -> None:
     plain = encode(scene(), "JPEG")
     assert np.array_equal(pixels(encode(scene(), "JPEG", exif=block)), pixels(plain))
 
@@ -82,7 +83,10 @@ def test_any_byte_of_the_exif_block_may_be_wrong() -> None:
     assert length > 10
     for position in range(start, start + length):
         for value in (0, 127, 255):
-            assert load_image(data[:position] + bytes([value]) + data[position + 1 :]).size in [(48, 64), (64, 48)]
+            assert load_image(data[:position] + bytes([value]) + data[position + 1 :]).size in [
+                (48, 64),
+                (64, 48),
+            ]
 
 
 def over_white(rgba: np.ndarray) -> np.ndarray:
@@ -95,19 +99,19 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
 def test_transparency_is_put_on_white(mode: str, kind: str) -> None:
     rgba = scene().convert("RGBA")
     rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
-    picture = rgba.convert(mode)
+    image = rgba.convert(mode)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    found = pixels(encode(picture, kind, **options))
-    assert np.abs(found - over_white(np.asarray(picture.convert("RGBA")))).max() <= 1
+    found = pixels(encode(image, kind, **options))
+    assert np.abs(found - over_white(np.asarray(image.convert("RGBA")))).max() <= 1
 
 
 @pytest.mark.parametrize("mode,transparent", [("1", 1), ("L", 77), ("RGB", (77, 77, 77))])
 def test_a_transparent_colour_is_white(mode: str, transparent: object) -> None:
-    picture = Image.new(mode, (4, 4), 0)
-    picture.putpixel((1, 2), transparent)
+    image = Image.new(mode, (4, 4), 0)
+    image.putpixel((1, 2), transparent)
     expected = np.zeros((4, 4, 3), np.uint8)
     expected[2, 1] = 255
-    assert np.array_equal(pixels(encode(picture, "PNG", transparency=transparent)), expected)
+    assert np.array_equal(pixels(encode(image, "PNG", transparency=transparent)), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
@@ -117,15 +121,19 @@ def test_palettes(kind: str, transparency: int | bytes | None) -> None:
         transparency = 0
     table = np.array([[250, 10, 20], [0, 200, 40], [30, 60, 220], [9, 9, 9]], np.uint8)
     numbers = (np.arange(12).reshape(3, 4) % 4).astype(np.uint8)
-    picture = Image.fromarray(numbers).convert("P")
-    picture.putpalette(table.tobytes())
+    image = Image.fromarray(numbers).convert("P")
+    image.putpalette(table.tobytes())
     alpha = np.full(4, 255)
     alpha[: len(transparency) if isinstance(transparency, bytes) else 1] = (
-        255 if transparency is None else list(transparency) if isinstance(transparency, bytes) else 0
+        255
+        if transparency is None
+        else list(transparency)
+        if isinstance(transparency, bytes)
+        else 0
     )
     options = {} if transparency is None else {"transparency": transparency}
     expected = over_white(np.concatenate([table, alpha[:, None]], axis=1))[numbers]
-    assert np.abs(pixels(encode(picture, kind, **options)) - expected).max() <= 1
+    assert np.abs(pixels(encode(image, kind, **options)) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
@@ -157,35 +165,37 @@ def test_sixteen_bit_colour() -> None:
 
 def test_grey_becomes_three_equal_channels() -> None:
     grey = scene().convert("L")
-    assert np.array_equal(pixels(encode(grey, "PNG")), np.repeat(np.asarray(grey)[..., None], 3, axis=-1))
+    assert np.array_equal(
+        pixels(encode(grey, "PNG")), np.repeat(np.asarray(grey)[..., None], 3, axis=-1)
+    )
 
 
-def cmyk_formula(picture: Image.Image) -> np.ndarray:
-    cmyk = np.asarray(picture).astype(float)
+def cmyk_formula(image: Image.Image) -> np.ndarray:
+    cmyk = np.asarray(image).astype(float)
     return (255 - cmyk[..., :3]) * (255 - cmyk[..., 3:]) / 255
 
 
 def test_cmyk_jpeg_as_adobe_writes_it() -> None:
-    picture = scene().convert("CMYK")
-    data = encode(picture, "JPEG", quality=100)
+    image = scene().convert("CMYK")
+    data = encode(image, "JPEG", quality=100)
     assert b"Adobe" in data
     stored = np.asarray(Image.open(io.BytesIO(data)))  # Pillow turns Adobe's inverted values back
-    assert np.abs(stored.astype(int) - np.asarray(picture)).mean() < 2
-    assert np.abs(pixels(data) - cmyk_formula(picture)).mean() < 3
+    assert np.abs(stored.astype(int) - np.asarray(image)).mean() < 2
+    assert np.abs(pixels(data) - cmyk_formula(image)).mean() < 3
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
 def test_other_colour_spaces_of_tiff(mode: str) -> None:
     if mode == "CMYK":
-        picture = scene().convert("CMYK")
-        expected = cmyk_formula(picture)
+        image = scene().convert("CMYK")
+        expected = cmyk_formula(image)
     elif mode == "YCbCr":
-        picture = scene().convert("YCbCr")
+        image = scene().convert("YCbCr")
         expected = np.asarray(scene()).astype(float)
     else:
-        picture = Image.merge("LAB", [Image.new("L", (5, 4), level) for level in (128, 128, 128)])
+        image = Image.merge("LAB", [Image.new("L", (5, 4), level) for level in (128, 128, 128)])
         expected = np.full((4, 5, 3), 119.0)  # L* = 50.2 in sRGB
-    assert np.abs(pixels(encode(picture, "TIFF")) - expected).max() <= 4
+    assert np.abs(pixels(encode(image, "TIFF")) - expected).max() <= 4
 
 
 @pytest.mark.parametrize(
@@ -200,7 +210,9 @@ def test_numbers_without_a_white_are_refused(data: bytes, words: str) -> None:
         load_image(data, "x.tif")
 
 
-@pytest.mark.parametrize("kind,options", [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+@pytest.mark.parametrize(
+    "kind,options", [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
+)
 def test_first_frame_of_animations_and_pages(kind: str, options: dict[str, object]) -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -208,7 +220,7 @@ def test_first_frame_of_animations_and_pages(kind: str, options: dict[str, objec
     assert np.array_equal(pixels(data), np.asarray(frames[0]))
 
 
-def test_first_picture_of_a_phones_double_jpeg() -> None:
+def test_first_image_of_a_phones_double_jpeg() -> None:
     data = encode(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 64))])
     assert np.abs(pixels(data).astype(int) - np.asarray(scene())).mean() < 3
 
@@ -222,9 +234,13 @@ def test_the_name_does_not_tell_the_format(tmp_path: Path, kind: str, name: str)
     assert np.array_equal(np.asarray(from_path), pixels(encode(scene(), kind)))
 
 
-@pytest.mark.parametrize("size", [(640, 480), (481, 1007), (2000, 300), (449, 449), (447, 900), (100, 100), (3, 900)])
+@pytest.mark.parametrize(
+    "size", [(640, 480), (481, 1007), (2000, 300), (449, 449), (447, 900), (100, 100), (3, 900)]
+)
 @pytest.mark.parametrize("short", [224, 32])
-def test_a_scaled_jpeg_is_never_below_twice_the_short_side(size: tuple[int, int], short: int) -> None:
+def test_a_scaled_jpeg_is_never_below_twice_the_short_side(
+    size: tuple[int, int], short: int
+) -> None:
     data = encode(scene(*size), "JPEG")
     found = load_image(data, short_side=short).size
     assert min(found) >= min(2 * short, min(size))
@@ -240,7 +256,10 @@ def test_scaled_decoding_saves_and_looks_the_same() -> None:
     data = encode(photo, "JPEG", quality=95)
     scaled, full = load_image(data, short_side=224), load_image(data)
     assert (scaled.size, full.size) == ((800, 600), (1600, 1200))
-    small = [np.asarray(i.resize((299, 224), Image.Resampling.BICUBIC)).astype(int) for i in (scaled, full)]
+    small = [
+        np.asarray(i.resize((299, 224), Image.Resampling.BICUBIC)).astype(int)
+        for i in (scaled, full)
+    ]
     assert np.abs(small[0] - small[1]).mean() < 1
     assert np.abs(small[0] - small[1]).max() <= 12
 
@@ -262,7 +281,12 @@ def test_only_jpeg_is_scaled(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "size,short,expected",
-    [((1000, 500), 100, (400, 200)), ((500, 1000), 100, (200, 400)), ((150, 90), 100, (150, 90)), ((1, 9), 4, (1, 9))],
+    [
+        ((1000, 500), 100, (400, 200)),
+        ((500, 1000), 100, (200, 400)),
+        ((150, 90), 100, (150, 90)),
+        ((1, 9), 4, (1, 9)),
+    ],
 )
 def test_draft_size(size: tuple[int, int], short: int, expected: tuple[int, int]) -> None:
     assert draft_size(size, short) == expected
@@ -278,26 +302,28 @@ def test_decoding_leaves_the_file_alone(tmp_path: Path) -> None:
 
 def jpegs() -> dict[str, bytes]:
     """Many ways to write one scene."""
-    picture = scene(67, 49)
+    image = scene(67, 49)
     turned, upright = Image.Exif(), Image.Exif()
     turned[0x0112], upright[0x0112] = 6, 1
     return {
         **{
-            f"quality {q}, chroma {s}": encode(picture, "JPEG", quality=q, subsampling=s)
+            f"quality {q}, chroma {s}": encode(image, "JPEG", quality=q, subsampling=s)
             for q in (5, 75)
             for s in range(3)
         },
-        "progressive": encode(picture, "JPEG", progressive=True),
-        "restarts": encode(picture, "JPEG", restart_marker_blocks=2),
-        "as RGB": encode(picture, "JPEG", keep_rgb=True),
-        "one pixel": encode(picture.resize((1, 1)), "JPEG"),
-        "upright by EXIF": encode(picture, "JPEG", exif=upright),
-        "turned by EXIF": encode(picture, "JPEG", exif=turned),
-        "turned by XMP": encode(picture, "JPEG", xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'),
-        "grey": encode(picture.convert("L"), "JPEG"),
-        "CMYK": encode(picture.convert("CMYK"), "JPEG"),
+        "progressive": encode(image, "JPEG", progressive=True),
+        "restarts": encode(image, "JPEG", restart_marker_blocks=2),
+        "as RGB": encode(image, "JPEG", keep_rgb=True),
+        "one pixel": encode(image.resize((1, 1)), "JPEG"),
+        "upright by EXIF": encode(image, "JPEG", exif=upright),
+        "turned by EXIF": encode(image, "JPEG", exif=turned),
+        "turned by XMP": encode(
+            image, "JPEG", xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+        ),
+        "grey": encode(image.convert("L"), "JPEG"),
+        "CMYK": encode(image.convert("CMYK"), "JPEG"),
         "scaled": encode(scene(400, 300), "JPEG"),
-        "PNG": encode(picture, "PNG"),
+        "PNG": encode(image, "PNG"),
     }
 
 

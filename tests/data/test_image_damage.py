@@ -1,4 +1,4 @@
-"""What is no picture, a bomb, truncated, damaged or out of reach is an error of ours that says so."""
+"""What is no image, a bomb, truncated, damaged or out of reach is an error of ours that says so."""
 
 import os
 import struct
@@ -23,28 +23,33 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 def png_header(width: int, height: int) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(100)))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
     "data,words",
     [
-        (SVG, "SVG, HTML or XML text, not a picture of pixels; remove it"),
+        (SVG, "SVG, HTML or XML text, not an image of pixels; remove it"),
         (b"\n\t " + SVG, "SVG, HTML or XML"),
         (b"\xef\xbb\xbf" + SVG, "SVG, HTML or XML"),
         (b"<!DOCTYPE html><title>404</title>", "SVG, HTML or XML"),
-        (b"%PDF-1.7\n1 0 obj", "a document or an archive, not a picture; remove it"),
+        (b"%PDF-1.7\n1 0 obj", "a document or an archive, not an image; remove it"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "a document or an archive"),
         (b"PK\x03\x04" + bytes(40), "a document or an archive"),
         (b"\x1f\x8b\x08" + bytes(40), "a document or an archive"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or AVIF; convert it to JPEG or PNG"),
         (b"\0\0\0\x1cftypavif" + bytes(40), "HEIC or AVIF; convert it"),
-        (b"MZ\x90\0" + bytes(40), r"not a picture in a known format \(JPEG, PNG"),
-        (b"hello", "not a picture in a known format"),
-        (bytes(1), "not a picture in a known format"),
+        (b"MZ\x90\0" + bytes(40), r"not an image in a known format \(JPEG, PNG"),
+        (b"hello", "not an image in a known format"),
+        (bytes(1), "not an image in a known format"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+def test_what_is_no_image_is_named(tmp_path: Path, data: bytes, words: str) -> None:
     path = tmp_path / "fake.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageError, match=f"fake.jpg' is {words}"):
@@ -59,17 +64,25 @@ def test_postscript_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(ImageError, match="a document"):
-        load_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF")
+        load_image(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF"
+        )
 
 
-@pytest.mark.parametrize("width,height", [(50_000, 50_000), (1, 2_000_000_000), (9_460, 9_460), (100_000, 1_000)])
+@pytest.mark.parametrize(
+    "width,height", [(50_000, 50_000), (1, 2_000_000_000), (9_460, 9_460), (100_000, 1_000)]
+)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_bombs_are_refused_before_allocation(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_are_refused_before_allocation(
+    width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load_prepare(_: ImageFile.ImageFile) -> None:
         raise AssertionError("memory was taken")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", load_prepare)
-    with pytest.raises(ImageError, match=r"'b.png' (has \d+x\d+ pixels, more than 89,478,485|is too large: )"):
+    with pytest.raises(
+        ImageError, match=r"'b.png' (has \d+x\d+ pixels, more than 89,478,485|is too large: )"
+    ):
         load_image(png_header(width, height), "b.png")
     with pytest.raises(ImageError, match="memory was taken"):
         load_image(png_header(10, 10), "b.png")
@@ -78,7 +91,9 @@ def test_bombs_are_refused_before_allocation(width: int, height: int, monkeypatc
 def test_a_small_bomb_is_refused_by_us() -> None:
     with (
         pytest.warns(Image.DecompressionBombWarning),
-        pytest.raises(ImageError, match=r"has 9460x9460 pixels, more than 89,478,485; make it smaller"),
+        pytest.raises(
+            ImageError, match=r"has 9460x9460 pixels, more than 89,478,485; make it smaller"
+        ),
     ):
         load_image(png_header(9_460, 9_460))
 
@@ -92,16 +107,20 @@ def test_a_bomb_of_text_in_a_png() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "PPM"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
+def test_truncated_images_are_refused(kind: str, share: float) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
     data = encode(noise, kind)
-    with pytest.raises(ImageError, match=r"'t' is (truncated \(its data ends early\)|damaged \(.*\)); remove it"):
+    with pytest.raises(
+        ImageError, match=r"'t' is (truncated \(its data ends early\)|damaged \(.*\)); remove it"
+    ):
         load_image(data[: int(len(data) * share)], "t")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_usual_truncation_is_called_so(kind: str) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    noise = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    )
     data = encode(noise, kind)
     with pytest.raises(ImageError, match=r"truncated \(its data ends early\)"):
         load_image(data[: len(data) // 2])
@@ -110,7 +129,7 @@ def test_the_usual_truncation_is_called_so(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("tagged", [False, True])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
-def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str, tagged: bool) -> None:
+def test_damage_anywhere_gives_an_image_or_an_image_error(kind: str, tagged: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     data = encode(scene(24, 24), kind, **({"exif": exif} if tagged and kind == "JPEG" else {}))

@@ -23,24 +23,34 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def torchvision_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     steps = v2.Compose(
-        [v2.Resize(preprocess.resize, MODES[preprocess.interpolation], antialias=True), v2.CenterCrop(preprocess.crop)]
+        [
+            v2.Resize(preprocess.resize, MODES[preprocess.interpolation], antialias=True),
+            v2.CenterCrop(preprocess.crop),
+        ]
     )
     return np.asarray(steps(image)).astype(int)
 
 
 @pytest.mark.parametrize("interpolation", MODES)
 @pytest.mark.parametrize("resize,crop", [(256, 224), (224, 224), (64, 32)])
-@pytest.mark.parametrize("width,height", [(500, 375), (375, 500), (256, 256), (1000, 300), (100, 80), (31, 57)])
-def test_equals_torchvision(interpolation: str, resize: int, crop: int, width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    "width,height", [(500, 375), (375, 500), (256, 256), (1000, 300), (100, 80), (31, 57)]
+)
+def test_equals_torchvision(
+    interpolation: str, resize: int, crop: int, width: int, height: int
+) -> None:
     preprocess = Preprocess(resize, crop, interpolation=interpolation)
     found = preprocess.pixels(photo(width, height))
     assert found.shape == (crop, crop, 3) and found.dtype == np.uint8
     reference = torchvision_pixels(photo(width, height), preprocess)
-    # torchvision rounds the long side and the crop's edge to whole pixels, we do not: so a pixel of ours lies between
-    # that pixel of theirs and its neighbours, or a little beyond where there is a peak
+    # torchvision rounds the long side and the crop's edge to whole pixels, we do not: so a pixel of
+    # ours lies between that pixel of theirs and its neighbours, or a little beyond where there is a
+    # peak
     around = np.lib.stride_tricks.sliding_window_view(reference, (3, 3), axis=(0, 1))
     inner = found[1:-1, 1:-1]
-    assert (inner >= around.min(axis=(-2, -1)) - 8).all() and (inner <= around.max(axis=(-2, -1)) + 8).all()
+    assert (inner >= around.min(axis=(-2, -1)) - 8).all() and (
+        inner <= around.max(axis=(-2, -1)) + 8
+    ).all()
     assert np.abs(found - reference).mean() < 8
 
 
@@ -50,13 +60,15 @@ def test_equals_torchvision_exactly_where_nothing_is_rounded(
     interpolation: str, side: int, resize: int, crop: int
 ) -> None:
     preprocess = Preprocess(resize, crop, interpolation=interpolation)
-    difference = preprocess.pixels(photo(side, side)) - torchvision_pixels(photo(side, side), preprocess)
+    difference = preprocess.pixels(photo(side, side)) - torchvision_pixels(
+        photo(side, side), preprocess
+    )
     assert np.abs(difference).max() <= 1
 
 
-def test_a_picture_of_the_right_size_is_unchanged() -> None:
-    picture = photo(40, 40)
-    assert np.array_equal(Preprocess(40, 40).pixels(picture), np.asarray(picture))
+def test_an_image_of_the_right_size_is_unchanged() -> None:
+    image = photo(40, 40)
+    assert np.array_equal(Preprocess(40, 40).pixels(image), np.asarray(image))
 
 
 def test_normalise_equals_torchvision() -> None:
@@ -65,7 +77,9 @@ def test_normalise_equals_torchvision() -> None:
     found = preprocess.normalise(batch)
     tensor = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
     assert found.dtype == np.float32 and found.shape == (5, 3, 8, 9) and found.flags.c_contiguous
-    np.testing.assert_allclose(found, v2.Normalize(preprocess.mean, preprocess.std)(tensor).numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        found, v2.Normalize(preprocess.mean, preprocess.std)(tensor).numpy(), atol=1e-6
+    )
     np.testing.assert_array_equal(preprocess.normalise(batch[0]), found[0])
 
 
@@ -92,20 +106,24 @@ def test_grey() -> None:
     ],
 )
 def test_window(
-    resize: int, crop: int, stretch: float, size: tuple[int, int], window: tuple[float, float, float, float]
+    resize: int,
+    crop: int,
+    stretch: float,
+    size: tuple[int, int],
+    window: tuple[float, float, float, float],
 ) -> None:
     assert Preprocess(resize, crop, stretch).window(*size) == pytest.approx(window)
 
 
 def test_stretch_squeezes_the_longer_side() -> None:
-    picture = photo(200, 100)
-    cut = picture.crop((40, 0, 160, 100)).resize((50, 50), Image.Resampling.BICUBIC)
-    found = Preprocess(50, 50, stretch=1.2).pixels(picture)
+    image = photo(200, 100)
+    cut = image.crop((40, 0, 160, 100)).resize((50, 50), Image.Resampling.BICUBIC)
+    found = Preprocess(50, 50, stretch=1.2).pixels(image)
     assert np.abs(found[:, 3:-3].astype(int) - np.asarray(cut)[:, 3:-3]).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3)])
-def test_the_smallest_and_thinnest_pictures(size: tuple[int, int]) -> None:
+def test_the_smallest_and_thinnest_images(size: tuple[int, int]) -> None:
     colour = Image.new("RGB", size, (10, 200, 30))
     found = Preprocess(256, 224, stretch=1.12).pixels(colour)
     assert (found == (10, 200, 30)).all()
@@ -192,7 +210,24 @@ def rubbish(rng: random.Random, depth: int = 0) -> Any:
     kind = rng.randrange(8 if depth < 3 else 6)
     if kind < 6:
         return rng.choice(
-            [None, True, 0, -1, 3, 224, 0.5, 1e308, 10**400, math.inf, math.nan, "", "bicubic", "3", "1e400", "\ud800"]
+            [
+                None,
+                True,
+                0,
+                -1,
+                3,
+                224,
+                0.5,
+                1e308,
+                10**400,
+                math.inf,
+                math.nan,
+                "",
+                "bicubic",
+                "3",
+                "1e400",
+                "\ud800",
+            ]
         )
     if kind == 6:
         return [rubbish(rng, depth + 1) for _ in range(rng.randrange(4))]
@@ -205,7 +240,10 @@ def test_from_dict_survives_rubbish(seed: int) -> None:
     for _ in range(300):
         value = rubbish(rng)
         if rng.random() < 0.7:
-            value = {**GOOD, **{rng.choice(list(GOOD)): rubbish(rng) for _ in range(rng.randrange(1, 3))}}
+            value = {
+                **GOOD,
+                **{rng.choice(list(GOOD)): rubbish(rng) for _ in range(rng.randrange(1, 3))},
+            }
         try:
             found = Preprocess.from_dict(value)
         except ArtefactError:
@@ -216,7 +254,14 @@ def test_from_dict_survives_rubbish(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"crop": 300}, {"crop": 0}, {"resize": 5000}, {"stretch": 0.9}, {"channels": 2}, {"interpolation": "nearest"}],
+    [
+        {"crop": 300},
+        {"crop": 0},
+        {"resize": 5000},
+        {"stretch": 0.9},
+        {"channels": 2},
+        {"interpolation": "nearest"},
+    ],
 )
 def test_settings_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="do not fit together"):

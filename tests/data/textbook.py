@@ -1,16 +1,20 @@
-"""mixup and CutMix as the papers' code has them: plainly, on the tensors of a whole batch, in one process."""
+"""mixup and CutMix as the papers' code has them: plainly, on the tensors of a whole batch, in one
+process."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.data.policy import Augmentation
+from foveate.data.augment.policies import Augmentation
 
 
-def mix(batch: Tensor, targets: Tensor, augmentation: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def mix(
+    batch: Tensor, targets: Tensor, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """mixup, CutMix, one of the two by a coin where both are on, or nothing.
 
-    (N, C, H, W), uint8 or floating point, and (N, classes), floating point -> the same shapes and types.
+    (N, C, H, W), uint8 or floating point, and (N, classes), floating point -> the same shapes and
+    types.
     """
     heads = rng.random() < 0.5
     if augmentation.mixup and (heads or not augmentation.cutmix):
@@ -20,12 +24,16 @@ def mix(batch: Tensor, targets: Tensor, augmentation: Augmentation, rng: np.rand
     return batch, targets
 
 
-def mixup(batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def mixup(
+    batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     partner, share = torch.from_numpy(rng.permutation(len(batch))), rng.beta(alpha, alpha)
     return blend(batch, partner, share), blend(targets, partner, share)
 
 
-def cutmix(batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def cutmix(
+    batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     partner, share = torch.from_numpy(rng.permutation(len(batch))), rng.beta(alpha, alpha)
     height, width = batch.shape[-2:]
     (top, bottom), (left, right) = cut(height, share, rng), cut(width, share, rng)

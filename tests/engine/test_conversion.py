@@ -11,16 +11,19 @@ from settling import settled
 from foveate import weights
 from foveate.engine import conversion
 from foveate.engine.openvino import OpenVinoEngine
-from foveate.transfer import PooledStages
+from foveate.probe import PooledStages
 from foveate.weights import find_weights
 
 SIDE = 96  # pixels
-# As different in their stages as the canon is. Whole networks of every paper: reliability/test_r16_graphs.py
+# As different in their stages as the canon is. Whole networks of every paper:
+# reliability/test_r16_graphs.py
 NETWORKS = ("alexnet", "resnet18", "squeezenet1_1", "mobilenet_v3_small")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_openvino_gives_torchs_stages(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_gives_torchs_stages(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = settled(name)
     reference = PooledStages(copy.deepcopy(network)).eval()
     preprocess = find_weights(name).preprocess.at(SIDE)

@@ -17,12 +17,20 @@ from PIL import Image
 from torch import nn
 
 from foveate import engine, models
-from foveate.engine import choose_engine, has_gpu, prepare_backbone
+from foveate.engine import choose_engine, prepare_backbone
 from foveate.engine.conversion import fold_batchnorm, graph_path, is_whole
-from foveate.engine.openvino import OpenVinoBackbone, OpenVinoEngine, attach_head, precision, read_graph, save_graph
+from foveate.engine.openvino import (
+    OpenVinoBackbone,
+    OpenVinoEngine,
+    attach_head,
+    precision,
+    read_graph,
+    save_graph,
+)
 from foveate.engine.torch import TorchBackbone, TorchEngine
 from foveate.errors import ArtefactError, FoveateError, MissingExtraError, UsageError
-from foveate.transfer import PooledStages, Probe
+from foveate.machine import has_gpu
+from foveate.probe import PooledStages, Probe
 from foveate.weights import build, find_weights
 
 LITE0 = "efficientnet_lite0"
@@ -32,10 +40,12 @@ PRECISIONS = ("bf16", "f32") if precision() == "bf16" else ("f32",)
 
 
 @pytest.fixture(scope="module")
-def pixels(draw_picture: Callable[[str, int], Image.Image]) -> NDArray[np.uint8]:
-    """Two dozen drawn pictures, (24, 224, 224, 3)."""
+def pixels(draw_image: Callable[[str, int], Image.Image]) -> NDArray[np.uint8]:
+    """Two dozen drawn images, (24, 224, 224, 3)."""
     kinds = ("blob", "noise", "stripes")
-    return np.stack([PREPROCESS.pixels(draw_picture(kind, seed)) for kind in kinds for seed in range(8)])
+    return np.stack(
+        [PREPROCESS.pixels(draw_image(kind, seed)) for kind in kinds for seed in range(8)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +58,13 @@ def reference(pixels: NDArray[np.uint8], backbone_cache: Path) -> NDArray[np.flo
         return network(torch.from_numpy(PREPROCESS.normalise(pixels))).numpy()
 
 
-def run(runner: engine.Engine, pixels: NDArray[np.uint8], batch: int | None = None) -> NDArray[np.float32]:
+def run(
+    runner: engine.Engine, pixels: NDArray[np.uint8], batch: int | None = None
+) -> NDArray[np.float32]:
     size = batch or runner.batch
-    return np.concatenate(list(runner.run(pixels[i : i + size] for i in range(0, len(pixels), size))))
+    return np.concatenate(
+        list(runner.run(pixels[i : i + size] for i in range(0, len(pixels), size)))
+    )
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,12 +77,14 @@ def close(found: NDArray[np.float32], expected: NDArray[np.float32], share: floa
 
 @pytest.mark.usefixtures("warm_cache")
 @pytest.mark.parametrize("hint", PRECISIONS)
-def test_openvino_gives_torchs_features(hint: str, pixels: NDArray[np.uint8], reference: NDArray[np.float32]) -> None:
+def test_openvino_gives_torchs_features(
+    hint: str, pixels: NDArray[np.uint8], reference: NDArray[np.float32]
+) -> None:
     found = run(OpenVinoEngine(graph_path(LITE0, PREPROCESS), 2, hint), pixels)
     assert found.shape == (24, WIDTH) and found.dtype == np.float32
     likeness = cosines(found, reference)
     assert likeness.min() >= 0.995 and np.median(likeness) >= 0.999
-    # pictures differ by more than precisions do: compare what is left when the mean is taken away
+    # images differ by more than precisions do: compare what is left when the mean is taken away
     centred = cosines(found - reference.mean(axis=0), reference - reference.mean(axis=0))
     assert np.median(centred) >= (0.98 if hint == "bf16" else 0.9999)
     if hint == "f32":
@@ -76,7 +92,9 @@ def test_openvino_gives_torchs_features(hint: str, pixels: NDArray[np.uint8], re
 
 
 @pytest.mark.usefixtures("warm_cache")
-def test_the_torch_engine_gives_torchs_features(pixels: NDArray[np.uint8], reference: NDArray[np.float32]) -> None:
+def test_the_torch_engine_gives_torchs_features(
+    pixels: NDArray[np.uint8], reference: NDArray[np.float32]
+) -> None:
     backbone = prepare_backbone("torch", LITE0, PREPROCESS, 2)
     backbone.start()
     found = run(backbone.engine(), pixels)
@@ -87,7 +105,9 @@ def test_the_torch_engine_gives_torchs_features(pixels: NDArray[np.uint8], refer
 
 
 @pytest.mark.usefixtures("warm_cache")
-def test_prepared_openvino_backbone(pixels: NDArray[np.uint8], reference: NDArray[np.float32]) -> None:
+def test_prepared_openvino_backbone(
+    pixels: NDArray[np.uint8], reference: NDArray[np.float32]
+) -> None:
     backbone = prepare_backbone("openvino", LITE0, PREPROCESS, 1)
     assert isinstance(backbone, OpenVinoBackbone)
     assert cosines(run(backbone.engine(), pixels[:3]), reference[:3]).min() > 0.995
@@ -101,7 +121,8 @@ def test_prepared_openvino_backbone(pixels: NDArray[np.uint8], reference: NDArra
 def test_threads_do_not_change_a_bit(hint: str, threads: int, pixels: NDArray[np.uint8]) -> None:
     path = graph_path(LITE0, PREPROCESS)
     assert np.array_equal(
-        run(OpenVinoEngine(path, threads, hint), pixels[:9]), run(OpenVinoEngine(path, 2, hint), pixels[:9])
+        run(OpenVinoEngine(path, threads, hint), pixels[:9]),
+        run(OpenVinoEngine(path, 2, hint), pixels[:9]),
     )
 
 
@@ -109,12 +130,15 @@ def test_threads_do_not_change_a_bit(hint: str, threads: int, pixels: NDArray[np
 def test_openvino_keeps_the_order_and_may_be_left_and_shared(
     pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
-    """More pictures than requests wait their turn; a run that is left halfway, or shared, is no harm."""
+    """More images than requests wait their turn; a run that is left halfway, or shared, is no
+    harm."""
     runner = OpenVinoEngine(graph_path(LITE0, PREPROCESS), 1, "f32")
     left = runner.run(pixels[i : i + 1] for i in range(24))
     assert close(next(left), reference[:1], 1e-3)
     with ThreadPoolExecutor(2) as pool:
-        forwards, backwards = pool.map(lambda order: run(runner, pixels[order]), [np.arange(24), np.arange(24)[::-1]])
+        forwards, backwards = pool.map(
+            lambda order: run(runner, pixels[order]), [np.arange(24), np.arange(24)[::-1]]
+        )
     assert close(forwards, reference, 1e-3)
     assert np.array_equal(forwards, backwards[::-1])
     assert np.array_equal(np.concatenate(list(left)), forwards[1:])
@@ -155,7 +179,8 @@ def test_attached_head_is_the_probe(mirror: bool, pixels: NDArray[np.uint8]) -> 
     assert found.shape == (6, 5)
     assert close(found, expected, 1e-3)
     flipped = run(
-        OpenVinoEngine(attach_head(graph_path(LITE0, PREPROCESS), weight, bias, mirror), 2, "f32"), pixels[:6, :, ::-1]
+        OpenVinoEngine(attach_head(graph_path(LITE0, PREPROCESS), weight, bias, mirror), 2, "f32"),
+        pixels[:6, :, ::-1],
     )
     assert close(found, flipped, 1e-4) == mirror
 
@@ -191,7 +216,11 @@ def test_folding_the_published_batchnorms_changes_no_feature(
 
 def test_a_batchnorm_that_reads_no_convolution_stays() -> None:
     module = nn.Sequential(
-        nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1, bias=False)
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 3, 1),
+        nn.ReLU(),
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 2, 1, bias=False),
     )
     module.append(nn.BatchNorm2d(2))
     module.eval()
@@ -203,7 +232,14 @@ def test_a_batchnorm_that_reads_no_convolution_stays() -> None:
         expected = module(x)
         fold_batchnorm(module, x)
         torch.testing.assert_close(module(x), expected)
-    assert [type(m) for m in module] == [nn.BatchNorm2d, nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Conv2d, nn.Identity]
+    assert [type(m) for m in module] == [
+        nn.BatchNorm2d,
+        nn.Conv2d,
+        nn.ReLU,
+        nn.BatchNorm2d,
+        nn.Conv2d,
+        nn.Identity,
+    ]
 
 
 # Choosing
@@ -212,14 +248,18 @@ def test_a_batchnorm_that_reads_no_convolution_stays() -> None:
 def test_engines_are_named() -> None:
     assert choose_engine("torch") == "torch"
     assert choose_engine("openvino") == "openvino"
-    with pytest.raises(UsageError, match="no engine is called 'tensorrt'; expected auto, openvino, torch"):
+    with pytest.raises(
+        UsageError, match="no engine is called 'tensorrt'; expected auto, openvino, torch"
+    ):
         choose_engine("tensorrt")
 
 
 def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert choose_engine() == "torch"
-    with pytest.raises(MissingExtraError, match="the engine openvino is not installed: pip install openvino"):
+    with pytest.raises(
+        MissingExtraError, match="the engine openvino is not installed: pip install openvino"
+    ):
         choose_engine("openvino")
 
 
@@ -231,7 +271,9 @@ def test_a_gpu_decides(gpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_torch_is_asked_for_a_gpu_only_where_a_driver_is(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_asked_for_a_gpu_only_where_a_driver_is(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: there)
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -250,7 +292,9 @@ def test_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 # Damage
 
 
-@pytest.mark.parametrize("content", [b"", b"<net>", b"\x80\x04cposix\nsystem\n", b"<?xml version='1.0'?><net/>"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<net>", b"\x80\x04cposix\nsystem\n", b"<?xml version='1.0'?><net/>"]
+)
 def test_damaged_graph_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "graph.xml").write_bytes(content)
     (tmp_path / "graph.bin").write_bytes(b"")
@@ -282,7 +326,9 @@ def flip(path: Path) -> None:
     ],
     ids=["xml", "bin", "truncated", "no bin", "no stamp", "binary stamp", "gone"],
 )
-def test_damage_is_noticed(damage: Callable[[Path], None], backbone_cache: Path, cache: Path) -> None:
+def test_damage_is_noticed(
+    damage: Callable[[Path], None], backbone_cache: Path, cache: Path
+) -> None:
     shutil.copytree(backbone_cache / "networks", cache / "networks")
     path = graph_path(LITE0, PREPROCESS)
     assert path.is_relative_to(cache) and is_whole(path)
@@ -309,7 +355,7 @@ def test_a_damaged_graph_is_converted_again(
     ("change", "same"),
     [
         (lambda p: p.at(256), False),
-        (lambda p: p.at(224, 1.12), True),  # a way to cut pictures, not to compute
+        (lambda p: p.at(224, 1.12), True),  # a way to cut images, not to compute
     ],
 )
 def test_a_graph_is_known_by_what_made_it(change: Callable[..., object], same: bool) -> None:
@@ -326,11 +372,15 @@ def test_a_failing_conversion_says_why() -> None:
     backbone = OpenVinoBackbone(LITE0, PREPROCESS, 1)
     backbone.command = [sys.executable, "-c", "raise SystemExit('the moon is full')"]
     backbone.start()
-    with pytest.raises(FoveateError, match=r"could not be converted for OpenVINO:\s*the moon is full"):
+    with pytest.raises(
+        FoveateError, match=r"could not be converted for OpenVINO:\s*the moon is full"
+    ):
         backbone.engine()
 
 
-def test_a_refused_weights_file_is_what_the_conversion_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_weights_file_is_what_the_conversion_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = find_weights(LITE0)
     place = tmp_path / weights.package
     (place / weights.file).parent.mkdir(parents=True)
@@ -368,7 +418,10 @@ assert sys.modules["openvino_telemetry"] is None
 assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 assert "torch" not in sys.modules
 """
-    gone = {name: str(home) for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    gone = {
+        name: str(home)
+        for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+    }
     python(program, **gone)
     assert list(home.rglob("*")) == []
 
@@ -381,8 +434,12 @@ def test_no_module_but_one_imports_openvino() -> None:
     for file in package.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
-            if any(name.split(".")[0] in ("openvino", "openvino_telemetry", "nncf") for name in names):
+            names += (
+                [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            )
+            if any(
+                name.split(".")[0] in ("openvino", "openvino_telemetry", "nncf") for name in names
+            ):
                 importers.add(file.relative_to(package).as_posix())
     assert importers == {"engine/openvino.py"}
 

@@ -1,4 +1,4 @@
-"""The small engine in the backbone's place, and pictures to show it."""
+"""The small engine in the backbone's place, and images to show it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,5 +18,5 @@ def backbone(monkeypatch: pytest.MonkeyPatch) -> FakeBackbone:
 
 @pytest.fixture
 def root(tmp_path: Path, draw_folder: Callable[..., Path]) -> Path:
-    """Twelve pictures in two classes."""
+    """Twelve images in two classes."""
     return draw_folder(tmp_path / "photos", 6, kinds=("blob", "stripes"))

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.dataset import Dataset
-from foveate.data.index import load_dataset
-from foveate.data.loader import decode
-from foveate.data.preprocess import Preprocess
+from foveate.data.layouts import load_dataset
+from foveate.data.preprocess import Preprocess, decode
 from foveate.features import Extracted, extract
 from foveate.progress import Silent
 from foveate.storage import cache_root
@@ -20,7 +19,9 @@ PREPROCESS = Preprocess(32, 32)
 def features_of(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, H, W, 3) -> (N, 6): the mean colours of the left half and of the whole."""
     x = pixels.astype(np.float32)
-    return np.concatenate([x[:, :, : x.shape[2] // 2].mean(axis=(1, 2)), x.mean(axis=(1, 2))], axis=1)
+    return np.concatenate(
+        [x[:, :, : x.shape[2] // 2].mean(axis=(1, 2)), x.mean(axis=(1, 2))], axis=1
+    )
 
 
 class FakeEngine:

@@ -1,4 +1,5 @@
-"""The cache of features: nothing damaged is believed, what is done is kept, what is old goes, and two may use it."""
+"""The cache of features: nothing damaged is believed, what is done is kept, what is old goes, and
+two may use it."""
 
 import os
 import subprocess
@@ -18,7 +19,7 @@ from foveate.storage import cache_root
 
 
 class Interrupted(Silent):
-    """Ctrl-C after some pictures."""
+    """Ctrl-C after some images."""
 
     def __init__(self, after: int):
         self.left, self.phase = after, ""
@@ -27,7 +28,7 @@ class Interrupted(Silent):
         self.phase = phase
 
     def advance(self, n: int = 1) -> None:
-        if self.phase == "pictures" and n == 1:
+        if self.phase == "images" and n == 1:
             self.left -= 1
             if self.left == 0:
                 raise KeyboardInterrupt
@@ -44,13 +45,25 @@ class FeatureStoreView:
 
 
 def flip(at: int) -> Callable[[bytes], bytes]:
-    return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if at >= 0 else flip(len(data) + at)(data)
+    return lambda data: (
+        data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        if at >= 0
+        else flip(len(data) + at)(data)
+    )
 
 
 @pytest.mark.usefixtures("backbone")
 @pytest.mark.parametrize(
     "damage",
-    [flip(-1), flip(0), flip(20), lambda d: d[: len(d) // 2], lambda d: d[:5], lambda _: b"", lambda d: d + b"x"],
+    [
+        flip(-1),
+        flip(0),
+        flip(20),
+        lambda d: d[: len(d) // 2],
+        lambda d: d[:5],
+        lambda _: b"",
+        lambda d: d + b"x",
+    ],
     ids=["flip end", "flip start", "flip header", "half", "five bytes", "empty", "longer"],
 )
 def test_a_damaged_part_is_dropped_and_computed_anew(
@@ -93,11 +106,15 @@ def test_an_interrupted_extraction_keeps_what_is_done(
     found = extracted(root, mirror)
     assert found.computed == 12 - len(kept) <= 12 - after + 1
     np.testing.assert_allclose(found.features, by_hand(root, mirror), rtol=1e-5)
-    assert not [p for p in cache_root().rglob("*") if p.name.startswith(".")]  # nothing half-written
+    assert not [
+        p for p in cache_root().rglob("*") if p.name.startswith(".")
+    ]  # nothing half-written
 
 
 @pytest.mark.usefixtures("backbone")
-def test_the_part_unused_for_longest_goes_first(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_part_unused_for_longest_goes_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(features, "PART", 3)
     extracted(root)
     old, *rest = parts()
@@ -122,9 +139,12 @@ def test_reading_a_part_makes_it_young(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("backbone")
-def test_a_part_that_vanishes_while_parts_are_listed_is_no_harm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_vanishes_while_parts_are_listed_is_no_harm(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     extracted(root)
-    (parts()[0].parent / "0.safetensors").symlink_to("nowhere")  # listed, and not there: as when another run removed it
+    # listed, and not there: as when another run removed it
+    (parts()[0].parent / "0.safetensors").symlink_to("nowhere")
     assert extracted(root).computed == 0
     monkeypatch.setattr(features, "LIMIT", 0)
     trim_cache()
@@ -164,7 +184,9 @@ for _ in range(150):
     features.trim_cache()
 """
     runs = [
-        subprocess.Popen([sys.executable, "-c", program, str(seed)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(seed)], stderr=subprocess.PIPE, text=True
+        )
         for seed in range(2)
     ]
     assert [run.communicate()[1] for run in runs] == ["", ""]
@@ -173,11 +195,11 @@ for _ in range(150):
 
 
 @pytest.mark.usefixtures("warm_cache")
-def test_two_extractions_at_once_agree(pictures: Path) -> None:
-    """The real backbone, twice at the same time, on the same pictures."""
+def test_two_extractions_at_once_agree(images: Path) -> None:
+    """The real backbone, twice at the same time, on the same images."""
     program = """
 import sys
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.features import extract
 from foveate.progress import Silent
 from foveate.weights import find_weights
@@ -186,7 +208,7 @@ found = extract(load_dataset(sys.argv[1]), "efficientnet_lite0", preprocess, Fal
 assert not found.bad and "torch" not in sys.modules
 print(found.features.shape, found.features.sum(dtype=float))
 """
-    command = [sys.executable, "-c", program, str(pictures)]
+    command = [sys.executable, "-c", program, str(images)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0]

@@ -1,4 +1,5 @@
-"""Features: nothing is computed twice, nothing is confused, and pictures that cannot be read are named."""
+"""Features: nothing is computed twice, nothing is confused, and images that cannot be read are
+named."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 from fake_backbone import PREPROCESS, FakeBackbone, by_hand, extracted, parts
 
 from foveate import features
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess
 from foveate.errors import FoveateError
 from foveate.features import extract, in_batches
@@ -24,7 +25,7 @@ class Steps(Silent):
         self.phases[phase] = [total, 0]
 
     def advance(self, n: int = 1) -> None:
-        self.phases["pictures"][1] += n
+        self.phases["images"][1] += n
 
 
 @pytest.mark.usefixtures("backbone")
@@ -37,7 +38,7 @@ def test_features_are_the_engines_in_the_datasets_order(root: Path, mirror: bool
     assert np.array_equal(again.features, found.features) and again.computed == 0
 
 
-def test_mirror_shows_each_picture_twice(root: Path, backbone: FakeBackbone) -> None:
+def test_mirror_shows_each_image_twice(root: Path, backbone: FakeBackbone) -> None:
     extracted(root, mirror=True)
     assert backbone.made[0].seen == 24
 
@@ -51,23 +52,29 @@ def test_the_second_call_computes_and_decodes_nothing(
     second = extracted(root, progress=steps)
     assert np.array_equal(first.features, second.features)
     assert (second.computed, len(backbone.made), backbone.started) == (0, 1, 1)
-    assert steps.phases["pictures"] == [12, 12]
+    assert steps.phases["images"] == [12, 12]
 
 
-def test_three_more_pictures_cost_three(root: Path, backbone: FakeBackbone, draw_folder: Callable[..., Path]) -> None:
+def test_three_more_images_cost_three(
+    root: Path, backbone: FakeBackbone, draw_folder: Callable[..., Path]
+) -> None:
     extracted(root)
     draw_folder(root, 3, first=50, kinds=("blob",))
     steps = Steps()
     found = extracted(root, progress=steps)
     assert found.computed == backbone.made[1].seen == 3
-    assert steps.phases["pictures"] == [15, 15]
+    assert steps.phases["images"] == [15, 15]
     np.testing.assert_allclose(found.features, by_hand(root), rtol=1e-5)
 
 
-def test_renamed_and_copied_pictures_are_known(root: Path, backbone: FakeBackbone, tmp_path: Path) -> None:
+def test_renamed_and_copied_images_are_known(
+    root: Path, backbone: FakeBackbone, tmp_path: Path
+) -> None:
     extracted(root)
     shutil.copytree(root, tmp_path / "other" / "folder")
-    (tmp_path / "other" / "folder" / "blob" / "000.png").rename(tmp_path / "other" / "folder" / "stripes" / "x.jpg")
+    (tmp_path / "other" / "folder" / "blob" / "000.png").rename(
+        tmp_path / "other" / "folder" / "stripes" / "x.jpg"
+    )
     found = extracted(tmp_path / "other" / "folder")
     assert found.computed == 0 and len(backbone.made) == 1
     np.testing.assert_allclose(found.features, by_hand(tmp_path / "other" / "folder"), rtol=1e-5)
@@ -80,7 +87,7 @@ def test_copies_within_a_set_are_computed_once(root: Path, backbone: FakeBackbon
     np.testing.assert_allclose(found.features, by_hand(root), rtol=1e-5)
 
 
-def test_a_changed_picture_is_computed_anew(root: Path, backbone: FakeBackbone) -> None:
+def test_a_changed_image_is_computed_anew(root: Path, backbone: FakeBackbone) -> None:
     extracted(root)
     shutil.copy(root / "blob" / "001.jpg", root / "blob" / "new.jpg")
     with (root / "blob" / "001.jpg").open("ab") as file:
@@ -110,7 +117,12 @@ def test_what_made_a_feature_is_part_of_its_key(
 @pytest.mark.usefixtures("backbone")
 @pytest.mark.parametrize(
     "other",
-    [PREPROCESS.at(48), PREPROCESS.at(32, 1.12), Preprocess(40, 32), Preprocess(32, 32, interpolation="bilinear")],
+    [
+        PREPROCESS.at(48),
+        PREPROCESS.at(32, 1.12),
+        Preprocess(40, 32),
+        Preprocess(32, 32, interpolation="bilinear"),
+    ],
 )
 def test_another_preprocess_shares_nothing(other: Preprocess, root: Path) -> None:
     extracted(root)
@@ -121,7 +133,9 @@ def test_another_preprocess_shares_nothing(other: Preprocess, root: Path) -> Non
 @pytest.mark.usefixtures("backbone")
 def test_another_network_shares_nothing(root: Path) -> None:
     extracted(root)
-    other = extract(load_dataset(root), "efficientnet_lite1", PREPROCESS, False, "openvino", 2, Silent())
+    other = extract(
+        load_dataset(root), "efficientnet_lite1", PREPROCESS, False, "openvino", 2, Silent()
+    )
     assert other.computed == 12
 
 
@@ -130,7 +144,9 @@ def test_the_mirror_view_does_not_take_the_plain_one_for_both(root: Path) -> Non
     extracted(root)
     assert extracted(root, mirror=True).computed == 12
     assert extracted(root).computed == extracted(root, mirror=True).computed == 0
-    np.testing.assert_allclose(extracted(root, mirror=True).features, by_hand(root, mirror=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        extracted(root, mirror=True).features, by_hand(root, mirror=True), rtol=1e-5
+    )
 
 
 def test_an_engine_that_fails_stops_what_was_begun(
@@ -146,7 +162,7 @@ def test_an_engine_that_fails_stops_what_was_begun(
 
 
 @pytest.mark.usefixtures("backbone")
-def test_bad_pictures_are_named_and_the_others_kept(root: Path) -> None:
+def test_bad_images_are_named_and_the_others_kept(root: Path) -> None:
     (root / "blob" / "000.png").write_bytes(b"")
     (root / "blob" / "001.jpg").write_bytes((root / "blob" / "002.jpg").read_bytes()[:300])
     (root / "stripes" / "page.jpg").write_text("<html>")
@@ -161,16 +177,16 @@ def test_bad_pictures_are_named_and_the_others_kept(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("backbone")
-def test_copies_of_a_bad_picture_are_each_named(root: Path) -> None:
+def test_copies_of_a_bad_image_are_each_named(root: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
-        (root / "blob" / name).write_bytes(b"not a picture")
+        (root / "blob" / name).write_bytes(b"not an image")
     bad = extracted(root).bad
     assert set(bad) == {"blob/a.jpg", "blob/b.jpg"}
     assert all(name in reason for name, reason in bad.items())
 
 
 @pytest.mark.usefixtures("backbone")
-def test_pictures_that_vanish_are_named(root: Path) -> None:
+def test_images_that_vanish_are_named(root: Path) -> None:
     dataset = load_dataset(root)
     for name in ("blob/000.png", "stripes/004.jpg"):
         (root / name).unlink()
@@ -181,7 +197,7 @@ def test_pictures_that_vanish_are_named(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("backbone")
-def test_a_picture_that_changes_while_it_is_read_is_named(root: Path) -> None:
+def test_an_image_that_changes_while_it_is_read_is_named(root: Path) -> None:
     dataset = load_dataset(root)
     assert len(dataset.digests) == 12
     shutil.copy(root / "stripes" / "001.jpg", root / "blob" / "001.jpg")
@@ -191,7 +207,7 @@ def test_a_picture_that_changes_while_it_is_read_is_named(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("backbone")
-def test_only_bad_pictures(tmp_path: Path) -> None:
+def test_only_bad_images(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "x.jpg").write_bytes(name.encode())

@@ -18,7 +18,11 @@ from foveate.models.alexnet import (
     alexnet_one_tower,
 )
 
-BUILDERS = {"alexnet": alexnet, "alexnet_2012": alexnet_2012, "alexnet_one_tower": alexnet_one_tower}
+BUILDERS = {
+    "alexnet": alexnet,
+    "alexnet_2012": alexnet_2012,
+    "alexnet_one_tower": alexnet_one_tower,
+}
 FIXED = ["alexnet_2012", "alexnet_one_tower"]
 
 
@@ -123,12 +127,15 @@ def two_towers(p: dict[str, Tensor], x: Tensor) -> Tensor:
 
 def test_the_papers_network_is_two_towers(papers: nn.Module) -> None:
     torch.manual_seed(1)
-    x = 100 * torch.randn(2, 3, 227, 227)  # pixels as the paper feeds them, so that normalisation tells
+    # pixels as the paper feeds them, so that normalisation tells
+    x = 100 * torch.randn(2, 3, 227, 227)
     with torch.no_grad():
         expected = two_towers({k: t.double() for k, t in papers.state_dict().items()}, x.double())
         found = papers(x)
         assert torch.equal(papers.head(papers.embed(x)), found)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        found.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 def test_the_papers_network_begins_as_section_5_says(papers: nn.Module) -> None:
@@ -143,7 +150,9 @@ def test_normalisation_is_the_papers_sum_not_a_mean() -> None:
     a = np.random.default_rng(0).uniform(0, 300, 8)
     found = ResponseNormalisation()(torch.tensor(a).view(1, 8, 1, 1)).flatten().numpy()
     near = [a[max(0, i - 2) : i + 3] for i in range(8)]
-    np.testing.assert_allclose(found, [x / (2 + 1e-4 * (n**2).sum()) ** 0.75 for x, n in zip(a, near, strict=True)])
+    np.testing.assert_allclose(
+        found, [x / (2 + 1e-4 * (n**2).sum()) ** 0.75 for x, n in zip(a, near, strict=True)]
+    )
 
 
 def test_normalisation_is_torchs_with_alpha_times_n() -> None:
@@ -153,7 +162,8 @@ def test_normalisation_is_torchs_with_alpha_times_n() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n"), [("alexnet", 61_100_840), ("alexnet_2012", 60_965_224), ("alexnet_one_tower", 62_378_344)]
+    ("name", "n"),
+    [("alexnet", 61_100_840), ("alexnet_2012", 60_965_224), ("alexnet_one_tower", 62_378_344)],
 )
 def test_parameters(name: str, n: int) -> None:
     assert sum(p.numel() for p in shapeless(name).parameters()) == n
@@ -172,7 +182,9 @@ def test_stages_are_those_of_the_paper(name: str, side: int, widths: tuple[int, 
     network, x = shapeless(name), torch.zeros(2, 3, side, side, device="meta")
     assert network.input_size == side
     sides = (27, 13, 13, 13, 6)
-    assert [tuple(m.shape) for m in network.stages(x)] == [(2, c, s, s) for c, s in zip(widths, sides, strict=True)]
+    assert [tuple(m.shape) for m in network.stages(x)] == [
+        (2, c, s, s) for c, s in zip(widths, sides, strict=True)
+    ]
     assert network.embed(x).shape == (2, 4096) and network(x).shape == (2, 1000)
     first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
     assert first(x).shape[2:] == (55, 55)
@@ -215,7 +227,9 @@ def test_d4_one_tower_is_what_lectures_draw() -> None:
     convs = [m for m in shapeless("alexnet_one_tower").modules() if isinstance(m, nn.Conv2d)]
     assert [m.groups for m in convs] == [1] * 5
     assert [m.padding[0] for m in convs] == [2, 2, 1, 1, 1]
-    assert not any(isinstance(m, ResponseNormalisation) for m in shapeless("alexnet_one_tower").modules())
+    assert not any(
+        isinstance(m, ResponseNormalisation) for m in shapeless("alexnet_one_tower").modules()
+    )
     with torch.device("meta"):  # the layers in a row, in their order
         lecture = nn.Sequential(
             *(nn.Conv2d(3, 96, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
@@ -227,7 +241,9 @@ def test_d4_one_tower_is_what_lectures_draw() -> None:
         )
     torch.manual_seed(0)
     ours = alexnet_one_tower(num_classes=10).eval()
-    lecture.load_state_dict(dict(zip(lecture.state_dict(), ours.state_dict().values(), strict=True)), assign=True)
+    lecture.load_state_dict(
+        dict(zip(lecture.state_dict(), ours.state_dict().values(), strict=True)), assign=True
+    )
     x = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         assert torch.equal(ours(x), lecture.eval()(x))
@@ -262,12 +278,15 @@ def test_d8_it_begins_as_torchvisions_does(torchvisions: nn.Module) -> None:
         assert torch.equal(p, q), name
 
 
-def test_smaller_pictures_are_refused() -> None:
+def test_smaller_images_are_refused() -> None:
     network = shapeless("alexnet")
     assert (network.input_size, network.min_size) == (224, 63)
-    with pytest.raises(ValueError, match="AlexNet needs pictures of at least 63x63 pixels, got 100x62"):
+    with pytest.raises(
+        ValueError, match="AlexNet needs images of at least 63x63 pixels, got 100x62"
+    ):
         network(torch.zeros(1, 3, 100, 62, device="meta"))
-    with pytest.raises(RuntimeError, match="too small"):  # the limit is the network's, not the message's
+    # the limit is the network's, not the message's
+    with pytest.raises(RuntimeError, match="too small"):
         network.features(torch.zeros(1, 3, 62, 62, device="meta"))
 
 
@@ -277,7 +296,10 @@ def test_other_sizes_are_refused(name: str) -> None:
     side = network.input_size
     assert network.min_size == side
     for shape in ((side - 1, side - 1), (side, side + 1)):
-        with pytest.raises(ValueError, match=f"reads pictures of {side}x{side} pixels only, got {shape[0]}x{shape[1]}"):
+        with pytest.raises(
+            ValueError,
+            match=f"reads images of {side}x{side} pixels only, got {shape[0]}x{shape[1]}",
+        ):
             network(torch.zeros(1, 3, *shape, device="meta"))
 
 

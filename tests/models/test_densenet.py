@@ -43,7 +43,8 @@ def shapeless(name: str) -> DenseNet:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -67,7 +68,9 @@ def small() -> DenseNet:
 def tiny(memory_efficient: bool) -> DenseNet:
     """Two blocks, always with the same weights."""
     torch.manual_seed(0)
-    return DenseNet(Column(4, (2, 3), cifar=True), num_classes=10, memory_efficient=memory_efficient).train()
+    return DenseNet(
+        Column(4, (2, 3), cifar=True), num_classes=10, memory_efficient=memory_efficient
+    ).train()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -87,11 +90,11 @@ def test_it_gives_torchvisions_logits(name: str) -> None:
         ours = BUILDERS[name](num_classes=10).eval()
     ours.load_state_dict(theirs.state_dict(), assign=True)
     with torch.no_grad():
-        for pictures in (x, x[:1], torch.randn(1, 3, 96, 96)):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1], torch.randn(1, 3, 96, 96)):
+            expected, found = theirs(images), ours(images)
             assert expected.std() > 0
             assert torch.equal(found, expected)
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 @pytest.mark.parametrize("memory_efficient", [False, True])
@@ -140,7 +143,11 @@ def test_saving_memory_changes_no_number(channels_last: bool) -> None:
     assert saving == plain
     for key, tensor in expected.items():
         assert torch.equal(state[key], tensor), key
-    counts = {int(t) - int(small().state_dict()[k]) for k, t in state.items() if k.endswith("num_batches_tracked")}
+    counts = {
+        int(t) - int(small().state_dict()[k])
+        for k, t in state.items()
+        if k.endswith("num_batches_tracked")
+    }
     assert counts == {2}
 
 
@@ -171,7 +178,9 @@ def test_a_second_backward_pass_through_one_graph_leaves_the_statistics_alone() 
     loss.backward()
     assert all(torch.equal(network.state_dict()[k], t) for k, t in state.items())
     twice = [p.grad for p in network.parameters() if p.grad is not None]
-    assert len(first) == len(twice) and all(torch.allclose(b, 2 * a) for a, b in zip(first, twice, strict=True))
+    assert len(first) == len(twice) and all(
+        torch.allclose(b, 2 * a) for a, b in zip(first, twice, strict=True)
+    )
 
 
 def test_saving_memory_is_for_training() -> None:
@@ -193,10 +202,15 @@ def test_a_batch_norm_at_rest_normalises_and_remembers_nothing(momentum: float |
     state = {k: t.clone() for k, t in norm.state_dict().items()}
     with AtRest([norm]):
         assert torch.equal(norm(x), expected)
-    with pytest.raises(RuntimeError, match="stop"), AtRest([norm]):  # as when the recomputation ends early
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        AtRest([norm]),
+    ):  # as when the recomputation ends early
         norm(x)
         raise RuntimeError("stop")
-    assert norm.momentum == momentum and all(torch.equal(norm.state_dict()[k], t) for k, t in state.items())
+    assert norm.momentum == momentum and all(
+        torch.equal(norm.state_dict()[k], t) for k, t in state.items()
+    )
     norm(x)
     assert int(norm.num_batches_tracked) == 2
 
@@ -222,7 +236,9 @@ def test_no_convolution_is_computed_twice() -> None:
 
 def peak(network: nn.Module, x: Tensor) -> int:
     """Bytes that the tensors of a training step take at most."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         network(x).sum().backward()
     assert profile.profiler is not None and profile.profiler.kineto_results is not None
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -234,7 +250,7 @@ def peak(network: nn.Module, x: Tensor) -> int:
 
 
 def test_training_takes_less_than_half_of_torchvisions_memory() -> None:
-    """Pictures large enough for the maps to outweigh the gradients of the weights."""
+    """Images large enough for the maps to outweigh the gradients of the weights."""
     x = torch.randn(4, 3, 128, 128)
     plain = peak(torchvision.models.densenet121(weights=None, num_classes=10).train(), x)
     saving = peak(densenet121(num_classes=10, memory_efficient=True).train(), x)
@@ -297,10 +313,16 @@ def test_the_names_count_the_layers(name: str) -> None:
 
 
 def test_the_cifar_network_is_the_papers() -> None:
-    """Section 3: k = 12, three blocks of equal depth, 2k maps from a 3x3 convolution, theta = 0.5."""
+    """Section 3: k = 12, three blocks of equal depth, 2k maps from a 3x3 convolution, theta =
+    0.5."""
     network = shapeless("densenet_bc_100_12")
     first = network.features[0]
-    assert (first.out_channels, first.kernel_size, first.stride, first.padding) == (24, (3, 3), (1, 1), (1, 1))
+    assert (first.out_channels, first.kernel_size, first.stride, first.padding) == (
+        24,
+        (3, 3),
+        (1, 1),
+        (1, 1),
+    )
     blocks = [m for m in network.features if isinstance(m, DenseBlock)]
     assert [len(block) for block in blocks] == [16, 16, 16]
     assert {layer.conv1.out_channels for block in blocks for layer in block.values()} == {4 * 12}
@@ -322,7 +344,9 @@ def test_d1_a_relu_in_each_transition_and_behind_the_last_block() -> None:
 
 
 def test_d2_densenet161_grows_faster() -> None:
-    assert {name: TABLE_1[name].growth for name in PUBLISHED} == dict(zip(PUBLISHED, (32, 48, 32, 32), strict=True))
+    assert {name: TABLE_1[name].growth for name in PUBLISHED} == dict(
+        zip(PUBLISHED, (32, 48, 32, 32), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -340,27 +364,37 @@ def test_d3_training_draws_no_random_numbers() -> None:
 def test_weights_are_drawn_by_hes_rule() -> None:
     for m in small().modules():
         if isinstance(m, nn.Conv2d):
-            assert float(m.weight.detach().std()) == pytest.approx((2 / m.weight[0].numel()) ** 0.5, rel=0.1)
+            assert float(m.weight.detach().std()) == pytest.approx(
+                (2 / m.weight[0].numel()) ** 0.5, rel=0.1
+            )
             assert m.bias is None
     assert not small().head.bias.any()
 
 
 def test_min_sizes() -> None:
-    assert {name: shapeless(name).min_size for name in NAMES} == {**dict.fromkeys(PUBLISHED, 29), NAMES[4]: 4}
+    assert {name: shapeless(name).min_size for name in NAMES} == {
+        **dict.fromkeys(PUBLISHED, 29),
+        NAMES[4]: 4,
+    }
 
 
 @pytest.mark.parametrize("name", ["densenet121", "densenet_bc_100_12"])
-def test_smaller_pictures_are_refused(name: str) -> None:
+def test_smaller_images_are_refused(name: str) -> None:
     network = shapeless(name)
     side = network.min_size
-    assert network(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, network.head.out_features)
+    assert network(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (
+        1,
+        network.head.out_features,
+    )
     x = torch.zeros(1, 3, side, side - 1, device="meta")
     for method in (network, network.stages, network.embed):
         with pytest.raises(
-            ValueError, match=f"DenseNet needs pictures of at least {side}x{side} pixels, got {side}x{side - 1}"
+            ValueError,
+            match=f"DenseNet needs images of at least {side}x{side} pixels, got {side}x{side - 1}",
         ):
             method(x)
-    with pytest.raises(RuntimeError, match="too small"):  # the limit is the network's, not the message's
+    # the limit is the network's, not the message's
+    with pytest.raises(RuntimeError, match="too small"):
         network.features(x)
 
 
@@ -381,4 +415,6 @@ def test_classes_and_channels() -> None:
     logits = network(torch.randn(2, 1, 9, 13))
     assert logits.shape == (2, 7)
     F.cross_entropy(logits, torch.tensor([0, 6])).backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []

@@ -30,10 +30,18 @@ def boxes(root: ElementTree.Element) -> list[dict[str, Any]]:
     found = []
     for parent in root.iter():
         for rect in parent.findall(f"{SVG}rect"):
-            x, y, width, height = (float(rect.attrib.get(key, 0)) for key in ("x", "y", "width", "height"))
+            x, y, width, height = (
+                float(rect.attrib.get(key, 0)) for key in ("x", "y", "width", "height")
+            )
             line = parent.find(f"{SVG}text") if parent.tag == f"{SVG}g" else None
             label = line.text if line is not None else None
-            found.append({"box": (x, y, x + width, y + height), "label": label, "class": rect.attrib["class"]})
+            found.append(
+                {
+                    "box": (x, y, x + width, y + height),
+                    "label": label,
+                    "class": rect.attrib["class"],
+                }
+            )
     return [box for box in found if box["class"] != "page"]
 
 
@@ -76,8 +84,8 @@ def test_every_stage_is_there(name: str) -> None:
     lines = [line.text for line in root.iter(f"{SVG}text")]
     shapes = [" × ".join(str(n) for n in y.shape[1:]) for y in (x, *network.stages(x), network(x))]
     assert [line for line in lines if re.fullmatch(r"\d+( × \d+)*", line or "")] == shapes
-    names = ["picture", *(f"stage {i}" for i in range(1, len(shapes) - 1)), "head"]
-    assert [line for line in lines if re.fullmatch(r"picture|stage \d+|head", line or "")] == names
+    names = ["image", *(f"stage {i}" for i in range(1, len(shapes) - 1)), "head"]
+    assert [line for line in lines if re.fullmatch(r"image|stage \d+|head", line or "")] == names
     assert not any("BatchNorm" in (line or "") or "Sequential" in (line or "") for line in lines)
     fronts = [b["box"] for b in boxes(root) if b["class"] == "front"]
     heights = [round(bottom - top, 1) for _, top, _, bottom in fronts]
@@ -97,7 +105,8 @@ def test_repeated_blocks_are_one_box_and_say_what_they_do() -> None:
     assert labels == ["ConvSame 3x3 /2", *blocks, "Conv2d 1x1", "Linear"]
     tips = [title.text for group in root.iter(f"{SVG}g") for title in group.findall(f"{SVG}title")]
     assert tips[2] == (
-        "features.2.0: Widen, filter each channel by itself, narrow; add the input where the shape allows it."
+        "features.2.0: Widen, filter each channel by itself, narrow; add the input where the shape "
+        "allows it."
     )
     assert tips[-1] == "classifier.1"  # a class of torch needs no words
     figures = [line.text for line in root.iter(f"{SVG}tspan")]
@@ -112,7 +121,9 @@ class Wide(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(*(nn.Conv2d(4, 4, kernel, padding=kernel // 2) for kernel in (3, 5, 3, 5, 3, 5, 3)))
+        self.body = nn.Sequential(
+            *(nn.Conv2d(4, 4, kernel, padding=kernel // 2) for kernel in (3, 5, 3, 5, 3, 5, 3))
+        )
         self.mixed = Mixed()
         self.head = nn.Linear(4, 2)
 
@@ -137,12 +148,18 @@ class Mixed(nn.Module):
 def test_long_stages_go_on_in_the_next_line() -> None:
     root = ElementTree.fromstring(draw(Wide(), (4, 20, 30)))
     found = [box for box in boxes(root) if box["label"]]
-    assert [box["label"] for box in found] == [*(f"Conv2d {k}x{k}" for k in (3, 5, 3, 5, 3, 5, 3)), "Mixed", "Linear"]
+    assert [box["label"] for box in found] == [
+        *(f"Conv2d {k}x{k}" for k in (3, 5, 3, 5, 3, 5, 3)),
+        "Mixed",
+        "Linear",
+    ]
     assert len({box["box"][1] for box in found[:-1]}) == 2  # lines
     assert max(box["box"][2] for box in found) <= WIDTH
     title = root.find(f"{SVG}title")
     assert title is not None and title.text == "Wide"
-    assert "body.0" in draw(Wide()) and "mixed: 1x1 &amp; 3x3, &lt;concatenated&gt;." in draw(Wide())
+    assert "body.0" in draw(Wide()) and "mixed: 1x1 &amp; 3x3, &lt;concatenated&gt;." in draw(
+        Wide()
+    )
 
 
 class Dense(nn.ModuleDict):

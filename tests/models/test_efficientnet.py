@@ -36,7 +36,8 @@ def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -60,7 +61,9 @@ def test_b_has_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
 def test_b_drops_as_torchvision_does(name: str) -> None:
     theirs, ours = shapeless(name)
     expected = [m.p for m in theirs.modules() if isinstance(m, torchvision.ops.StochasticDepth)]
-    assert [m.p for m in ours.modules() if isinstance(m, StochasticDepth)] == pytest.approx(expected)
+    assert [m.p for m in ours.modules() if isinstance(m, StochasticDepth)] == pytest.approx(
+        expected
+    )
     assert ours.classifier[0].p == theirs.classifier[0].p
 
 
@@ -79,7 +82,11 @@ def test_b_gives_torchvisions_logits(name: str) -> None:
 
 def test_b0_gives_torchvisions_gradients() -> None:
     torch.manual_seed(0)
-    theirs = torchvision_network("efficientnet_b0", dropout=0.0, stochastic_depth_prob=0.0).double().train()
+    theirs = (
+        torchvision_network("efficientnet_b0", dropout=0.0, stochastic_depth_prob=0.0)
+        .double()
+        .train()
+    )
     ours = models.build("efficientnet_b0").double().train()
     ours.load_state_dict(theirs.state_dict())
     ours.classifier[0].p = 0.0
@@ -91,7 +98,9 @@ def test_b0_gives_torchvisions_gradients() -> None:
         nn.functional.cross_entropy(network(x), labels).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-6, atol=1e-9 * float(p.grad.abs().max()) + 1e-12, msg=name)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-6, atol=1e-9 * float(p.grad.abs().max()) + 1e-12, msg=name
+        )
     for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
         torch.testing.assert_close(q, p, msg=name)  # the batch-norm statistics have moved alike
 
@@ -111,11 +120,13 @@ def test_d1_the_published_b4_to_b7_depart_from_the_rule(phi: float, name: str) -
     v = VARIANTS[name]
     width, depth, resolution = compound_scaling(phi)
     assert (width, depth, resolution) != (v.width, v.depth, v.resolution)
-    # by little in width and depth, and always towards smaller pictures at the top
+    # by little in width and depth, and always towards smaller images at the top
     assert v.width == pytest.approx(width, rel=0.15) and v.depth == pytest.approx(depth, rel=0.15)
     # torchvision publishes the scales we hold
     theirs, ours = shapeless(name)
-    assert [len(stage) for stage in ours.features[1:8]] == [len(stage) for stage in theirs.features[1:8]]
+    assert [len(stage) for stage in ours.features[1:8]] == [
+        len(stage) for stage in theirs.features[1:8]
+    ]
 
 
 @pytest.mark.parametrize("name", B)
@@ -133,14 +144,17 @@ def test_d2_even_padding_differs_from_tensorflows() -> None:
     x = torch.randn(1, 1, 8, 8)
     assert same(x).shape == even(x).shape
     assert not torch.allclose(same(x), even(x))
-    torch.testing.assert_close(same(x[..., :7, :7]), even(x[..., :7, :7]))  # at odd sizes the two agree
+    # at odd sizes the two agree
+    torch.testing.assert_close(same(x[..., :7, :7]), even(x[..., :7, :7]))
 
 
 @pytest.mark.parametrize("name", B)
 def test_d3_batchnorm_is_torchvisions(name: str) -> None:
     theirs, ours = shapeless(name)
     expected = {(m.eps, m.momentum) for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)}
-    assert {(m.eps, m.momentum) for m in ours.modules() if isinstance(m, nn.BatchNorm2d)} == expected
+    assert {
+        (m.eps, m.momentum) for m in ours.modules() if isinstance(m, nn.BatchNorm2d)
+    } == expected
     assert expected == ({(1e-5, 0.1)} if name < B[5] else {(1e-3, 0.01)})
 
 
@@ -175,7 +189,9 @@ def test_squeeze_and_excitation_by_hand() -> None:
     b1, b2 = (m.bias.detach().numpy() for m in (layer.fc1, layer.fc2))
     squeezed = x.numpy().mean(axis=(2, 3)) @ w1.T + b1
     weight = 1 / (1 + np.exp(-((squeezed / (1 + np.exp(-squeezed))) @ w2.T + b2)))
-    np.testing.assert_allclose(layer(x).detach().numpy(), x.numpy() * weight[:, :, None, None], atol=1e-12)
+    np.testing.assert_allclose(
+        layer(x).detach().numpy(), x.numpy() * weight[:, :, None, None], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0])
@@ -186,13 +202,15 @@ def test_scaled_widths_are_torchvisions(channels: int, factor: float) -> None:
     assert scale_width(channels, factor) == _make_divisible(channels * factor, 8)
 
 
-@pytest.mark.parametrize(("layers", "factor", "scaled"), [(1, 1.0, 1), (2, 1.1, 3), (3, 1.4, 5), (4, 3.1, 13)])
+@pytest.mark.parametrize(
+    ("layers", "factor", "scaled"), [(1, 1.0, 1), (2, 1.1, 3), (3, 1.4, 5), (4, 3.1, 13)]
+)
 def test_scaled_depths_round_up(layers: int, factor: float, scaled: int) -> None:
     assert scale_depth(layers, factor) == scaled
 
 
 @pytest.mark.parametrize("name", B)
-def test_pictures_may_be_a_pixel_or_the_papers_size(name: str) -> None:
+def test_images_may_be_a_pixel_or_the_papers_size(name: str) -> None:
     _, ours = shapeless(name)
     assert ours.input_size == VARIANTS[name].resolution
     assert ours(torch.zeros(2, 3, ours.min_size, ours.min_size, device="meta")).shape == (2, 1000)
@@ -202,7 +220,10 @@ def test_stages_are_not_overwritten() -> None:
     torch.manual_seed(0)
     network = models.build(B[0]).eval()
     kept: list[Tensor] = []
-    handles = [part.register_forward_hook(lambda *call: kept.append(call[2].clone())) for part in network.features[1:]]
+    handles = [
+        part.register_forward_hook(lambda *call: kept.append(call[2].clone()))
+        for part in network.features[1:]
+    ]
     with torch.no_grad():
         maps = network.stages(torch.randn(1, 3, 32, 32))
     for handle in handles:

@@ -23,7 +23,8 @@ def shapeless(name: str) -> nn.Module:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -65,7 +66,9 @@ def test_lite_differs_as_its_authors_say(name: str) -> None:
     assert network.features[0][0].out_channels == 32 and network.features[8][0].out_channels == 1280
     assert len(network.features[1]) == len(network.features[7]) == 1
     assert {m.eps for m in parts if isinstance(m, nn.BatchNorm2d)} == {1e-3}
-    assert all(isinstance(m, ConvSame) for m in parts if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
+    assert all(
+        isinstance(m, ConvSame) for m in parts if isinstance(m, nn.Conv2d) and m.stride == (2, 2)
+    )
 
 
 @pytest.mark.parametrize("name", LITE)
@@ -111,7 +114,9 @@ def convolve_same(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(8, 8), (7, 8), (9, 5), (1, 2)])
-def test_conv_same_is_tensorflows_arithmetic(kernel: int, stride: int, shape: tuple[int, int]) -> None:
+def test_conv_same_is_tensorflows_arithmetic(
+    kernel: int, stride: int, shape: tuple[int, int]
+) -> None:
     conv = ConvSame(1, 1, kernel, stride, bias=False).double()
     x = torch.randn(1, 1, *shape, dtype=torch.float64)
     expected = convolve_same(x[0, 0].numpy(), conv.weight[0, 0].detach().numpy(), stride)

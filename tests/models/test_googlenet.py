@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.models.alexnet import ResponseNormalisation
-from foveate.models.googlenet import TABLE_1, Auxiliary, GoogLeNet, Inception, Outputs, Row, googlenet, googlenet_2014
+from foveate.models.googlenet import (
+    TABLE_1,
+    Auxiliary,
+    GoogLeNet,
+    Inception,
+    Outputs,
+    Row,
+    googlenet,
+    googlenet_2014,
+)
 
 BUILDERS = {"googlenet": googlenet, "googlenet_2014": googlenet_2014}
 NAMES = list(BUILDERS)
@@ -33,12 +42,17 @@ def drawn(name: str) -> GoogLeNet:
 def torchvisions(num_classes: int = 1000) -> nn.Module:
     torch.manual_seed(0)
     return torchvision.models.googlenet(
-        weights=None, num_classes=num_classes, transform_input=False, init_weights=False, aux_logits=True
+        weights=None,
+        num_classes=num_classes,
+        transform_input=False,
+        init_weights=False,
+        aux_logits=True,
     )
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -73,7 +87,9 @@ def test_it_has_torchvisions_tensors_in_torchvisions_order() -> None:
     assert [(k, t.shape) for k, t in ours.items()] == [(k, t.shape) for k, t in theirs.items()]
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 96, 96), (3, 3, 64, 101), (1, 3, 15, 15), (1, 3, 224, 224)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 96, 96), (3, 3, 64, 101), (1, 3, 15, 15), (1, 3, 224, 224)]
+)
 def test_it_gives_torchvisions_logits(shape: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     x = torch.randn(shape)
@@ -96,7 +112,9 @@ def test_it_gives_torchvisions_gradients() -> None:
     assert torch.equal(outputs[1].aux2, outputs[0].aux_logits2)
     assert torch.equal(outputs[1].aux1, outputs[0].aux_logits1)
     for output in outputs:
-        sum(w * F.cross_entropy(o, labels) for w, o in zip((1, 0.3, 0.3), output, strict=True)).backward()
+        sum(
+            w * F.cross_entropy(o, labels) for w, o in zip((1, 0.3, 0.3), output, strict=True)
+        ).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None and p.grad.any()
         assert torch.equal(q.grad, p.grad), name
@@ -118,7 +136,8 @@ def test_it_drops_as_torchvision_does() -> None:
 
 
 def written_out(network: GoogLeNet, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Table 1 and Figure 3 in training without dropout, from the parameters in their order: logits, aux2, aux1."""
+    """Table 1 and Figure 3 in training without dropout, from the parameters in their order: logits,
+    aux2, aux1."""
     every = {k: p.double() for k, p in network.state_dict().items()}
     trunk = iter([p for k, p in every.items() if not k.startswith(("aux", "fc"))])
 
@@ -142,7 +161,11 @@ def written_out(network: GoogLeNet, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     def auxiliary(x: Tensor, i: int) -> Tensor:
         p = {k.removeprefix(f"aux{i}."): t for k, t in every.items() if k.startswith(f"aux{i}.")}
-        x = F.conv2d(F.avg_pool2d(x, 5, stride=3), p["conv.conv.weight"], p["conv.conv.bias"]).relu().flatten(1)
+        x = (
+            F.conv2d(F.avg_pool2d(x, 5, stride=3), p["conv.conv.weight"], p["conv.conv.bias"])
+            .relu()
+            .flatten(1)
+        )
         x = F.linear(x, p["fc1.weight"], p["fc1.bias"]).relu()
         return F.linear(x, p["fc2.weight"], p["fc2.bias"])
 
@@ -196,12 +219,25 @@ def test_an_inception_module_looks_in_four_ways() -> None:
     module, x = Inception(192, TABLE_1["3a"]), torch.randn(1, 192, 28, 28)
     with torch.no_grad():
         found = module(x)
-        branches = [branch(x) for branch in (module.branch1, module.branch2, module.branch3, module.branch4)]
+        branches = [
+            branch(x) for branch in (module.branch1, module.branch2, module.branch3, module.branch4)
+        ]
     assert [b.shape[1] for b in branches] == [64, 128, 32, 32]
     assert found.shape == (1, 256, 28, 28)
     assert torch.equal(found, torch.cat(branches, dim=1))
-    convs = [(m.in_channels, m.out_channels, m.kernel_size[0]) for m in module.modules() if isinstance(m, nn.Conv2d)]
-    assert convs == [(192, 64, 1), (192, 96, 1), (96, 128, 3), (192, 16, 1), (16, 32, 5), (192, 32, 1)]
+    convs = [
+        (m.in_channels, m.out_channels, m.kernel_size[0])
+        for m in module.modules()
+        if isinstance(m, nn.Conv2d)
+    ]
+    assert convs == [
+        (192, 64, 1),
+        (192, 96, 1),
+        (96, 128, 3),
+        (192, 16, 1),
+        (16, 32, 5),
+        (192, 32, 1),
+    ]
 
 
 def test_table_1_has_the_papers_widths() -> None:
@@ -220,7 +256,8 @@ def test_stages(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "evaluated"), [("googlenet", 13_004_888, 6_624_904), ("googlenet_2014", 13_378_280, 6_998_552)]
+    ("name", "n", "evaluated"),
+    [("googlenet", 13_004_888, 6_624_904), ("googlenet_2014", 13_378_280, 6_998_552)],
 )
 def test_parameters(name: str, n: int, evaluated: int) -> None:
     parameters = dict(shapeless(name).named_parameters())
@@ -236,7 +273,9 @@ def norms(network: nn.Module) -> list[nn.Module]:
 
 def test_d1_response_normalisation_has_alexnets_constants() -> None:
     found = norms(shapeless("googlenet_2014"))
-    assert [(m.k, m.n, m.alpha, m.beta) for m in found] == [(2, 5, 1e-4, 0.75)] * 2  # Figure 3 has two
+    assert [(m.k, m.n, m.alpha, m.beta) for m in found] == [
+        (2, 5, 1e-4, 0.75)
+    ] * 2  # Figure 3 has two
 
 
 def test_d2_auxiliary_classifiers_read_maps_of_any_size() -> None:
@@ -255,13 +294,17 @@ def test_d2_auxiliary_classifiers_read_maps_of_any_size() -> None:
 def test_d3_the_papers_weights_are_drawn_by_hes_rule() -> None:
     for m in drawn("googlenet_2014").modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)):
-            assert float(m.weight.detach().std()) == pytest.approx((2 / m.weight[0].numel()) ** 0.5, rel=0.1)
+            assert float(m.weight.detach().std()) == pytest.approx(
+                (2 / m.weight[0].numel()) ** 0.5, rel=0.1
+            )
             assert not m.bias.any()
 
 
 def test_d4_batch_norm_in_the_place_of_biases_and_response_normalisation() -> None:
     ours, papers = shapeless("googlenet"), shapeless("googlenet_2014")
-    assert not norms(ours) and {m.eps for m in ours.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+    assert not norms(ours) and {m.eps for m in ours.modules() if isinstance(m, nn.BatchNorm2d)} == {
+        1e-3
+    }
     assert all(m.bias is None for m in ours.modules() if isinstance(m, nn.Conv2d))
     assert not any(isinstance(m, nn.BatchNorm2d) for m in papers.modules())
     assert all(m.bias is not None for m in papers.modules() if isinstance(m, nn.Conv2d))
@@ -275,7 +318,9 @@ def test_d5_3x3_filters_in_the_place_of_5x5_ones() -> None:
 
 
 def test_d6_the_last_maximum_is_smaller() -> None:
-    pools = [[getattr(shapeless(name), f"maxpool{i}").kernel_size for i in range(1, 5)] for name in NAMES]
+    pools = [
+        [getattr(shapeless(name), f"maxpool{i}").kernel_size for i in range(1, 5)] for name in NAMES
+    ]
     assert pools == [[3, 3, 3, 2], [3, 3, 3, 3]]
 
 
@@ -301,14 +346,14 @@ def test_d9_torchvisions_weights_are_narrow() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smaller_pictures_are_refused(name: str) -> None:
+def test_smaller_images_are_refused(name: str) -> None:
     with torch.device("meta"):
         network = BUILDERS[name]()
     side = network.min_size
     assert side == {"googlenet": 15, "googlenet_2014": 31}[name]
     small = torch.zeros(2, 3, side, side - 1, device="meta")
     assert network.train()(torch.zeros(2, 3, side, side, device="meta")).logits.shape == (2, 1000)
-    refusal = f"GoogLeNet needs pictures of at least {side}x{side} pixels, got {side}x{side - 1}"
+    refusal = f"GoogLeNet needs images of at least {side}x{side} pixels, got {side}x{side - 1}"
     with pytest.raises(ValueError, match=refusal):
         network(small)
     assert network.eval()(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, 1000)
@@ -316,7 +361,8 @@ def test_smaller_pictures_are_refused(name: str) -> None:
         with pytest.raises(ValueError, match=refusal):
             method(small)
     network.min_size = 1
-    with pytest.raises(RuntimeError, match="too small"):  # the limit is the network's, not the message's
+    # the limit is the network's, not the message's
+    with pytest.raises(RuntimeError, match="too small"):
         network(small)
 
 
@@ -325,7 +371,8 @@ def test_a_later_layer_leaves_the_maps_alone(name: str) -> None:
     torch.manual_seed(1)
     network, kept = drawn(name).eval(), list[Tensor]()
     handles = [
-        network.get_submodule(end).register_forward_hook(lambda *call: kept.append(call[2].clone())) for end in ENDS
+        network.get_submodule(end).register_forward_hook(lambda *call: kept.append(call[2].clone()))
+        for end in ENDS
     ]
     with torch.no_grad():
         maps = network.stages(torch.randn(2, 3, 48, 64))
@@ -340,4 +387,8 @@ def test_classes_and_channels(name: str) -> None:
     output = network.train()(torch.randn(2, 1, 48, 40))
     assert [o.shape for o in output] == [(2, 7)] * 3
     torch.stack([F.cross_entropy(o, torch.tensor([0, 6])) for o in output]).sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all()
+    ] == []

@@ -8,7 +8,15 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.inception_v3 import Figure5, Figure6, Figure7, Figure10, InceptionV3, SecondReduction, inception_v3
+from foveate.models.inception_v3 import (
+    Figure5,
+    Figure6,
+    Figure7,
+    Figure10,
+    InceptionV3,
+    SecondReduction,
+    inception_v3,
+)
 
 ENDS = ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")
 
@@ -30,13 +38,19 @@ def drawn() -> InceptionV3:
 def torchvisions(num_classes: int = 1000) -> nn.Module:
     torch.manual_seed(0)
     return torchvision.models.inception_v3(
-        weights=None, num_classes=num_classes, transform_input=False, init_weights=False, aux_logits=True, dropout=0.0
+        weights=None,
+        num_classes=num_classes,
+        transform_input=False,
+        init_weights=False,
+        aux_logits=True,
+        dropout=0.0,
     )
 
 
 @functools.cache
 def pair() -> tuple[nn.Module, InceptionV3]:
-    """Torchvision's network, batch-norm statistics of one batch, and ours around its tensors. To be read only."""
+    """Torchvision's network, batch-norm statistics of one batch, and ours around its tensors. To be
+    read only."""
     theirs = torchvisions().eval()
     for m in theirs.modules():
         if isinstance(m, nn.BatchNorm2d):
@@ -78,7 +92,9 @@ def test_it_gives_torchvisions_gradients() -> None:
     assert torch.equal(outputs[1].logits, outputs[0].logits)
     assert torch.equal(outputs[1].aux, outputs[0].aux_logits)
     for output in outputs:
-        sum(w * F.cross_entropy(o, labels) for w, o in zip((1, 0.4), output, strict=True)).backward()
+        sum(
+            w * F.cross_entropy(o, labels) for w, o in zip((1, 0.4), output, strict=True)
+        ).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None and p.grad.any()
         assert torch.equal(q.grad, p.grad), name
@@ -116,7 +132,9 @@ def test_the_auxiliary_classifiers_last_layer_is_named() -> None:
         (Figure7(1280), 1280, 2048, 8),
     ],
 )
-def test_a_module_makes_the_maps_it_says(module: nn.Module, c_in: int, c_out: int, side: int) -> None:
+def test_a_module_makes_the_maps_it_says(
+    module: nn.Module, c_in: int, c_out: int, side: int
+) -> None:
     halves = isinstance(module, (Figure10, SecondReduction))
     x = torch.zeros(1, c_in, *[2 * side + 1 if halves else side] * 2, device="meta")
     assert module.to("meta")(x).shape == (1, c_out, side, side)
@@ -136,7 +154,10 @@ def test_parameters() -> None:
     n = sum(p.numel() for p in parameters.values())
     assert n == 27_161_264
     doc = inception_v3.__doc__ or ""
-    assert f"{n:,} parameters at 1000 classes, {n - auxiliary:,} without the auxiliary classifier" in doc
+    assert (
+        f"{n:,} parameters at 1000 classes, {n - auxiliary:,} without the auxiliary classifier"
+        in doc
+    )
 
 
 def kernels(module: nn.Module) -> list[tuple[int, ...]]:
@@ -149,7 +170,9 @@ def test_d1_the_stem_reaches_35_pixels_with_192_channels() -> None:
     assert [(m.conv.kernel_size[0], m.conv.out_channels) for m in stem] == [(1, 80), (3, 192)]
     sides: list[int] = []
     parts = [*stem, network.Mixed_5b]
-    handles = [m.register_forward_pre_hook(lambda m, x: sides.append(x[0].shape[-1])) for m in parts]
+    handles = [
+        m.register_forward_pre_hook(lambda m, x: sides.append(x[0].shape[-1])) for m in parts
+    ]
     network(torch.zeros(1, 3, 299, 299, device="meta"))
     for handle in handles:
         handle.remove()
@@ -183,13 +206,15 @@ def test_d5_the_auxiliary_hidden_layer_is_linear_on_a_5x5_map() -> None:
     torch.testing.assert_close(found.flatten(1), linear, rtol=1e-4, atol=1e-4)
 
 
-def test_d6_training_pictures_may_be_small() -> None:
+def test_d6_training_images_may_be_small() -> None:
     torch.manual_seed(1)
     auxiliary, x = drawn().AuxLogits, torch.randn(2, 768, 17, 18)
     with torch.no_grad():
         stretched = auxiliary(x[..., :3, :5])
         repeated = auxiliary(F.adaptive_avg_pool2d(x[..., :3, :5], 17))
-        plain = auxiliary.fc(auxiliary.conv1(auxiliary.conv0(F.avg_pool2d(x, 5, stride=3))).mean(dim=(2, 3)))
+        plain = auxiliary.fc(
+            auxiliary.conv1(auxiliary.conv0(F.avg_pool2d(x, 5, stride=3))).mean(dim=(2, 3))
+        )
         assert torch.equal(stretched, repeated)
         assert torch.equal(auxiliary(x), plain)  # as torchvision does, from 17x17 on
     with torch.device("meta"):
@@ -207,13 +232,13 @@ def test_d7_weights_are_drawn_as_torchvision_does() -> None:
             assert m.weight.detach().abs().max() <= 2
 
 
-def test_smaller_pictures_are_refused() -> None:
+def test_smaller_images_are_refused() -> None:
     with torch.device("meta"):
         network = inception_v3()
     side, small = network.min_size, torch.zeros(2, 3, 75, 74, device="meta")
     assert side == 75
     assert network.train()(torch.zeros(2, 3, side, side, device="meta")).logits.shape == (2, 1000)
-    refusal = "InceptionV3 needs pictures of at least 75x75 pixels, got 75x74"
+    refusal = "InceptionV3 needs images of at least 75x75 pixels, got 75x74"
     with pytest.raises(ValueError, match=refusal):
         network(small)
     assert network.eval()(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, 1000)
@@ -221,7 +246,8 @@ def test_smaller_pictures_are_refused() -> None:
         with pytest.raises(ValueError, match=refusal):
             method(small)
     network.min_size = 1
-    with pytest.raises(RuntimeError, match=r"Kernel size can't be greater|too small"):  # the limit is the network's
+    # the limit is the network's
+    with pytest.raises(RuntimeError, match=r"Kernel size can't be greater|too small"):
         network(small)
 
 
@@ -229,7 +255,8 @@ def test_a_later_layer_leaves_the_maps_alone() -> None:
     torch.manual_seed(1)
     network, kept = drawn(), list[Tensor]()
     handles = [
-        network.get_submodule(end).register_forward_hook(lambda *call: kept.append(call[2].clone())) for end in ENDS
+        network.get_submodule(end).register_forward_hook(lambda *call: kept.append(call[2].clone()))
+        for end in ENDS
     ]
     with torch.no_grad():
         maps = network.stages(torch.randn(1, 3, 75, 96))
@@ -238,9 +265,13 @@ def test_a_later_layer_leaves_the_maps_alone() -> None:
     assert len(maps) == len(kept) == 5 and all(map(torch.equal, maps, kept))
 
 
-def test_every_parameter_gets_a_gradient_from_small_pictures_too() -> None:
+def test_every_parameter_gets_a_gradient_from_small_images_too() -> None:
     torch.manual_seed(0)
     network = inception_v3(num_classes=7, in_channels=1).train()
     output = network(torch.randn(3, 1, 75, 96))
     torch.stack([F.cross_entropy(o, torch.tensor([0, 6, 3])) for o in output]).sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all()
+    ] == []

@@ -1,4 +1,5 @@
-"""LeNet-5: today's against the same layers in a row, the paper's against its own arithmetic, one unit at a time."""
+"""LeNet-5: today's against the same layers in a row, the paper's against its own arithmetic, one
+unit at a time."""
 
 import hashlib
 from collections import Counter
@@ -9,14 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.lenet import BACKGROUND, RBF, TABLE_1, SparseConvolution, Subsampling, lenet5, lenet5_1998, squash
+from foveate.models.lenet import (
+    BACKGROUND,
+    RBF,
+    TABLE_1,
+    SparseConvolution,
+    Subsampling,
+    lenet5,
+    lenet5_1998,
+    squash,
+)
 from foveate.models.surgery import drop_head, replace_head
 
 BOTH = [lenet5, lenet5_1998]
 
 
 @pytest.fixture
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
@@ -29,14 +39,21 @@ def plain(network: nn.Module) -> nn.Module:
     copy = nn.Sequential(
         *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2, stride=2)),
         *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2, stride=2)),
-        *(nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+        *(
+            nn.Flatten(),
+            nn.Linear(400, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, 10),
+        ),
     )
     copy.load_state_dict(dict(zip(copy.state_dict(), network.state_dict().values(), strict=True)))
     return copy
 
 
 def by_hand(network: nn.Module, x: np.ndarray) -> np.ndarray:
-    """Section II-B, one picture (28, 28), one unit at a time: the distances to the ten codes."""
+    """Section II-B, one image (28, 28), one unit at a time: the distances to the ten codes."""
     p = {name: t.detach().double().numpy() for name, t in network.state_dict().items()}
 
     def f(a: np.ndarray) -> np.ndarray:
@@ -47,12 +64,16 @@ def by_hand(network: nn.Module, x: np.ndarray) -> np.ndarray:
         side = maps.shape[1] - 4
         out = np.zeros((side, side))
         for i, j in np.ndindex(side, side):
-            out[i, j] = sum((m[i : i + 5, j : j + 5] * k).sum() for m, k in zip(maps, kernels, strict=True))
+            out[i, j] = sum(
+                (m[i : i + 5, j : j + 5] * k).sum() for m, k in zip(maps, kernels, strict=True)
+            )
         return out
 
     def subsample(maps: np.ndarray, layer: str) -> np.ndarray:
         total = maps[:, ::2, ::2] + maps[:, 1::2, ::2] + maps[:, ::2, 1::2] + maps[:, 1::2, 1::2]
-        return f(total * p[f"{layer}.coefficient"][:, None, None] + p[f"{layer}.bias"][:, None, None])
+        return f(
+            total * p[f"{layer}.coefficient"][:, None, None] + p[f"{layer}.bias"][:, None, None]
+        )
 
     field = np.full((1, 32, 32), -0.1)
     field[0, 2:30, 2:30] = x
@@ -68,52 +89,67 @@ def by_hand(network: nn.Module, x: np.ndarray) -> np.ndarray:
     return np.array([((f6 - code) ** 2).sum() for code in p["output.codes"]])
 
 
-def test_todays_is_what_lectures_write(pictures: Tensor) -> None:
+def test_todays_is_what_lectures_write(images: Tensor) -> None:
     torch.manual_seed(0)
     network = lenet5()
     with torch.no_grad():
-        for x in (pictures, pictures[:1]):
+        for x in (images, images[:1]):
             assert torch.equal(network(x), plain(network)(x))
 
 
-def test_todays_gradients_are_what_lectures_get(pictures: Tensor) -> None:
+def test_todays_gradients_are_what_lectures_get(images: Tensor) -> None:
     torch.manual_seed(0)
     network = lenet5()
     copy = plain(network)
     for net in (network, copy):
-        F.cross_entropy(net(pictures), torch.tensor([3, 1, 4])).backward()
+        F.cross_entropy(net(images), torch.tensor([3, 1, 4])).backward()
     for p, q in zip(copy.parameters(), network.parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
         assert torch.equal(p.grad, q.grad)
 
 
-def test_the_papers_is_its_own_arithmetic(pictures: Tensor) -> None:
+def test_the_papers_is_its_own_arithmetic(images: Tensor) -> None:
     torch.manual_seed(0)
     network = lenet5_1998().double()
     with torch.no_grad():
-        found = network(pictures.double()).numpy()
-    expected = [-by_hand(network, x[0].double().numpy()) for x in pictures]
+        found = network(images.double()).numpy()
+    expected = [-by_hand(network, x[0].double().numpy()) for x in images]
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def test_parameters_are_counted_as_in_the_paper() -> None:
     network = lenet5_1998()
     layers = {name: count(layer) for name, layer in network.named_children()}
-    assert layers == {"c1": 156, "s2": 12, "c3": 1516, "s4": 32, "c5": 48_120, "f6": 10_164, "output": 0}
+    assert layers == {
+        "c1": 156,
+        "s2": 12,
+        "c3": 1516,
+        "s4": 32,
+        "c5": 48_120,
+        "f6": 10_164,
+        "output": 0,
+    }
     assert count(network) == 60_000
     assert count(lenet5()) == 61_706
 
 
 def test_connections_are_counted_as_in_the_paper() -> None:
     """340,908: each unit's inputs and its bias, and what each output unit reads."""
-    units = {"c1": (28 * 28 * 6, 26), "s2": (14 * 14 * 6, 5), "s4": (5 * 5 * 16, 5), "c5": (120, 401), "f6": (84, 121)}
+    units = {
+        "c1": (28 * 28 * 6, 26),
+        "s2": (14 * 14 * 6, 5),
+        "s4": (5 * 5 * 16, 5),
+        "c5": (120, 401),
+        "f6": (84, 121),
+    }
     c3 = 10 * 10 * (25 * sum(row.count("X") for row in TABLE_1) + 16)
     assert c3 == 151_600
     assert sum(n * inputs for n, inputs in units.values()) + c3 + 10 * 84 == 340_908
 
 
 def test_table_1_is_as_the_text_describes_it() -> None:
-    """Six maps read three neighbours, six read four, three read four that are not neighbours, the last reads all."""
+    """Six maps read three neighbours, six read four, three read four that are not neighbours, the
+    last reads all."""
     columns = ["".join(row[j] for row in TABLE_1) for j in range(16)]
     assert len(set(columns)) == 16
     assert columns[:6] == [("XXX..." * 2)[6 - j : 12 - j] for j in range(6)]
@@ -148,8 +184,9 @@ def test_the_squashing_function_passes_through_plus_and_minus_one() -> None:
 
 
 @pytest.mark.parametrize("background", [BACKGROUND, 0.0])
-def test_the_field_around_the_picture_is_white_paper(background: float) -> None:
-    """A blank page at the paper's level is blank to its edges, a page at another level has a frame."""
+def test_the_field_around_the_image_is_white_paper(background: float) -> None:
+    """A blank page at the paper's level is blank to its edges, a page at another level has a
+    frame."""
     torch.manual_seed(0)
     s2 = lenet5_1998().stages(torch.full((1, 1, 28, 28), background))[0]
     blank = bool(((s2 - s2[..., 7:8, 7:8]).abs() < 1e-6).all())
@@ -170,11 +207,13 @@ def test_weights_begin_as_in_appendix_a() -> None:
         assert kernels.mean().abs() < 0.3 * kernels.abs().max()
 
 
-def test_d1_relus(pictures: Tensor) -> None:
+def test_d1_relus(images: Tensor) -> None:
     network = lenet5()
-    assert all((m >= 0).all() for m in network.stages(pictures)) and (network.embed(pictures) >= 0).all()
-    assert network.embed(pictures).max() > 0
-    assert (lenet5_1998().embed(pictures) < 0).any()
+    assert (
+        all((m >= 0).all() for m in network.stages(images)) and (network.embed(images) >= 0).all()
+    )
+    assert network.embed(images).max() > 0
+    assert (lenet5_1998().embed(images) < 0).any()
 
 
 def test_d2_plain_averages() -> None:
@@ -193,7 +232,7 @@ def test_d4_the_output_is_linear() -> None:
     assert type(lenet5_1998().head) is RBF
 
 
-def test_d5_logits_are_minus_distances(pictures: Tensor) -> None:
+def test_d5_logits_are_minus_distances(images: Tensor) -> None:
     head = RBF(10)
     assert head(head.codes).argmax(dim=1).tolist() == list(range(10))
     assert head(head.codes).diagonal().tolist() == [0] * 10
@@ -205,7 +244,9 @@ def test_d5_logits_are_minus_distances(pictures: Tensor) -> None:
 def test_d6_codes_of_ten_classes_are_drawn_digits() -> None:
     codes = RBF(10).codes
     assert codes.shape == (10, 84) and set(codes.flatten().tolist()) == {-1.0, 1.0}
-    one = ["".join("#" if pixel > 0 else "." for pixel in row) for row in codes[1].view(12, 7).tolist()]
+    one = [
+        "".join("#" if pixel > 0 else "." for pixel in row) for row in codes[1].view(12, 7).tolist()
+    ]
     assert one[:4] == ["...#...", "..##...", ".#.#...", "...#..."] and one[-1] == ".#####."
     apart = [int((codes[i] != codes[j]).sum()) for i in range(10) for j in range(i)]
     assert min(apart) >= 8
@@ -220,36 +261,36 @@ def test_d6_other_codes_are_the_bits_of_a_hash() -> None:
     assert torch.cdist(codes, codes, p=1).fill_diagonal_(84).min() / 2 >= 15  # pixels apart
 
 
-def test_d7_c5_is_the_papers_convolution(pictures: Tensor) -> None:
+def test_d7_c5_is_the_papers_convolution(images: Tensor) -> None:
     for build in BOTH:
         network = build()
-        s4 = network.stages(pictures)[-1]
+        s4 = network.stages(images)[-1]
         as_convolution = F.conv2d(s4, network.c5.weight.view(120, 16, 5, 5), network.c5.bias)
         assert as_convolution.shape == (3, 120, 1, 1)
         torch.testing.assert_close(network.c5(s4.flatten(1)), as_convolution.flatten(1))
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_stages_are_those_of_figure_2(build, pictures: Tensor) -> None:
-    assert [tuple(m.shape) for m in build().stages(pictures)] == [(3, 6, 14, 14), (3, 16, 5, 5)]
+def test_stages_are_those_of_figure_2(build, images: Tensor) -> None:
+    assert [tuple(m.shape) for m in build().stages(images)] == [(3, 6, 14, 14), (3, 16, 5, 5)]
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_a_later_layer_leaves_the_maps_alone(build, pictures: Tensor) -> None:
+def test_a_later_layer_leaves_the_maps_alone(build, images: Tensor) -> None:
     network = build()
-    s2, s4 = network.stages(pictures)
+    s2, s4 = network.stages(images)
     if build is lenet5:
-        assert torch.equal(s2, network.s2(network.c1(pictures).relu()))
+        assert torch.equal(s2, network.s2(network.c1(images).relu()))
         assert torch.equal(s4, network.s4(network.c3(s2).relu()))
     else:
         assert torch.equal(s4, squash(network.s4(squash(network.c3(s2)))))
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_the_head_reads_the_embedding(build, pictures: Tensor) -> None:
+def test_the_head_reads_the_embedding(build, images: Tensor) -> None:
     network = build().eval()
-    assert network.embed(pictures).shape == (3, 84)
-    assert torch.equal(network.head(network.embed(pictures)), network(pictures))
+    assert network.embed(images).shape == (3, 84)
+    assert torch.equal(network.head(network.embed(images)), network(images))
 
 
 @pytest.mark.parametrize("build", BOTH)
@@ -257,37 +298,43 @@ def test_the_head_reads_the_embedding(build, pictures: Tensor) -> None:
 def test_other_sizes_are_refused(build, shape: tuple[int, int]) -> None:
     network = build()
     assert network.min_size == network.input_size == 28
-    with pytest.raises(ValueError, match=f"reads pictures of 28x28 pixels only, got {shape[0]}x{shape[1]}"):
+    with pytest.raises(
+        ValueError, match=f"reads images of 28x28 pixels only, got {shape[0]}x{shape[1]}"
+    ):
         network(torch.zeros(1, 1, *shape))
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_every_parameter_learns(build, pictures: Tensor) -> None:
+def test_every_parameter_learns(build, images: Tensor) -> None:
     torch.manual_seed(0)
     network = build()
-    F.cross_entropy(network(pictures), torch.tensor([3, 1, 4])).backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    F.cross_entropy(network(images), torch.tensor([3, 1, 4])).backward()
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_the_batch_may_have_any_size_in_a_graph(build, pictures: Tensor) -> None:
+def test_the_batch_may_have_any_size_in_a_graph(build, images: Tensor) -> None:
     network = build().eval()
-    graph = torch.export.export(network, (pictures,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=9)},))
+    graph = torch.export.export(
+        network, (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=9)},)
+    )
     more = torch.randn(5, 1, 28, 28)
     torch.testing.assert_close(graph.module()(more), network(more))
 
 
-def test_surgery_gives_the_papers_network_other_codes(pictures: Tensor) -> None:
+def test_surgery_gives_the_papers_network_other_codes(images: Tensor) -> None:
     network = lenet5_1998().double()
     head = replace_head(network, 26).head
     assert isinstance(head, RBF) and (head.in_features, head.out_features) == (84, 26)
     assert head.codes.dtype == torch.float64
-    assert network(pictures.double()).shape == (3, 26)
+    assert network(images.double()).shape == (3, 26)
     assert torch.equal(replace_head(network, 10).head.codes, lenet5_1998().head.codes)
     with torch.device("meta"):
         assert lenet5_1998().head.with_outputs(3).codes.device.type == "meta"
-    embedded = network.embed(pictures.double())
-    assert torch.equal(drop_head(network)(pictures.double()), embedded)
+    embedded = network.embed(images.double())
+    assert torch.equal(drop_head(network)(images.double()), embedded)
 
 
 def test_codes_are_saved_but_not_learned() -> None:

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from foveate.models import mobilenet_v1
 from foveate.models.mobilenet_v1 import Separable
 
-ALPHA = {"mobilenet_v1": 1.0, "mobilenet_v1_x0_75": 0.75, "mobilenet_v1_x0_5": 0.5, "mobilenet_v1_x0_25": 0.25}
+ALPHA = {
+    "mobilenet_v1": 1.0,
+    "mobilenet_v1_x0_75": 0.75,
+    "mobilenet_v1_x0_5": 0.5,
+    "mobilenet_v1_x0_25": 0.25,
+}
 COUNTS = dict(zip(ALPHA, (4_231_976, 2_585_560, 1_331_592, 470_072), strict=True))
 
 
@@ -30,7 +35,8 @@ def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -43,21 +49,23 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def assert_equal_logits(theirs: nn.Module, ours: nn.Module, height: int, width: int) -> None:
-    """In evaluation, with the same numbers in both, for one picture and for three; head(embed(x)) is forward(x)."""
+    """In evaluation, with the same numbers in both, for one image and for three; head(embed(x)) is
+    forward(x)."""
     x = torch.randn(3, 3, height, width)
     settle(theirs, x)
     ours.load_state_dict(theirs.state_dict())
     ours.eval()
     with torch.no_grad():
-        for pictures in (x, x[:1], torch.randn(1, 3, 32, 32)):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1], torch.randn(1, 3, 32, 32)):
+            expected, found = theirs(images), ours(images)
             assert expected.isfinite().all() and expected.std() > 0
             assert torch.equal(found, expected)
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int, ...]) -> None:
-    """In training, with the same numbers in both: gradients and batch-norm statistics after one step."""
+    """In training, with the same numbers in both: gradients and batch-norm statistics after one
+    step."""
     theirs, ours = theirs.double().train(), ours.double().train()
     ours.load_state_dict(theirs.state_dict())
     x, labels = torch.randn(shape, dtype=torch.float64), torch.arange(shape[0])
@@ -65,20 +73,27 @@ def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int,
         nn.functional.cross_entropy(network(x), labels).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name
+        )
     for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
         torch.testing.assert_close(q, p, msg=name)
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
-    """Of the convolutions and linear layers, for one picture; the network has no memory for its numbers."""
+    """Of the convolutions and linear layers, for one image; the network has no memory for its
+    numbers."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     network(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -86,10 +101,13 @@ def multiply_adds(network: nn.Module, side: int) -> int:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -133,12 +151,17 @@ def test_timms_logits(name: str) -> None:
 
 def test_timms_gradients() -> None:
     torch.manual_seed(0)
-    assert_equal_gradients(timm_network("mobilenet_v1"), mobilenet_v1.mobilenet_v1(), (3, 3, 64, 48))
+    assert_equal_gradients(
+        timm_network("mobilenet_v1"), mobilenet_v1.mobilenet_v1(), (3, 3, 64, 48)
+    )
 
 
 def test_initial_numbers_are_timms_in_distribution() -> None:
     torch.manual_seed(0)
-    theirs, ours = timm_network("mobilenet_v1").state_dict(), mobilenet_v1.mobilenet_v1().state_dict()
+    theirs, ours = (
+        timm_network("mobilenet_v1").state_dict(),
+        mobilenet_v1.mobilenet_v1().state_dict(),
+    )
     for name, p in theirs.items():
         q = ours[name]
         if p.ndim > 1:
@@ -175,7 +198,9 @@ def test_table_1(name: str) -> None:
     _, ours = shapeless(name)
     maps = ours.stages(torch.zeros(2, 3, ours.input_size, ours.input_size, device="meta"))
     expected = [(64, 112), (128, 56), (256, 28), (512, 14), (1024, 7)]
-    assert [tuple(m.shape) for m in maps] == [(2, int(ALPHA[name] * c), side, side) for c, side in expected]
+    assert [tuple(m.shape) for m in maps] == [
+        (2, int(ALPHA[name] * c), side, side) for c, side in expected
+    ]
     convolutions = [m for m in ours.modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) + 1 == 28  # "MobileNet has 28 layers", the last one linear
 

@@ -18,7 +18,8 @@ def shapeless() -> tuple[nn.Module, nn.Module]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -31,21 +32,23 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def assert_equal_logits(theirs: nn.Module, ours: nn.Module, height: int, width: int) -> None:
-    """In evaluation, with the same numbers in both, for one picture and for three; head(embed(x)) is forward(x)."""
+    """In evaluation, with the same numbers in both, for one image and for three; head(embed(x)) is
+    forward(x)."""
     x = torch.randn(3, 3, height, width)
     settle(theirs, x)
     ours.load_state_dict(theirs.state_dict())
     ours.eval()
     with torch.no_grad():
-        for pictures in (x, x[:1], torch.randn(1, 3, 32, 32)):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1], torch.randn(1, 3, 32, 32)):
+            expected, found = theirs(images), ours(images)
             assert expected.isfinite().all() and expected.std() > 0
             assert torch.equal(found, expected)
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int, ...]) -> None:
-    """In training, with the same numbers in both: gradients and batch-norm statistics after one step."""
+    """In training, with the same numbers in both: gradients and batch-norm statistics after one
+    step."""
     theirs, ours = theirs.double().train(), ours.double().train()
     ours.load_state_dict(theirs.state_dict())
     x, labels = torch.randn(shape, dtype=torch.float64), torch.arange(shape[0])
@@ -53,20 +56,27 @@ def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int,
         nn.functional.cross_entropy(network(x), labels).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name
+        )
     for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
         torch.testing.assert_close(q, p, msg=name)
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
-    """Of the convolutions and linear layers, for one picture; the network has no memory for its numbers."""
+    """Of the convolutions and linear layers, for one image; the network has no memory for its
+    numbers."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     network(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -74,10 +84,13 @@ def multiply_adds(network: nn.Module, side: int) -> int:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -103,7 +116,9 @@ def test_parameters_and_multiply_adds() -> None:
 @pytest.mark.parametrize(("height", "width"), [(96, 64), (65, 97)])
 def test_torchvisions_logits(height: int, width: int) -> None:
     torch.manual_seed(0)
-    assert_equal_logits(torchvision.models.mobilenet_v2(weights=None), mobilenet_v2(), height, width)
+    assert_equal_logits(
+        torchvision.models.mobilenet_v2(weights=None), mobilenet_v2(), height, width
+    )
 
 
 def test_torchvisions_gradients() -> None:
@@ -124,7 +139,9 @@ def test_torchvisions_initial_numbers() -> None:
 def test_d1_a_block_expands_only_where_t_is_not_one() -> None:
     _, ours = shapeless()
     blocks = [m for m in ours.modules() if isinstance(m, InvertedResidual)]
-    kernels = [[m.kernel_size[0] for m in block.modules() if isinstance(m, nn.Conv2d)] for block in blocks]
+    kernels = [
+        [m.kernel_size[0] for m in block.modules() if isinstance(m, nn.Conv2d)] for block in blocks
+    ]
     assert kernels == [[3, 1]] + [[1, 3, 1]] * 16
 
 
@@ -132,7 +149,9 @@ def test_d2_the_last_layer_is_the_papers_1x1_convolution() -> None:
     torch.manual_seed(0)
     network = mobilenet_v2(num_classes=7).eval()
     conv = nn.Conv2d(1280, 7, 1)
-    conv.load_state_dict({"weight": network.head.weight[:, :, None, None], "bias": network.head.bias})
+    conv.load_state_dict(
+        {"weight": network.head.weight[:, :, None, None], "bias": network.head.bias}
+    )
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         expected = conv(network.stages(x)[-1].mean(dim=(2, 3), keepdim=True))  # (N, 7, 1, 1)
@@ -150,7 +169,9 @@ def test_bottlenecks_are_linear_and_shortcuts_join_equals() -> None:
     for block in (m for m in ours.modules() if isinstance(m, InvertedResidual)):
         assert isinstance(block.conv[-1], nn.BatchNorm2d)
     adds = [block.adds for block in ours.features[1:18]]
-    assert adds == [i not in (0, 1, 3, 6, 10, 13, 16) for i in range(17)]  # the first of each row does not
+    assert adds == [
+        i not in (0, 1, 3, 6, 10, 13, 16) for i in range(17)
+    ]  # the first of each row does not
 
 
 def test_table_2() -> None:

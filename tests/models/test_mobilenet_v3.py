@@ -27,7 +27,8 @@ def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -40,21 +41,23 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def assert_equal_logits(theirs: nn.Module, ours: nn.Module, height: int, width: int) -> None:
-    """In evaluation, with the same numbers in both, for one picture and for three; head(embed(x)) is forward(x)."""
+    """In evaluation, with the same numbers in both, for one image and for three; head(embed(x)) is
+    forward(x)."""
     x = torch.randn(3, 3, height, width)
     settle(theirs, x)
     ours.load_state_dict(theirs.state_dict())
     ours.eval()
     with torch.no_grad():
-        for pictures in (x, x[:1], torch.randn(1, 3, 32, 32)):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1], torch.randn(1, 3, 32, 32)):
+            expected, found = theirs(images), ours(images)
             assert expected.isfinite().all() and expected.std() > 0
             assert torch.equal(found, expected)
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int, ...]) -> None:
-    """In training, with the same numbers in both: gradients and batch-norm statistics after one step."""
+    """In training, with the same numbers in both: gradients and batch-norm statistics after one
+    step."""
     theirs, ours = theirs.double().train(), ours.double().train()
     ours.load_state_dict(theirs.state_dict())
     x, labels = torch.randn(shape, dtype=torch.float64), torch.arange(shape[0])
@@ -62,20 +65,27 @@ def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int,
         nn.functional.cross_entropy(network(x), labels).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name
+        )
     for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
         torch.testing.assert_close(q, p, msg=name)
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
-    """Of the convolutions and linear layers, for one picture; the network has no memory for its numbers."""
+    """Of the convolutions and linear layers, for one image; the network has no memory for its
+    numbers."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     network(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -83,10 +93,13 @@ def multiply_adds(network: nn.Module, side: int) -> int:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -106,7 +119,8 @@ def test_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
 
 # Millions, the paper's Table 3 and (multiply-adds of small) torchvision's count.
 @pytest.mark.parametrize(
-    ("name", "parameters", "work"), [("mobilenet_v3_small", 2.5, 57), ("mobilenet_v3_large", 5.4, 217)]
+    ("name", "parameters", "work"),
+    [("mobilenet_v3_small", 2.5, 57), ("mobilenet_v3_large", 5.4, 217)],
 )
 def test_parameters_and_multiply_adds(name: str, parameters: float, work: float) -> None:
     _, ours = shapeless(name)
@@ -147,7 +161,12 @@ def test_d1_the_last_convolution_is_not_weighed() -> None:
 
 
 def test_d2_squeezed_to_a_quarter_in_eights() -> None:
-    wide = {row.expanded for table in (mobilenet_v3.TABLE_1, mobilenet_v3.TABLE_2) for stage in table for row in stage}
+    wide = {
+        row.expanded
+        for table in (mobilenet_v3.TABLE_1, mobilenet_v3.TABLE_2)
+        for stage in table
+        for row in stage
+    }
     for channels in wide | set(range(8, 1000, 4)):
         assert quarter(channels) % 8 == 0
         assert quarter(channels) >= 0.9 * (channels // 4)
@@ -162,16 +181,23 @@ def test_d3_the_last_layers_are_the_papers_1x1_convolutions(name: str) -> None:
     x, (first, last) = torch.randn(2, 3, 64, 96), (network.classifier[0], network.classifier[3])
     with torch.no_grad():
         y = network.stages(x)[-1].mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
-        y = nn.functional.hardswish(nn.functional.conv2d(y, first.weight[:, :, None, None], first.bias))
+        y = nn.functional.hardswish(
+            nn.functional.conv2d(y, first.weight[:, :, None, None], first.bias)
+        )
         y = nn.functional.conv2d(y, last.weight[:, :, None, None], last.bias)
         torch.testing.assert_close(network(x), y[:, :, 0, 0])
 
 
-@pytest.mark.parametrize(("name", "unexpanded"), [("mobilenet_v3_small", [0]), ("mobilenet_v3_large", [0])])
+@pytest.mark.parametrize(
+    ("name", "unexpanded"), [("mobilenet_v3_small", [0]), ("mobilenet_v3_large", [0])]
+)
 def test_d4_a_block_that_does_not_widen_does_not_expand(name: str, unexpanded: list[int]) -> None:
     _, ours = shapeless(name)
     blocks = [m for m in ours.modules() if isinstance(m, Bneck)]
-    first = [next(m for m in block.modules() if isinstance(m, nn.Conv2d)).kernel_size[0] for block in blocks]
+    first = [
+        next(m for m in block.modules() if isinstance(m, nn.Conv2d)).kernel_size[0]
+        for block in blocks
+    ]
     assert [i for i, kernel in enumerate(first) if kernel != 1] == unexpanded
 
 
@@ -179,14 +205,19 @@ def test_d4_a_block_that_does_not_widen_does_not_expand(name: str, unexpanded: l
 def test_dropout_and_decay_of_the_paper(name: str) -> None:
     theirs, ours = shapeless(name)
     assert ours.classifier[2].p == theirs.classifier[2].p == pytest.approx(1 - 0.8)
-    norms = [{(m.eps, m.momentum) for m in net.modules() if isinstance(m, nn.BatchNorm2d)} for net in (theirs, ours)]
+    norms = [
+        {(m.eps, m.momentum) for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
+        for net in (theirs, ours)
+    ]
     assert norms[0] == norms[1] == {(1e-3, 0.01)}
 
 
 def test_h_swish_and_squeeze_and_excitation_by_hand() -> None:
     x = torch.randn(2, 24, 4, 5, dtype=torch.float64) * 3
     v = x.numpy()
-    np.testing.assert_allclose(activation("HS")(x.clone()).numpy(), v * np.clip(v + 3, 0, 6) / 6, atol=1e-12)
+    np.testing.assert_allclose(
+        activation("HS")(x.clone()).numpy(), v * np.clip(v + 3, 0, 6) / 6, atol=1e-12
+    )
     np.testing.assert_allclose(activation("RE")(x.clone()).numpy(), np.maximum(v, 0))
     layer = SqueezeExcitation(24).double()
     w1, w2 = (m.weight[:, :, 0, 0].detach().numpy() for m in (layer.fc1, layer.fc2))
@@ -199,7 +230,10 @@ def test_h_swish_and_squeeze_and_excitation_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("mobilenet_v3_large", [(16, 112), (24, 56), (40, 28), (80, 14), (112, 14), (160, 7), (960, 7)]),
+        (
+            "mobilenet_v3_large",
+            [(16, 112), (24, 56), (40, 28), (80, 14), (112, 14), (160, 7), (960, 7)],
+        ),
         ("mobilenet_v3_small", [(16, 56), (24, 28), (40, 14), (48, 14), (96, 7), (576, 7)]),
     ],
 )
@@ -212,7 +246,10 @@ def test_tables_1_and_2(name: str, expected: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "ends"),
-    [("mobilenet_v3_large", (1, 3, 6, 10, 12, 15, 16)), ("mobilenet_v3_small", (1, 3, 6, 8, 11, 12))],
+    [
+        ("mobilenet_v3_large", (1, 3, 6, 10, 12, 15, 16)),
+        ("mobilenet_v3_small", (1, 3, 6, 8, 11, 12)),
+    ],
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_stages_are_not_written_over(name: str, ends: tuple[int, ...], training: bool) -> None:

@@ -24,8 +24,8 @@ def maps(sides: tuple[int, ...], *channels: int) -> Maps:
     return tuple(zip(channels, sides, strict=True))
 
 
-# (channels, side) of the map at the end of each stage, for pictures of the network's own size: from the papers' tables
-# and the published networks.
+# (channels, side) of the map at the end of each stage, for images of the network's own size: from
+# the papers' tables and the published networks.
 VGG = maps((112, 56, 28, 14, 7), 64, 128, 256, 512, 512)
 BOTTLENECKS = maps((56, 28, 14, 7), 256, 512, 1024, 2048)
 CIFAR = maps((32, 16, 8), 16, 32, 64)
@@ -91,7 +91,7 @@ STAGES: dict[str, Maps] = {
     "efficientnet_lite4": mbconv(300, 24, 32, 56, 112, 160, 272, 448, 1280),
 }
 
-# The smallest network of each family that learns eight pictures by heart, and at which rate.
+# The smallest network of each family that learns eight images by heart, and at which rate.
 SMALLEST = {
     "lenet5_1998": 1e-3,
     "lenet5": 3e-3,
@@ -113,18 +113,22 @@ SMALLEST = {
     "efficientnet_b0": 3e-3,
     "efficientnet_lite0": 3e-3,
 }
-SEEDS = {"nin_cifar": 1, "squeezenet1_1": 3}  # with others a class's ReLU before the average is born dead
+SEEDS = {
+    "nin_cifar": 1,
+    "squeezenet1_1": 3,
+}  # with others a class's ReLU before the average is born dead
 
 
 def side(name: str) -> int:
-    """A small picture that still fits: cheap enough to train on."""
+    """A small image that still fits: cheap enough to train on."""
     smallest, usual = shapeless(name).min_size, shapeless(name).input_size
     return usual if smallest == usual else max(64, -(-smallest // 32) * 32)
 
 
 @functools.cache
 def shapeless(name: str, *arguments: int) -> nn.Module:
-    """The network without memory for its numbers: enough for whatever asks for shapes only. To be read only."""
+    """The network without memory for its numbers: enough for whatever asks for shapes only. To be
+    read only."""
     with torch.device("meta"):
         return models.build(name, *arguments).eval()
 
@@ -139,7 +143,8 @@ def flattens(name: str) -> bool:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -156,8 +161,8 @@ def logits(out: Any) -> Tensor:
 
 
 @functools.cache
-def pictures(name: str) -> Tensor:
-    """Three small pictures, wider than high where the network allows it."""
+def images(name: str) -> Tensor:
+    """Three small images, wider than high where the network allows it."""
     high = side(name)
     wide = high if flattens(name) else high + 32
     return torch.randn(3, channels(name), high, wide, generator=torch.Generator().manual_seed(1))
@@ -165,16 +170,17 @@ def pictures(name: str) -> Tensor:
 
 @pytest.fixture(scope="module", params=MODELS)
 def network(request: pytest.FixtureRequest) -> Iterator[nn.Module]:
-    """A network of five classes, random weights, statistics of its batch. Kept for the tests of one name."""
+    """A network of five classes, random weights, statistics of its batch. Kept for the tests of one
+    name."""
     torch.manual_seed(0)
-    net = settle(models.build(request.param, num_classes=5), pictures(request.param))
+    net = settle(models.build(request.param, num_classes=5), images(request.param))
     yield net
     del net
 
 
 @pytest.fixture
 def batch(network: nn.Module, request: pytest.FixtureRequest) -> Tensor:
-    return pictures(request.node.callspec.params["network"])
+    return images(request.node.callspec.params["network"])
 
 
 def test_every_network_has_its_stages_here() -> None:
@@ -183,22 +189,26 @@ def test_every_network_has_its_stages_here() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("n", "taller", "wider"), [(1, 0, 0), (2, 0, 32), (1, 1, 15)])
-def test_logits_have_a_row_a_picture(name: str, n: int, taller: int, wider: int) -> None:
+def test_logits_have_a_row_an_image(name: str, n: int, taller: int, wider: int) -> None:
     net = shapeless(name)
     if flattens(name):
         taller = wider = 0
-    x = torch.zeros(n, channels(name), net.input_size + taller, net.input_size + wider, device="meta")
+    x = torch.zeros(
+        n, channels(name), net.input_size + taller, net.input_size + wider, device="meta"
+    )
     assert net(x).shape == (n, outputs(net.head))
     assert net.embed(x).shape == (n, inputs(net.head))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_smallest_pictures(name: str) -> None:
+def test_smallest_images(name: str) -> None:
     net = shapeless(name)
     c, side = channels(name), net.min_size
     assert net(torch.zeros(1, c, side, side, device="meta")).shape == (1, outputs(net.head))
     if side > 1:
-        with pytest.raises(ValueError, match=rf"pictures of (at least )?{side}x{side} pixels.*got {side}x{side - 1}"):
+        with pytest.raises(
+            ValueError, match=rf"images of (at least )?{side}x{side} pixels.*got {side}x{side - 1}"
+        ):
             net(torch.zeros(1, c, side, side - 1, device="meta"))
 
 
@@ -211,7 +221,9 @@ def test_stages_are_those_of_the_papers_table(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parameter_count_is_the_one_in_the_docstring(name: str) -> None:
-    stated = re.search(r"([\d,]+) (?:trainable )?parameters at (\d+) classes", MODELS[name].__doc__ or "")
+    stated = re.search(
+        r"([\d,]+) (?:trainable )?parameters at (\d+) classes", MODELS[name].__doc__ or ""
+    )
     assert stated is not None
     assert outputs(shapeless(name).head) == int(stated[2])
     trained = sum(p.numel() for p in shapeless(name).parameters() if p.requires_grad)
@@ -231,21 +243,32 @@ def test_every_paper_has_its_year(name: str) -> None:
     assert isinstance(year, int) and 1998 <= year <= 2020
 
 
-@pytest.mark.parametrize("file", sorted(Path(models.__file__).parent.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted(Path(models.__file__).parent.glob("*.py")), ids=lambda file: file.stem
+)
 def test_a_paper_builds_on_older_papers_only(file: Path) -> None:
     tree = ast.parse(file.read_text())
-    module = importlib.import_module(f"foveate.models.{file.stem}" if file.stem != "__init__" else "foveate.models")
+    module = importlib.import_module(
+        f"foveate.models.{file.stem}" if file.stem != "__init__" else "foveate.models"
+    )
     assert len(file.read_text().splitlines()) <= 250
     if not hasattr(module, "YEAR"):
         return  # not a paper
     sources = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
-    papers = [m for m in sources if m.startswith("foveate.models.") and hasattr(importlib.import_module(m), "YEAR")]
+    papers = [
+        m
+        for m in sources
+        if m.startswith("foveate.models.") and hasattr(importlib.import_module(m), "YEAR")
+    ]
     assert all(importlib.import_module(paper).YEAR <= module.YEAR for paper in papers)
 
 
 def test_rows_do_not_depend_on_their_batch(network: nn.Module, batch: Tensor) -> None:
-    network.double()  # in single precision deep random networks blow up what two orders of summing differ in
-    small: Any = network.input_size if network.min_size == network.input_size else max(32, network.min_size)
+    # in single precision deep random networks blow up what two orders of summing differ in
+    network.double()
+    small: Any = (
+        network.input_size if network.min_size == network.input_size else max(32, network.min_size)
+    )
     batch = batch[..., :small, :small]
     with torch.no_grad():
         together = network(batch.double())
@@ -272,7 +295,9 @@ def test_stages_are_not_overwritten(network: nn.Module, batch: Tensor) -> None:
     assert len({m.data_ptr() for m in maps}) == len(maps)
 
 
-def test_saved_and_loaded_again(network: nn.Module, batch: Tensor, request: pytest.FixtureRequest) -> None:
+def test_saved_and_loaded_again(
+    network: nn.Module, batch: Tensor, request: pytest.FixtureRequest
+) -> None:
     with torch.device("meta"):
         twin = models.build(request.node.callspec.params["network"], 5).eval()
     twin.load_state_dict(load(save(network.state_dict())), assign=True)
@@ -285,21 +310,24 @@ def test_every_parameter_gets_a_finite_gradient(network: nn.Module, batch: Tenso
     network.train()
     out = network(batch)
     every = [out] if isinstance(out, Tensor) else list(out)
-    sum((nn.functional.cross_entropy(o, torch.tensor([0, 1, 4])) for o in every), torch.zeros(())).backward()
+    sum(
+        (nn.functional.cross_entropy(o, torch.tensor([0, 1, 4])) for o in every), torch.zeros(())
+    ).backward()
     learning = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     assert [name for name, p in learning if p.grad is None or not p.grad.isfinite().all()] == []
     network.eval().zero_grad()
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_the_smallest_of_each_family_learns_eight_pictures_by_heart(name: str) -> None:
+def test_the_smallest_of_each_family_learns_eight_images_by_heart(name: str) -> None:
     torch.manual_seed(SEEDS.get(name, 0))
     net = models.build(name, num_classes=4).train()
     for m in net.modules():
         if isinstance(m, nn.Dropout) or type(m).__name__ == "StochasticDepth":
             m.p = 0.0
     high = net.input_size if flattens(name) else max(32, net.min_size)
-    x = nn.functional.interpolate(torch.randn(8, channels(name), 4, 4), (high, high))  # coarse, so that means differ
+    # coarse, so that means differ
+    x = nn.functional.interpolate(torch.randn(8, channels(name), 4, 4), (high, high))
     labels = torch.arange(8) % 4
     optimiser = torch.optim.Adam(net.parameters(), SMALLEST[name])
     for step in range(100):
@@ -316,7 +344,10 @@ def test_the_smallest_of_each_family_learns_eight_pictures_by_heart(name: str) -
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("efficientnet_lite9", r"no network is called 'efficientnet_lite9'; did you mean efficientnet_lite\d or "),
+        (
+            "efficientnet_lite9",
+            r"no network is called 'efficientnet_lite9'; did you mean efficientnet_lite\d or ",
+        ),
         ("eficientnet_b0", "did you mean efficientnet_b0"),
         ("resnet-50", "did you mean resnet50"),
         ("xyz", "no network is called 'xyz'; known: lenet5_1998, .*efficientnet_lite4"),

@@ -1,4 +1,5 @@
-"""Network in Network against its definition: pooling written out, and a perceptron that reads one patch at a time."""
+"""Network in Network against its definition: pooling written out, and a perceptron that reads one
+patch at a time."""
 
 import functools
 
@@ -27,7 +28,8 @@ def drawn(name: str) -> NiN:
 
 
 def overhanging(x: Tensor, beyond: float) -> Tensor:
-    """All 3x3 windows at stride 2 that start inside; what hangs over is `beyond`.    (N, C, H', W', 9)"""
+    """All 3x3 windows at stride 2 that start inside; what hangs over is `beyond`.    (N, C, H', W',
+    9)"""
     (h, w), (n, c) = x.shape[2:], x.shape[:2]
     down, right = (-(-(s - 3) // 2) * 2 + 3 for s in (h, w))
     x = F.pad(x, (0, right - w, 0, down - h), value=beyond)
@@ -124,7 +126,9 @@ def test_stages(name: str, stages: list[tuple[int, int, int]]) -> None:
     assert network.embed(x).shape == (2, stages[-1][0])
 
 
-@pytest.mark.parametrize(("name", "n", "classes"), [("nin", 7_595_176, 1000), ("nin_cifar", 966_986, 10)])
+@pytest.mark.parametrize(
+    ("name", "n", "classes"), [("nin", 7_595_176, 1000), ("nin_cifar", 966_986, 10)]
+)
 def test_parameters(name: str, n: int, classes: int) -> None:
     assert sum(p.numel() for p in shapeless(name).parameters()) == n
     assert f"{n:,} parameters at {classes} classes" in (BUILDERS[name].__doc__ or "")
@@ -161,19 +165,28 @@ def test_d3_windows_reach_over_the_border() -> None:
 def test_d4_weights_are_drawn_by_hes_rule(name: str) -> None:
     for m in drawn(name).modules():
         if isinstance(m, nn.Conv2d):
-            assert float(m.weight.detach().std()) == pytest.approx((2 / m.weight[0].numel()) ** 0.5, rel=0.1)
+            assert float(m.weight.detach().std()) == pytest.approx(
+                (2 / m.weight[0].numel()) ** 0.5, rel=0.1
+            )
             assert not m.bias.any()
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_smaller_pictures_are_refused(name: str) -> None:
+def test_smaller_images_are_refused(name: str) -> None:
     network = shapeless(name)
     side = network.min_size
     assert (network.input_size, side) == {"nin": (224, 39), "nin_cifar": (32, 4)}[name]
-    assert network(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, network.head.out_channels)
-    with pytest.raises(ValueError, match=f"NiN needs pictures of at least {side}x{side} pixels, got {side}x{side - 1}"):
+    assert network(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (
+        1,
+        network.head.out_channels,
+    )
+    with pytest.raises(
+        ValueError,
+        match=f"NiN needs images of at least {side}x{side} pixels, got {side}x{side - 1}",
+    ):
         network(torch.zeros(1, 3, side, side - 1, device="meta"))
-    with pytest.raises(RuntimeError, match="too small"):  # the limit is the network's, not the message's
+    # the limit is the network's, not the message's
+    with pytest.raises(RuntimeError, match="too small"):
         network.mlpconv(torch.zeros(1, 3, side - 1, side - 1, device="meta"))
 
 
@@ -201,4 +214,6 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     network = BUILDERS[name](num_classes=5, in_channels=1).train()
     F.cross_entropy(network(torch.randn(3, 1, 48, 64)), torch.tensor([0, 1, 4])).backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []

@@ -22,7 +22,8 @@ PUBLISHED = [name for name in COUNTS if name != "resnet50_v1"]
 
 
 def torchvision_network(name: str) -> nn.Module:
-    """Torchvision's; the strides of its ResNet-50 moved to where the paper has them for resnet50_v1."""
+    """Torchvision's; the strides of its ResNet-50 moved to where the paper has them for
+    resnet50_v1."""
     network = getattr(torchvision.models, name.removesuffix("_v1"))(weights=None)
     if name == "resnet50_v1":
         for m in network.modules():
@@ -39,7 +40,8 @@ def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -52,21 +54,23 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def assert_equal_logits(theirs: nn.Module, ours: nn.Module, height: int, width: int) -> None:
-    """In evaluation, with the same numbers in both, for one picture and for three; head(embed(x)) is forward(x)."""
+    """In evaluation, with the same numbers in both, for one image and for three; head(embed(x)) is
+    forward(x)."""
     x = torch.randn(3, 3, height, width)
     settle(theirs, x)
     ours.load_state_dict(theirs.state_dict(), assign=True)
     ours.eval()
     with torch.no_grad():
-        for pictures in (x, x[:1], torch.randn(1, 3, 32, 32)):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1], torch.randn(1, 3, 32, 32)):
+            expected, found = theirs(images), ours(images)
             assert expected.isfinite().all() and expected.std() > 0
             assert torch.equal(found, expected)
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int, ...]) -> None:
-    """In training, with the same numbers in both: gradients and batch-norm statistics after one step."""
+    """In training, with the same numbers in both: gradients and batch-norm statistics after one
+    step."""
     theirs, ours = theirs.double().train(), ours.double().train()
     ours.load_state_dict(theirs.state_dict())
     x, labels = torch.randn(shape, dtype=torch.float64), torch.arange(shape[0])
@@ -74,20 +78,27 @@ def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int,
         nn.functional.cross_entropy(network(x), labels).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name
+        )
     for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
         torch.testing.assert_close(q, p, msg=name)
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
-    """Of the convolutions and linear layers, for one picture; the network has no memory for its numbers."""
+    """Of the convolutions and linear layers, for one image; the network has no memory for its
+    numbers."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     network(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -95,10 +106,13 @@ def multiply_adds(network: nn.Module, side: int) -> int:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -149,13 +163,20 @@ def test_torchvisions_initial_numbers() -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize(("name", "stride_in_3x3"), [("resnet50", True), ("resnet101", True), ("resnet50_v1", False)])
+@pytest.mark.parametrize(
+    ("name", "stride_in_3x3"), [("resnet50", True), ("resnet101", True), ("resnet50_v1", False)]
+)
 def test_d1_where_a_bottleneck_strides(name: str, stride_in_3x3: bool) -> None:
     _, ours = shapeless(name)
     for stage in (ours.layer2, ours.layer3, ours.layer4):
         strides = stage[0].conv1.stride[0], stage[0].conv2.stride[0], stage[0].conv3.stride[0]
         assert strides == ((1, 2, 1) if stride_in_3x3 else (2, 1, 1))
-        assert all(m.stride == (1, 1) for block in stage[1:] for m in block.modules() if isinstance(m, nn.Conv2d))
+        assert all(
+            m.stride == (1, 1)
+            for block in stage[1:]
+            for m in block.modules()
+            if isinstance(m, nn.Conv2d)
+        )
 
 
 # The paper's Table 1 gives 1.8, 3.6, 3.8 (v1) billions; v1.5's are torchvision's.
@@ -186,7 +207,11 @@ def test_table_1(name: str) -> None:
         (2, 512 * e, 7, 7),
     ]
     # Layers with weights, shortcuts aside: the network's number.
-    layers = [m for key, m in ours.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in key]
+    layers = [
+        m
+        for key, m in ours.named_modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in key
+    ]
     assert len(layers) == int(name.removesuffix("_v1").removeprefix("resnet"))
 
 

@@ -19,7 +19,13 @@ COUNTS = {
     "plain20": 269_722,
     "plain56": 853_018,
 }
-MILLIONS = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7}  # Table 6
+MILLIONS = {
+    "resnet20": 0.27,
+    "resnet32": 0.46,
+    "resnet44": 0.66,
+    "resnet56": 0.85,
+    "resnet110": 1.7,
+}  # Table 6
 
 
 class EverySecondPixel(nn.Module):
@@ -33,16 +39,27 @@ class EverySecondPixel(nn.Module):
 
 
 def reference(name: str) -> nn.Module:
-    """An independent build: of torchvision's basic block for a residual network, of single layers for a plain one."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    """An independent build: of torchvision's basic block for a residual network, of single layers
+    for a plain one."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    ]
     c_in = 16
     for c in (16, 32, 64):
         for _ in range(DEPTHS[name]):
             stride = 1 if c == c_in else 2
             if name.startswith("resnet"):
-                layers.append(BasicBlock(c_in, c, stride, None if c == c_in else EverySecondPixel()))
+                layers.append(
+                    BasicBlock(c_in, c, stride, None if c == c_in else EverySecondPixel())
+                )
             else:
-                layers += [nn.Conv2d(c_in, c, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(c_in, c, 3, stride, padding=1, bias=False),
+                    nn.BatchNorm2d(c),
+                    nn.ReLU(),
+                ]
                 layers += [nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU()]
             c_in = c
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
@@ -63,7 +80,8 @@ def shapeless(name: str) -> nn.Module:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -76,10 +94,13 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -97,7 +118,11 @@ def test_parameters_and_layers(name: str) -> None:
     assert count == COUNTS[name]
     assert count / 1e6 == pytest.approx(MILLIONS[name.replace("plain", "resnet")], abs=0.03)
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    assert len(layers) == 6 * DEPTHS[name] + 2 == int(name.removeprefix("resnet").removeprefix("plain"))
+    assert (
+        len(layers)
+        == 6 * DEPTHS[name] + 2
+        == int(name.removeprefix("resnet").removeprefix("plain"))
+    )
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -109,11 +134,13 @@ def test_logits_of_the_reference(name: str, height: int, width: int) -> None:
     ours = getattr(resnet_cifar, name)().eval()
     ours.load_state_dict(by_order(theirs, ours))
     with torch.no_grad():
-        for pictures in (x, x[:1]):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1]):
+            expected, found = theirs(images), ours(images)
             assert expected.isfinite().all() and expected.std() > 0
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            torch.testing.assert_close(
+                found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max())
+            )
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "plain20"])
@@ -126,29 +153,45 @@ def test_gradients_of_the_reference(name: str) -> None:
         nn.functional.cross_entropy(network(x), labels).backward()
     for p, (key, q) in zip(theirs.parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=key)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=key
+        )
 
 
 def test_option_a_by_hand() -> None:
     x = torch.arange(2 * 4 * 5.0).reshape(1, 2, 4, 5) + 1
     y = OptionA(2, 4, stride=2)(x)
     assert y.shape == (1, 4, 2, 3)
-    assert y[0, 0].eq(0).all() and y[0, 3].eq(0).all()  # where the paper is silent: half before, half after
+    # where the paper is silent: half before, half after
+    assert y[0, 0].eq(0).all() and y[0, 3].eq(0).all()
     assert y[0, 1].tolist() == [[1, 3, 5], [11, 13, 15]]
     assert y[0, 2].tolist() == [[21, 23, 25], [31, 33, 35]]
     assert not list(OptionA(16, 32, 2).parameters())
 
 
 def test_shortcuts_only_where_the_name_says() -> None:
-    kinds = [type(m) for m in shapeless("resnet20").modules() if isinstance(m, (Residual, Plain, OptionA, nn.Identity))]
-    assert kinds.count(Residual) == 9 and kinds.count(OptionA) == 2 and kinds.count(nn.Identity) == 7
-    kinds = [type(m) for m in shapeless("plain20").modules() if isinstance(m, (Residual, Plain, OptionA, nn.Identity))]
+    kinds = [
+        type(m)
+        for m in shapeless("resnet20").modules()
+        if isinstance(m, (Residual, Plain, OptionA, nn.Identity))
+    ]
+    assert (
+        kinds.count(Residual) == 9 and kinds.count(OptionA) == 2 and kinds.count(nn.Identity) == 7
+    )
+    kinds = [
+        type(m)
+        for m in shapeless("plain20").modules()
+        if isinstance(m, (Residual, Plain, OptionA, nn.Identity))
+    ]
     assert kinds == [Plain] * 9
 
 
 @pytest.mark.parametrize("depth", [20, 56])
 def test_a_plain_network_has_the_tensors_of_the_residual_one(depth: int) -> None:
-    residual, plain = shapeless(f"resnet{depth}").state_dict(), shapeless(f"plain{depth}").state_dict()
+    residual, plain = (
+        shapeless(f"resnet{depth}").state_dict(),
+        shapeless(f"plain{depth}").state_dict(),
+    )
     assert [(k, t.shape) for k, t in plain.items()] == [(k, t.shape) for k, t in residual.items()]
 
 
@@ -164,8 +207,11 @@ def test_initial_numbers_are_hes() -> None:
     network = resnet_cifar.resnet20()
     for m in network.layer3.modules():
         if isinstance(m, nn.Conv2d):
-            assert float(m.weight.detach().std()) == pytest.approx((2 / (9 * m.out_channels)) ** 0.5, rel=0.05)
-    assert float(network.fc.weight.detach().abs().max()) <= 64**-0.5  # where the paper is silent: torch's own
+            assert float(m.weight.detach().std()) == pytest.approx(
+                (2 / (9 * m.out_channels)) ** 0.5, rel=0.05
+            )
+    # where the paper is silent: torch's own
+    assert float(network.fc.weight.detach().abs().max()) <= 64**-0.5
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -27,7 +27,8 @@ def shapeless(name: str) -> nn.Module:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -40,14 +41,19 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
-    """Of the convolutions and linear layers, for one picture; the network has no memory for its numbers."""
+    """Of the convolutions and linear layers, for one image; the network has no memory for its
+    numbers."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     network(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -55,10 +61,13 @@ def multiply_adds(network: nn.Module, side: int) -> int:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -95,7 +104,12 @@ def count_by_hand(g: int) -> int:
         for unit in range(units):
             fresh = c if unit else c - c_in  # channels that the branch makes
             narrow, g_in = c // 4, 1 if stage == unit == 0 else g
-            total += c_in * narrow // g_in + 9 * narrow + narrow * fresh // g + 2 * (narrow + narrow + fresh)
+            total += (
+                c_in * narrow // g_in
+                + 9 * narrow
+                + narrow * fresh // g
+                + 2 * (narrow + narrow + fresh)
+            )
             c_in = c
     return total + c_in * 1000 + 1000
 
@@ -105,7 +119,11 @@ def test_table_1(name: str) -> None:
     network = shapeless(name)
     x = torch.zeros(2, 3, network.input_size, network.input_size, device="meta")
     c = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}[GROUPS[name]]
-    assert [tuple(m.shape) for m in network.stages(x)] == [(2, c, 28, 28), (2, 2 * c, 14, 14), (2, 4 * c, 7, 7)]
+    assert [tuple(m.shape) for m in network.stages(x)] == [
+        (2, c, 28, 28),
+        (2, 2 * c, 14, 14),
+        (2, 4 * c, 7, 7),
+    ]
     assert network.maxpool(network.conv1(x)).shape == (2, 24, 56, 56)
     stages = network.stage2, network.stage3, network.stage4
     assert [len(stage) for stage in stages] == [4, 8, 4]
@@ -117,7 +135,9 @@ def test_table_1(name: str) -> None:
 def test_groups(name: str) -> None:
     g, network = GROUPS[name], shapeless(name)
     units = [*network.stage2, *network.stage3, *network.stage4]
-    assert [unit.branch.gconv1.groups for unit in units] == [1] + [g] * 15  # the first of stage 2 is not grouped
+    assert [unit.branch.gconv1.groups for unit in units] == [1] + [
+        g
+    ] * 15  # the first of stage 2 is not grouped
     assert {unit.branch.gconv2.groups for unit in units} == {g}
     for stage in (network.stage2, network.stage3, network.stage4):
         c_out = stage[1].branch.gconv2.out_channels
@@ -126,14 +146,17 @@ def test_groups(name: str) -> None:
 
 
 @pytest.mark.parametrize(("groups", "n"), [(1, 6), (2, 3), (3, 4), (8, 5), (5, 1)])
-def test_the_shuffle_sends_channel_j_of_group_i_to_place_j_times_g_plus_i(groups: int, n: int) -> None:
+def test_the_shuffle_sends_channel_j_of_group_i_to_place_j_times_g_plus_i(
+    groups: int, n: int
+) -> None:
     x = torch.randn(2, groups * n, 3, 4)
     for layout in (torch.contiguous_format, torch.channels_last):
         y = channel_shuffle(x.contiguous(memory_format=layout), groups)
         for i in range(groups):
             for j in range(n):
                 assert torch.equal(y[:, j * groups + i], x[:, i * n + j])
-    assert torch.equal(channel_shuffle(channel_shuffle(x, groups), n), x)  # shuffled by n it comes back
+    # shuffled by n it comes back
+    assert torch.equal(channel_shuffle(channel_shuffle(x, groups), n), x)
 
 
 def test_after_a_shuffle_every_group_hears_of_every_group() -> None:
@@ -167,18 +190,25 @@ def norm(m: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def by_hand(network: nn.Module, x: Tensor) -> Tensor:
-    """Evaluation as section 3 of the paper tells it, with full convolutions and a permutation for the shuffle."""
+    """Evaluation as section 3 of the paper tells it, with full convolutions and a permutation for
+    the shuffle."""
 
     def unit_by_hand(unit: nn.Module, x: Tensor, stride: int) -> Tensor:
         b, g = unit.branch, unit.branch.groups
         y = norm(b.bn1, F.conv2d(x, dense(b.gconv1))).relu()
-        y = torch.stack([y[:, i * (y.shape[1] // g) + j] for j in range(y.shape[1] // g) for i in range(g)], dim=1)
+        y = torch.stack(
+            [y[:, i * (y.shape[1] // g) + j] for j in range(y.shape[1] // g) for i in range(g)],
+            dim=1,
+        )
         y = norm(b.bn2, F.conv2d(y, dense(b.dwconv), stride=stride, padding=1))
         y = norm(b.bn3, F.conv2d(y, dense(b.gconv2)))
         if stride == 1:
             return (x + y).relu()
-        ones = torch.ones(x.shape[1], 1, 3, 3, dtype=x.dtype) / 9  # zeros around the map count in the average
-        return torch.cat([F.conv2d(x, ones, stride=2, padding=1, groups=x.shape[1]), y], dim=1).relu()
+        # zeros around the map count in the average
+        ones = torch.ones(x.shape[1], 1, 3, 3, dtype=x.dtype) / 9
+        return torch.cat(
+            [F.conv2d(x, ones, stride=2, padding=1, groups=x.shape[1]), y], dim=1
+        ).relu()
 
     x = norm(network.bn1, F.conv2d(x, network.conv1.weight, stride=2, padding=1)).relu()
     x = F.max_pool2d(x, 3, 2, 1)
@@ -194,11 +224,11 @@ def test_logits_by_hand(name: str) -> None:
     x = torch.randn(3, 3, 64, 45, dtype=torch.float64)
     network = settle(getattr(shufflenet_v1, name)(num_classes=10).double(), x)
     with torch.no_grad():
-        for pictures in (x, x[:1]):
-            found = network(pictures)
+        for images in (x, x[:1]):
+            found = network(images)
             assert found.isfinite().all() and found.std() > 0
-            torch.testing.assert_close(found, by_hand(network, pictures), rtol=1e-9, atol=1e-9)
-            assert torch.equal(network.head(network.embed(pictures)), found)
+            torch.testing.assert_close(found, by_hand(network, images), rtol=1e-9, atol=1e-9)
+            assert torch.equal(network.head(network.embed(images)), found)
 
 
 def test_initial_numbers_are_hes_by_group() -> None:
@@ -207,14 +237,19 @@ def test_initial_numbers_are_hes_by_group() -> None:
         if isinstance(m, nn.Conv2d):
             fan_in = m.in_channels // m.groups * m.kernel_size[0] ** 2
             n = m.weight.numel()
-            assert float(m.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=4 / n**0.5)
+            assert float(m.weight.detach().std()) == pytest.approx(
+                (2 / fan_in) ** 0.5, rel=4 / n**0.5
+            )
 
 
 def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
     network = shufflenet_v1.shufflenet_v1(num_classes=5).train()
     F.cross_entropy(network(torch.randn(3, 3, 64, 48)), torch.tensor([0, 1, 4])).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in network.parameters())
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() and p.grad.any()
+        for p in network.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v1", "shufflenet_v1_g1"])

@@ -25,7 +25,8 @@ def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -38,21 +39,23 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 
 def assert_equal_logits(theirs: nn.Module, ours: nn.Module, height: int, width: int) -> None:
-    """In evaluation, with the same numbers in both, for one picture and for three; head(embed(x)) is forward(x)."""
+    """In evaluation, with the same numbers in both, for one image and for three; head(embed(x)) is
+    forward(x)."""
     x = torch.randn(3, 3, height, width)
     settle(theirs, x)
     ours.load_state_dict(theirs.state_dict())
     ours.eval()
     with torch.no_grad():
-        for pictures in (x, x[:1], torch.randn(1, 3, 32, 32)):
-            expected, found = theirs(pictures), ours(pictures)
+        for images in (x, x[:1], torch.randn(1, 3, 32, 32)):
+            expected, found = theirs(images), ours(images)
             assert expected.isfinite().all() and expected.std() > 0
             assert torch.equal(found, expected)
-            assert torch.equal(ours.head(ours.embed(pictures)), found)
+            assert torch.equal(ours.head(ours.embed(images)), found)
 
 
 def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int, ...]) -> None:
-    """In training, with the same numbers in both: gradients and batch-norm statistics after one step."""
+    """In training, with the same numbers in both: gradients and batch-norm statistics after one
+    step."""
     theirs, ours = theirs.double().train(), ours.double().train()
     ours.load_state_dict(theirs.state_dict())
     x, labels = torch.randn(shape, dtype=torch.float64), torch.arange(shape[0])
@@ -60,20 +63,27 @@ def assert_equal_gradients(theirs: nn.Module, ours: nn.Module, shape: tuple[int,
         nn.functional.cross_entropy(network(x), labels).backward()
     for (name, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name)
+        torch.testing.assert_close(
+            q.grad, p.grad, rtol=1e-9, atol=1e-12 * float(p.grad.abs().max()) + 1e-15, msg=name
+        )
     for (name, p), (_, q) in zip(theirs.named_buffers(), ours.named_buffers(), strict=True):
         torch.testing.assert_close(q, p, msg=name)
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
-    """Of the convolutions and linear layers, for one picture; the network has no memory for its numbers."""
+    """Of the convolutions and linear layers, for one image; the network has no memory for its
+    numbers."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
     network(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -81,10 +91,13 @@ def multiply_adds(network: nn.Module, side: int) -> int:
 
 
 def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> None:
-    """What stages() returns is what these submodules returned: nothing later has written over it."""
+    """What stages() returns is what these submodules returned: nothing later has written over
+    it."""
     copies = []
     hooks = [
-        network.get_submodule(end).register_forward_hook(lambda m, inputs, output: copies.append(output.clone()))
+        network.get_submodule(end).register_forward_hook(
+            lambda m, inputs, output: copies.append(output.clone())
+        )
         for end in ends
     ]
     maps = network.stages(x)
@@ -128,7 +141,9 @@ def test_torchvisions_logits(name: str) -> None:
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"])
 def test_torchvisions_gradients(name: str) -> None:
     torch.manual_seed(0)
-    assert_equal_gradients(torchvision_network(name), getattr(shufflenet_v2, name)(), (3, 3, 64, 80))
+    assert_equal_gradients(
+        torchvision_network(name), getattr(shufflenet_v2, name)(), (3, 3, 64, 80)
+    )
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"])
@@ -156,19 +171,24 @@ def test_table_5(name: str) -> None:
 def test_guidelines_in_the_unit() -> None:
     unit = Unit(8)
     convolutions = [m for m in unit.modules() if isinstance(m, nn.Conv2d)]
-    assert {(m.in_channels, m.out_channels) for m in convolutions} == {(4, 4)}  # G1: as many out as in
+    assert {(m.in_channels, m.out_channels) for m in convolutions} == {
+        (4, 4)
+    }  # G1: as many out as in
     assert [m.groups for m in convolutions] == [1, 4, 1]  # G2: no groups, the depthwise one apart
     x = torch.randn(2, 8, 5, 6)
     with torch.no_grad():
         y = unit(x)
-    assert torch.equal(y[:, 0::2], x[:, :4])  # half the channels pass by untouched, into every second place
+    # half the channels pass by untouched, into every second place
+    assert torch.equal(y[:, 0::2], x[:, :4])
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"])
 @pytest.mark.parametrize("training", [True, False])
 def test_stages_are_not_written_over(name: str, training: bool) -> None:
     network = getattr(shufflenet_v2, name)(num_classes=5).train(training)
-    assert_stages_are_kept(network, ["stage2", "stage3", "stage4", "conv5"], torch.randn(2, 3, 64, 48))
+    assert_stages_are_kept(
+        network, ["stage2", "stage3", "stage4", "conv5"], torch.randn(2, 3, 64, 48)
+    )
 
 
 def test_one_pixel_is_enough() -> None:

@@ -60,7 +60,11 @@ def test_it_gives_torchvisions_logits(name: str, shape: tuple[int, ...]) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_it_gives_torchvisions_gradients(name: str) -> None:
     torch.manual_seed(0)
-    theirs = getattr(torchvision.models, name)(weights=None, num_classes=10, dropout=0.0).double().train()
+    theirs = (
+        getattr(torchvision.models, name)(weights=None, num_classes=10, dropout=0.0)
+        .double()
+        .train()
+    )
     ours = BUILDERS[name](num_classes=10).double().train()
     ours.load_state_dict(theirs.state_dict())
     ours.classifier[0].p = 0.0
@@ -83,7 +87,9 @@ def test_a_fire_module_squeezes_and_expands_with_two_kinds_of_filters() -> None:
     with torch.no_grad():
         squeezed = F.conv2d(x, fire.squeeze.weight, fire.squeeze.bias).relu()
         ones = F.conv2d(squeezed, fire.expand1x1.weight, fire.expand1x1.bias).relu()
-        threes = F.conv2d(F.pad(squeezed, (1, 1, 1, 1)), fire.expand3x3.weight, fire.expand3x3.bias).relu()
+        threes = F.conv2d(
+            F.pad(squeezed, (1, 1, 1, 1)), fire.expand3x3.weight, fire.expand3x3.bias
+        ).relu()
         found = fire(x)
     assert found.shape == (2, 9, 6, 7)
     torch.testing.assert_close(found, torch.cat([ones, threes], dim=1))
@@ -115,7 +121,9 @@ def test_stages(name: str, stages: list[tuple[int, int, int]]) -> None:
     assert network.embed(x).shape == (2, stages[-1][0])
 
 
-@pytest.mark.parametrize(("name", "n"), [("squeezenet1_0", 1_248_424), ("squeezenet1_1", 1_235_496)])
+@pytest.mark.parametrize(
+    ("name", "n"), [("squeezenet1_0", 1_248_424), ("squeezenet1_1", 1_235_496)]
+)
 def test_parameters(name: str, n: int) -> None:
     assert sum(p.numel() for p in shapeless(name).parameters()) == n
     assert f"{n:,} parameters at 1000 classes" in (BUILDERS[name].__doc__ or "")
@@ -125,14 +133,21 @@ def test_each_layer_has_the_parameters_of_table_1() -> None:
     network = shapeless("squeezenet1_0")
     layers = [m for m in network.features if any(True for _ in m.parameters())]
     found = [sum(p.numel() for p in layer.parameters()) for layer in [*layers, network.head]]
-    conv1, fires, conv10 = 14_208, [11_920, 12_432, 45_344, 49_440, 104_880, 111_024, 188_992, 197_184], 513_000
+    conv1, fires, conv10 = (
+        14_208,
+        [11_920, 12_432, 45_344, 49_440, 104_880, 111_024, 188_992, 197_184],
+        513_000,
+    )
     assert found == [conv1, *fires, conv10]
 
 
 def test_d1_table_1_has_the_maps_of_227_pixels() -> None:
     network = shapeless("squeezenet1_0")
     assert network.input_size == 224
-    sides = [[m.shape[-1] for m in network.stages(torch.zeros(1, 3, side, side, device="meta"))] for side in (224, 227)]
+    sides = [
+        [m.shape[-1] for m in network.stages(torch.zeros(1, 3, side, side, device="meta"))]
+        for side in (224, 227)
+    ]
     assert sides == [[109, 54, 27, 13], [111, 55, 27, 13]]
 
 
@@ -147,8 +162,14 @@ def test_d2_logits_are_never_negative(name: str) -> None:
 
 def test_d3_the_later_network_starts_smaller_and_pools_earlier() -> None:
     first = [shapeless(name).features[0] for name in NAMES]
-    assert [(m.out_channels, m.kernel_size, m.stride) for m in first] == [(96, (7, 7), (2, 2)), (64, (3, 3), (2, 2))]
-    pooled = {name: [i for i, row in enumerate(TABLE_1[name].fires, start=2) if row.pool] for name in NAMES}
+    assert [(m.out_channels, m.kernel_size, m.stride) for m in first] == [
+        (96, (7, 7), (2, 2)),
+        (64, (3, 3), (2, 2)),
+    ]
+    pooled = {
+        name: [i for i, row in enumerate(TABLE_1[name].fires, start=2) if row.pool]
+        for name in NAMES
+    }
     assert pooled == {"squeezenet1_0": [4, 8], "squeezenet1_1": [3, 5]}
     macs = {name: multiplications(shapeless(name)) for name in NAMES}
     assert macs["squeezenet1_0"] / macs["squeezenet1_1"] == pytest.approx(2.3, abs=0.05)
@@ -161,7 +182,9 @@ def multiplications(network: SqueezeNet) -> int:
         assert isinstance(conv, nn.Conv2d)
         counts.append(conv.weight.numel() * output.shape[-2] * output.shape[-1])
 
-    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    handles = [
+        m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)
+    ]
     network(torch.zeros(1, 3, 224, 224, device="meta"))
     for handle in handles:
         handle.remove()
@@ -177,15 +200,18 @@ def test_d4_weights_are_drawn_as_torchvision_does(name: str) -> None:
             assert float(m.weight.detach().std()) == pytest.approx(std, rel=0.1)
             assert m.bias is not None and not m.bias.any()
     for (key, ours), theirs in zip(
-        network.named_parameters(), getattr(torchvision.models, name)(weights=None).parameters(), strict=True
+        network.named_parameters(),
+        getattr(torchvision.models, name)(weights=None).parameters(),
+        strict=True,
     ):
         if ours.dim() > 1:
             found, expected = float(ours.detach().abs().max()), float(theirs.detach().abs().max())
-            assert found == pytest.approx(expected, rel=0.3), key  # uniform: a sharp bound; the head's is normal
+            # uniform: a sharp bound; the head's is normal
+            assert found == pytest.approx(expected, rel=0.3), key
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smaller_pictures_are_refused(name: str) -> None:
+def test_smaller_images_are_refused(name: str) -> None:
     network = shapeless(name)
     side = network.min_size
     assert side == {"squeezenet1_0": 21, "squeezenet1_1": 17}[name]
@@ -193,10 +219,12 @@ def test_smaller_pictures_are_refused(name: str) -> None:
     small = torch.zeros(1, 3, side, side - 1, device="meta")
     for method in (network, network.stages, network.embed):
         with pytest.raises(
-            ValueError, match=f"SqueezeNet needs pictures of at least {side}x{side} pixels, got {side}x{side - 1}"
+            ValueError,
+            match=f"SqueezeNet needs images of at least {side}x{side} pixels, got {side}x{side - 1}",
         ):
             method(small)
-    with pytest.raises(RuntimeError, match="too small"):  # the limit is the network's, not the message's
+    # the limit is the network's, not the message's
+    with pytest.raises(RuntimeError, match="too small"):
         network.features(small)
 
 
@@ -204,7 +232,9 @@ def test_smaller_pictures_are_refused(name: str) -> None:
 def test_a_later_layer_leaves_the_maps_alone(name: str) -> None:
     torch.manual_seed(1)
     network, x = drawn(name), torch.randn(2, 3, 48, 64)
-    ends = [i - 1 for i, m in enumerate(network.features) if isinstance(m, nn.MaxPool2d)] + [len(network.features) - 1]
+    ends = [i - 1 for i, m in enumerate(network.features) if isinstance(m, nn.MaxPool2d)] + [
+        len(network.features) - 1
+    ]
     with torch.no_grad():
         maps = network.stages(x)
         for end, found in zip(ends, maps, strict=True):

@@ -1,4 +1,5 @@
-"""The table of layers: published costs, depths in the papers' names, and that the network is left alone."""
+"""The table of layers: published costs, depths in the papers' names, and that the network is left
+alone."""
 
 import functools
 from dataclasses import FrozenInstanceError
@@ -10,9 +11,17 @@ from torch import Tensor, nn
 
 from foveate import models
 from foveate.models import MODELS
-from foveate.models.summary import Layer, Summary, as_text, kind, outermost, summarise, summarise_stages
+from foveate.models.summary import (
+    Layer,
+    Summary,
+    as_text,
+    kind,
+    outermost,
+    summarise,
+    summarise_stages,
+)
 
-# Side of the pictures, and G multiply-accumulates that torchvision publishes for them.
+# Side of the images, and G multiply-accumulates that torchvision publishes for them.
 PUBLISHED = {
     "alexnet": (224, 0.714),
     "densenet121": (224, 2.834),
@@ -57,7 +66,14 @@ DEPTHS = {f"vgg{n}": n for n in (11, 13, 16, 19)}
 DEPTHS |= {f"vgg{n}_bn": n for n in (11, 13, 16, 19)}
 DEPTHS |= {f"resnet{n}": n for n in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110)}
 DEPTHS |= {f"densenet{n}": n for n in (121, 161, 169, 201)}
-DEPTHS |= {"alexnet": 8, "alexnet_2012": 8, "googlenet_2014": 22, "inception_v3": 48, "plain56": 56, "mobilenet_v1": 28}
+DEPTHS |= {
+    "alexnet": 8,
+    "alexnet_2012": 8,
+    "googlenet_2014": 22,
+    "inception_v3": 48,
+    "plain56": 56,
+    "mobilenet_v1": 28,
+}
 
 FIRST = {MODELS[name].__module__: name for name in reversed(MODELS)}  # of each file
 LAST = {MODELS[name].__module__: name for name in MODELS}
@@ -90,7 +106,8 @@ def test_depth_is_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIRST_AND_LAST)
 def test_figures_add_up(name: str) -> None:
-    """Rows are counted from modules, the totals from operations and parameters: nothing is lost between them."""
+    """Rows are counted from modules, the totals from operations and parameters: nothing is lost
+    between them."""
     found, network = summary(name), shapeless(name)
     assert found.size[1:] == (network.input_size, network.input_size)
     assert found.parameters == sum(p.numel() for p in network.parameters())
@@ -128,8 +145,12 @@ class Block(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), nn.ReLU())
-        self.again = nn.Sequential(nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), bias=False), nn.Dropout())
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels), nn.ReLU()
+        )
+        self.again = nn.Sequential(
+            nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), bias=False), nn.Dropout()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.again(self.branch(x))
@@ -194,7 +215,8 @@ def test_text_for_people() -> None:
         "pool          MaxPool2d 2x2 /2       4x2x2           0      0    9x13       4",
         "head          Linear                     3          15     12  global       -",
         "-----------------------------------------------------------------------------",
-        "189 parameters, 0.000 G MACs, 4 layers deep, pictures of 2x9x9; 2 of the parameters are for training only",
+        "189 parameters, 0.000 G MACs, 4 layers deep, images of 2x9x9; 2 of the parameters are for "
+        "training only",
     ]
 
 
@@ -203,7 +225,10 @@ def test_the_network_is_left_as_it_is() -> None:
     network = models.build("efficientnet_lite0", num_classes=2).train()
     network.features[0].eval()
     network.features[8].requires_grad_(False)
-    before = {name: (t, t.clone(), t.requires_grad) for name, t in network.state_dict(keep_vars=True).items()}
+    before = {
+        name: (t, t.clone(), t.requires_grad)
+        for name, t in network.state_dict(keep_vars=True).items()
+    }
     modes = [m.training for m in network.modules()]
     summarise_stages(network, summarise(network, (3, 40, 50)))
     assert [m.training for m in network.modules()] == modes
@@ -215,7 +240,7 @@ def test_the_network_is_left_as_it_is() -> None:
 
 
 def test_nothing_is_computed() -> None:
-    """A picture of four billion pixels: no machine's memory would do."""
+    """An image of four billion pixels: no machine's memory would do."""
     found = summarise(shapeless("efficientnet_lite0"), (3, 2**16, 2**16))
     assert found.macs > 3e13
     assert found.layers[1].shape == (32, 2**15, 2**15)
@@ -229,9 +254,13 @@ def test_other_precisions_and_shapes() -> None:
     assert pool.layers == (Layer("0", "MaxPool2d 3x3", (1, 3, 4), 0, 0, (3, 3), (1, 1)),)
 
 
-@pytest.mark.parametrize("size", [(3, 224), (3, 224, 0), (0, 224, 224), (1, 3, 224, 224), (3, -1, 9)])
+@pytest.mark.parametrize(
+    "size", [(3, 224), (3, 224, 0), (0, 224, 224), (1, 3, 224, 224), (3, -1, 9)]
+)
 def test_sizes_that_are_none(size: Any) -> None:
-    with pytest.raises(ValueError, match=r"size is \(channels, height, width\), each at least 1, got"):
+    with pytest.raises(
+        ValueError, match=r"size is \(channels, height, width\), each at least 1, got"
+    ):
         summarise(Little(), size)
 
 

@@ -1,4 +1,5 @@
-"""VGG against torchvision's. The linear layers have a half gigabyte of numbers: they are drawn once and shared."""
+"""VGG against torchvision's. The linear layers have a half gigabyte of numbers: they are drawn once
+and shared."""
 
 import functools
 
@@ -44,7 +45,8 @@ def vgg11s() -> dict[str, Tensor]:
 
 
 def pair(name: str, vgg11s: dict[str, Tensor]) -> tuple[nn.Module, VGG]:
-    """Torchvision's network and ours around the same tensors: convolutions of its own, linear layers of VGG-11."""
+    """Torchvision's network and ours around the same tensors: convolutions of its own, linear
+    layers of VGG-11."""
     torch.manual_seed(0)
     with torch.device("meta"):
         theirs, ours = getattr(torchvision.models, name)(weights=None), build(name)
@@ -62,7 +64,8 @@ def pair(name: str, vgg11s: dict[str, Tensor]) -> tuple[nn.Module, VGG]:
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
-    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then evaluate."""
+    """Set batch-norm statistics from one batch, so that nothing overflows or dies out; then
+    evaluate."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -105,7 +108,10 @@ def test_it_gives_torchvisions_logits(name: str, vgg11s: dict[str, Tensor]) -> N
 def test_it_gives_torchvisions_gradients(name: str, vgg11s: dict[str, Tensor]) -> None:
     theirs, ours = pair(name, vgg11s)
     # parameters may be shared, statistics move
-    own = {k: t.clone() if "running" in k or "num_batches" in k else t for k, t in theirs.state_dict().items()}
+    own = {
+        k: t.clone() if "running" in k or "num_batches" in k else t
+        for k, t in theirs.state_dict().items()
+    }
     ours.load_state_dict(own, assign=True)
     for network in (theirs, ours):
         network.train()
@@ -136,7 +142,10 @@ def test_the_name_counts_the_layers_with_weights(name: str) -> None:
     assert name.removesuffix("_bn") == f"vgg{len(weighted)}"
     column = TABLE_1[PLAIN[name.removesuffix("_bn")]]
     assert [m.out_channels for m in weighted[:-3]] == [width for stage in column for width in stage]
-    assert all(m.kernel_size == (3, 3) and m.stride == (1, 1) and m.padding == (1, 1) for m in weighted[:-3])
+    assert all(
+        m.kernel_size == (3, 3) and m.stride == (1, 1) and m.padding == (1, 1)
+        for m in weighted[:-3]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -191,12 +200,13 @@ def test_d4_two_columns_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg19_bn"])
-def test_smaller_pictures_are_refused(name: str) -> None:
+def test_smaller_images_are_refused(name: str) -> None:
     network = shapeless(name)[1]
     assert network.min_size == 32
-    with pytest.raises(ValueError, match="VGG needs pictures of at least 32x32 pixels, got 31x40"):
+    with pytest.raises(ValueError, match="VGG needs images of at least 32x32 pixels, got 31x40"):
         network(torch.zeros(1, 3, 31, 40, device="meta"))
-    with pytest.raises(RuntimeError, match="too small"):  # the limit is the network's, not the message's
+    # the limit is the network's, not the message's
+    with pytest.raises(RuntimeError, match="too small"):
         network.features(torch.zeros(1, 3, 31, 31, device="meta"))
 
 

@@ -1,4 +1,5 @@
-"""Interrupted trainings: resumed after an epoch (R1), within one (R2), with other settings (R3), finished (R4)."""
+"""Interrupted trainings: resumed after an epoch (R1), within one (R2), with other settings (R3),
+finished (R4)."""
 
 import os
 import signal
@@ -11,12 +12,14 @@ from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, same, small, tr
 
 from foveate.checkpoint import latest
 from foveate.errors import ArtefactError, UsageError
-from foveate.training import train as train_pictures
-from foveate.transfer import Part, Plan
+from foveate.training import train as train_images
+from foveate.training.freezing import Part, Plan
 
 FORMS = {
     "plain": CONFIG,
-    "adamw, average, smoothing": replace(CONFIG, optimizer="adamw", lr=1e-2, ema=0.9, label_smoothing=0.1, clip=1.0),
+    "adamw, average, smoothing": replace(
+        CONFIG, optimizer="adamw", lr=1e-2, ema=0.9, label_smoothing=0.1, clip=1.0
+    ),
     "pieces, one-cycle": replace(CONFIG, accumulate=3, schedule="one-cycle", warmup=0.0),
 }
 
@@ -27,11 +30,22 @@ def interrupt(code: int = signal.SIGINT):
 
 @pytest.mark.parametrize("after", [5, 10], ids=["R2: before the thaw", "R2: after it"])
 def test_an_interrupted_fine_tuning_changes_nothing(after: int, tmp_path: Path) -> None:
-    """Frozen statistics, folded; an average; the start as a candidate; a part that thaws in the second epoch."""
+    """Frozen statistics, folded; an average; the start as a candidate; a part that thaws in the
+    second epoch."""
     config = replace(CONFIG, ema=0.9, batch_norm="frozen", freeze=1, unfreeze_at=1)
     names = [name for name, _ in small().named_parameters()]
-    early, late = (tuple(n for n in names if n.startswith(("conv", "norm")) == first) for first in (True, False))
-    plan = Plan((Part("early", early, 1, 0, 0.02, True, "frozen"), Part("late", late, 1, 0, 0.05, False, "")), 1, True)
+    early, late = (
+        tuple(n for n in names if n.startswith(("conv", "norm")) == first)
+        for first in (True, False)
+    )
+    plan = Plan(
+        (
+            Part("early", early, 1, 0, 0.02, True, "frozen"),
+            Part("late", late, 1, 0, 0.05, False, ""),
+        ),
+        1,
+        True,
+    )
     options = {"config": config, "plan": plan, "start_counts": True}
     whole = small()
     expected = train(whole, **options)
@@ -50,7 +64,7 @@ def test_an_interrupted_fine_tuning_changes_nothing(after: int, tmp_path: Path) 
     "after", [4, 5, 10, 1], ids=["R1: the end of an epoch", "R2: the first batch", "R2: late", "R2"]
 )
 def test_an_interruption_changes_nothing(config, after: int, tmp_path: Path) -> None:
-    """An epoch has four batches of thirteen pictures, augmented, mixed and dropped out."""
+    """An epoch has four batches of thirteen images, augmented, mixed and dropped out."""
     whole = small()
     expected = train(whole, config=config)
 
@@ -63,7 +77,9 @@ def test_an_interruption_changes_nothing(config, after: int, tmp_path: Path) -> 
     assert same(again, whole)
     assert [r.epoch for r in found.history] == [1, 2, 3]
     for mine, its in zip(found.history, expected.history, strict=True):
-        assert replace(mine, seconds=0, pictures_per_second=0) == replace(its, seconds=0, pictures_per_second=0)
+        assert replace(mine, seconds=0, images_per_second=0) == replace(
+            its, seconds=0, images_per_second=0
+        )
 
 
 def test_interrupted_again_and_again(tmp_path: Path) -> None:
@@ -80,7 +96,9 @@ def test_interrupted_again_and_again(tmp_path: Path) -> None:
     assert same(network, whole)
 
 
-@pytest.mark.parametrize(("code", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7", "R8"])
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7", "R8"]
+)
 def test_signals_save_and_exit(code: int, exit_code: int, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
@@ -137,12 +155,12 @@ def test_nothing_to_resume_is_a_start(tmp_path: Path) -> None:
     assert same(network, whole)
 
 
-def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, pictures: Path) -> None:
+def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, images: Path) -> None:
     options = {"recipe": "scratch", "model": "resnet20", "size": 16, "out": tmp_path / "run"}
-    train_pictures(pictures, **options, settings={"epochs": 1, "batch_size": 24})  # type: ignore[arg-type]
+    train_images(images, **options, settings={"epochs": 1, "batch_size": 24})  # type: ignore[arg-type]
     with pytest.raises(UsageError) as caught:
-        train_pictures(
-            pictures,
+        train_images(
+            images,
             **options,  # type: ignore[arg-type]
             settings={"epochs": 2, "batch_size": 24, "clip": 2.0},
             parts={"rotation": 5.0},
@@ -162,7 +180,7 @@ def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, pictures
 def test_within_an_epoch_too_the_state_is_saved_from_time_to_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foveate.training.loop.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("foveate.training.trainer.SAVE_EVERY", 0.0)
 
     def crash() -> None:
         raise RuntimeError("the power is gone")

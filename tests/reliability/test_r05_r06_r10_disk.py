@@ -61,7 +61,8 @@ def test_r5_killed_while_saving(python: Callable[..., str], tmp_path: Path) -> N
     found = latest(tmp_path, print)
     assert found
     save_checkpoint(tmp_path, found.about["n"] + 1, 0, found.tensors, {}, found.about["best"])
-    assert not list(tmp_path.glob(".*.tmp"))  # what the killed ones left is removed by the next save
+    # what the killed ones left is removed by the next save
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def truncate(path: Path) -> None:
@@ -124,9 +125,18 @@ def test_r6_a_damaged_checkpoint_is_noticed(damage: Callable[[Path], None], trai
     said: list[str] = []
     heard: list[int] = []
     again = small(1)
-    train(again, trained, resume=True, config=FOUR, log=said.append, on_epoch=lambda r: heard.append(r.epoch))
+    train(
+        again,
+        trained,
+        resume=True,
+        config=FOUR,
+        log=said.append,
+        on_epoch=lambda r: heard.append(r.epoch),
+    )
     assert len(said) == 1
-    assert f"'{newest}' is damaged" in said[0] and said[0].endswith("going back to the checkpoint before it")
+    assert f"'{newest}' is damaged" in said[0] and said[0].endswith(
+        "going back to the checkpoint before it"
+    )
     assert heard == [2, 3, 4]
     assert same(again, whole)
     left = sorted(path.name[:10] for path in trained.glob("epoch-*") if path.is_file())
@@ -143,7 +153,9 @@ def test_r6_damaged_best_weights_are_noticed(tmp_path: Path) -> None:
     assert found and found.path.name.startswith("epoch-0001")
     assert "best-0002" in said[0] and "SHA-256" in said[0]
     next(tmp_path.glob("best-0001*")).unlink()
-    with pytest.raises(ArtefactError, match=r"no checkpoint in .* is whole: there is nothing to go on from"):
+    with pytest.raises(
+        ArtefactError, match=r"no checkpoint in .* is whole: there is nothing to go on from"
+    ):
         latest(tmp_path, said.append)
     assert "best-0001" in said[-1] and "it is missing" in said[-1]
 
@@ -160,7 +172,10 @@ def test_r6_a_damaged_one_does_not_push_out_a_whole_one(trained: Path) -> None:
     truncate(next(trained.glob("epoch-0002-*")))
     with pytest.raises(KeyboardInterrupt):
         train(small(), trained, resume=True, config=FOUR, on_epoch=stop_after(2))
-    assert sorted(path.name[:10] for path in trained.glob("epoch-*")) == ["epoch-0001", "epoch-0002"]
+    assert sorted(path.name[:10] for path in trained.glob("epoch-*")) == [
+        "epoch-0001",
+        "epoch-0002",
+    ]
     said: list[str] = []
     found = latest(trained, said.append)
     assert found and found.path.name.startswith("epoch-0002")
@@ -204,8 +219,13 @@ def test_r10_disk_full(at: str, trained: Path, monkeypatch: pytest.MonkeyPatch) 
 
             patch.setattr(Path, "open", open_full)
         else:
-            patch.setattr(*{"fsync": (checkpoint.os, "fsync"), "rename": (Path, "replace")}[at], full)
-        with pytest.raises(FoveateError, match=r"the disk is full: '.*epoch-0003-batch-000000' could not be written"):
+            patch.setattr(
+                *{"fsync": (checkpoint.os, "fsync"), "rename": (Path, "replace")}[at], full
+            )
+        with pytest.raises(
+            FoveateError,
+            match=r"the disk is full: '.*epoch-0003-batch-000000' could not be written",
+        ):
             train(small(), trained, resume=True, config=FOUR)
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
     again, whole = small(1), small()
@@ -236,11 +256,18 @@ OWN_DISK = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1"'
 
 def test_r10_a_disk_that_is_full(tmp_path: Path) -> None:
     """A real disk of one megabyte, where the system lets a test have one."""
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode
+    ):
         pytest.skip("no file system of its own for this test")
     run = ["unshare", "-rm", "sh", "-c", OWN_DISK, "sh", str(tmp_path), sys.executable, FULL]
     done = subprocess.run(
-        run, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(Path.cwd())}
+        run,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
     )
     assert done.returncode == 0, done.stderr
     error, found = done.stdout.splitlines()

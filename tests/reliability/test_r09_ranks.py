@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy import CONFIG, batches_of, drawn, loop_of, plan_of, small, train
 
-from foveate.training.rate_test import LEAST, range_test
+from foveate.training.lr_finder import LEAST, range_test
 
 HERE = str(Path(__file__).parent)
 STEPS = 24  # of a learning rate range test
@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, plan_of, small, train
-from foveate.training.ranks import joined
-from foveate.training.rate_test import range_test
+from foveate.training.distributed import joined
+from foveate.training.lr_finder import range_test
 
 torch.set_num_threads(1)
 STEPS = int(sys.argv[3])
@@ -32,7 +32,8 @@ STEPS = int(sys.argv[3])
 
 def one(way: str, out: Path, ranks) -> None:
     config = replace(CONFIG, accumulate=2) if way == "pieces" else CONFIG
-    network = small(ranks.rank, norms=way.startswith("norms"))  # rank 1 begins elsewhere, and is given what rank 0 has
+    # rank 1 begins elsewhere, and is given what rank 0 has
+    network = small(ranks.rank, norms=way.startswith("norms"))
     batches = batches_of(drawn(), config, rank=ranks.rank, world=ranks.world, threads=1)
     if way == "dies" and ranks.rank == 1:
         batches = Interrupted(batches, 5, lambda: os._exit(9))
@@ -63,11 +64,20 @@ with joined() as ranks:
 
 
 def torchrun(folder: Path, *ways: str) -> subprocess.CompletedProcess[str]:
-    """Trainings one after the other, since to start two processes takes longer than to train so little."""
+    """Trainings one after the other, since to start two processes takes longer than to train so
+    little."""
     for way in ways:
         (folder / way).mkdir()
     (folder / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+    ]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -91,7 +101,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     )
     done = torchrun(folder, *ways)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {way: [torch.load(folder / way / f"{rank}.pt", weights_only=False) for rank in (0, 1)] for way in ways}
+    return {
+        way: [torch.load(folder / way / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+        for way in ways
+    }
 
 
 @pytest.mark.parametrize("way", ["plain", "pieces", "norms, frozen"])
@@ -117,9 +130,11 @@ def test_rates_are_tried_by_two_as_by_one(saved: Saved) -> None:
 
 
 def test_batch_norm_takes_statistics_from_each_ranks_part(saved: Saved) -> None:
-    """The difference that docs/finetune.md states: with batch statistics two ranks are near one, not equal."""
+    """The difference that docs/finetune.md states: with batch statistics two ranks are near one,
+    not equal."""
     first, second = (state for state, _, _ in saved["norms"])
-    assert all(torch.equal(first[name], second[name]) for name in first)  # running statistics were averaged
+    # running statistics were averaged
+    assert all(torch.equal(first[name], second[name]) for name in first)
     alone = small()
     train(alone, batches=batches_of(drawn(), CONFIG))
     assert not torch.allclose(first["norm.running_mean"], alone.norm.running_mean, rtol=1e-4)

@@ -9,16 +9,19 @@ from toy import CONFIG, batches_of, drawn, loop_of, plan_of, same, small, train
 
 from foveate.checkpoint import latest
 from foveate.errors import FoveateError, UsageError
+from foveate.training.distributed import Ranks
+from foveate.training.losses import Objective
 from foveate.training.memory import check_batches
-from foveate.training.objective import Objective
-from foveate.training.ranks import Ranks
 
 PLAIN = replace(CONFIG, batch_size=13)
-CPU = "[enforce fail at alloc_cpu.cpp:113] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:113] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate"
+)
 
 
 class Narrow(torch.nn.Module):
-    """A network on a machine that holds so many pictures and no more."""
+    """A network on a machine that holds so many images and no more."""
 
     def __init__(self, most: int, error: Exception) -> None:
         super().__init__()
@@ -34,7 +37,9 @@ class Narrow(torch.nn.Module):
         return self.inner(x)
 
 
-@pytest.mark.parametrize("error", [RuntimeError(CPU), MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError(CPU), MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")]
+)
 def test_r11_smaller_pieces_of_the_same_batch(error: Exception) -> None:
     wide, narrow = Narrow(99, error), Narrow(4, error)
     narrow.load_state_dict(wide.state_dict())
@@ -54,12 +59,16 @@ def test_r11_pieces_are_kept_when_resumed(tmp_path: Path) -> None:
     assert found and found.about["pieces"] == 4
 
 
-def test_r11_ends_when_a_single_picture_is_too_much() -> None:
+def test_r11_ends_when_a_single_image_is_too_much() -> None:
     network = Narrow(0, MemoryError())
     plan = replace(plan_of(network, PLAIN), frozen_norms=True)
-    with pytest.raises(FoveateError, match="out of memory with 1 pictures at once; choose a smaller --size or network"):
+    with pytest.raises(
+        FoveateError,
+        match="out of memory with 1 images at once; choose a smaller --size or network",
+    ):
         train(network, config=PLAIN, plan=plan)
-    with pytest.raises(FoveateError, match="out of memory with 3 pictures at once"):  # six pieces of 13 for batch-norm
+    # six pieces of 13 for batch-norm
+    with pytest.raises(FoveateError, match="out of memory with 3 images at once"):
         train(Narrow(0, MemoryError()), config=PLAIN)
 
 
@@ -93,7 +102,10 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
     with pytest.raises(FoveateError) as caught:
         loop.run()
     words = str(caught.value)
-    assert "the loss is not finite at step 7 (epoch 2, batch 3, rate " in words and "Lower --lr" in words
+    assert (
+        "the loss is not finite at step 7 (epoch 2, batch 3, rate " in words
+        and "Lower --lr" in words
+    )
     third = list(batches.epoch(1))[2]
     assert all(name in words for name in third.names[:5])
     assert all(p.isfinite().all() for p in network.parameters())  # nothing was learnt from it
@@ -104,7 +116,9 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
 def test_r12_a_gradient_that_is_no_number() -> None:
     network = small()
     network.fc.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(FoveateError, match=r"a gradient is not finite at step 1 \(epoch 1, batch 1"):
+    with pytest.raises(
+        FoveateError, match=r"a gradient is not finite at step 1 \(epoch 1, batch 1"
+    ):
         train(network)
 
 
@@ -112,28 +126,34 @@ def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
     loop = loop_of(small(), tmp_path)
     judge = loop.judge
     loop.judge = lambda network: judge(network) * (float("nan") if loop.epoch == 1 else 1)
-    with pytest.raises(FoveateError, match="validation after epoch 2 gives numbers that are not finite; lower --lr"):
+    with pytest.raises(
+        FoveateError, match="validation after epoch 2 gives numbers that are not finite; lower --lr"
+    ):
         loop.run()
     found = latest(tmp_path, print)
     assert found and found.about["epoch"] == 1
 
 
-def test_a_rate_that_throws_it_off(tmp_path: Path, pictures: Path) -> None:
-    from foveate.training import train as train_pictures
+def test_a_rate_that_throws_it_off(tmp_path: Path, images: Path) -> None:
+    from foveate.training import train as train_images
 
     with pytest.raises(UsageError, match=r"lr must be a number from 1e-09 to 100, not 1e\+30"):
-        train_pictures(pictures, "resnet20", "scratch", settings={"lr": 1e30}, out=tmp_path / "run")
+        train_images(images, "resnet20", "scratch", settings={"lr": 1e30}, out=tmp_path / "run")
     settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
     with pytest.raises(FoveateError, match=r"not finite.*ower --lr"):
-        train_pictures(pictures, "lenet5", "scratch", settings=settings, out=tmp_path / "run")
+        train_images(images, "lenet5", "scratch", settings=settings, out=tmp_path / "run")
 
 
 def test_a_batch_of_one_with_batch_norm() -> None:
     plan = plan_of(small())
     check_batches(plan, 2, 1)
-    with pytest.raises(UsageError, match="batch-norm takes statistics from a batch, and some would have one picture"):
+    with pytest.raises(
+        UsageError, match="batch-norm takes statistics from a batch, and some would have one image"
+    ):
         check_batches(plan, 1, 1)
-    frozen = replace(plan, parts=(replace(plan.parts[0], frozen=True, norms="frozen"),), unfreeze_at=2)
+    frozen = replace(
+        plan, parts=(replace(plan.parts[0], frozen=True, norms="frozen"),), unfreeze_at=2
+    )
     check_batches(frozen, 1, 2)
     with pytest.raises(UsageError, match="batch-norm takes statistics from a batch"):
         check_batches(frozen, 1, 3)  # it thaws, and takes statistics then
@@ -146,8 +166,9 @@ def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
     assert same(one, many)
 
 
-def test_no_piece_is_one_picture_where_batches_differ() -> None:
-    """Four pieces of eight pictures are pairs; of seven one would be alone, and batch-norm takes nothing from it."""
+def test_no_piece_is_one_image_where_batches_differ() -> None:
+    """Four pieces of eight images are pairs; of seven one would be alone, and batch-norm takes
+    nothing from it."""
     loop = loop_of(small(), config=replace(CONFIG, batch_size=8))
     loop.pieces, sizes = 4, []
     loop.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))

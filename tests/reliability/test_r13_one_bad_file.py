@@ -1,4 +1,5 @@
-"""R13: a loader that crashes or hangs on one file ends with that file's name in time, and leaves no zombies."""
+"""R13: a loader that crashes or hangs on one file ends with that file's name in time, and leaves no
+zombies."""
 
 import os
 import threading
@@ -10,13 +11,12 @@ import numpy as np
 import pytest
 
 import foveate
+from foveate.data.augment.policies import POLICIES
 from foveate.data.batches import EvaluationBatches, TrainingBatches
 from foveate.data.dataset import Dataset
-from foveate.data.index import load_dataset
-from foveate.data.loader import decode, decode_ahead
-from foveate.data.policy import POLICIES
-from foveate.data.preprocess import Preprocess
-from foveate.data.threads import work_ahead
+from foveate.data.layouts import load_dataset
+from foveate.data.preprocess import Preprocess, decode
+from foveate.data.workers import decode_ahead, work_ahead
 from foveate.errors import DataError, ImageError
 
 PREPROCESS = Preprocess(32, 32)
@@ -34,8 +34,12 @@ def dataset(tmp_path: Path, draw_folder) -> Dataset:
 
 def readers(dataset: Dataset, threads: int, limit: float):
     rows = np.arange(len(dataset))
-    training = TrainingBatches(dataset, rows, PREPROCESS, POLICIES["standard"], 4, threads=threads, limit=limit)
-    return training.epoch(0), iter(EvaluationBatches(dataset, rows, PREPROCESS, 4, threads=threads, limit=limit))
+    training = TrainingBatches(
+        dataset, rows, PREPROCESS, POLICIES["standard"], 4, threads=threads, limit=limit
+    )
+    return training.epoch(0), iter(
+        EvaluationBatches(dataset, rows, PREPROCESS, 4, threads=threads, limit=limit)
+    )
 
 
 @pytest.mark.parametrize("threads, reader", [(1, 0), (3, 1)])
@@ -50,7 +54,9 @@ def test_a_file_that_never_comes(dataset: Dataset, threads: int, reader: int) ->
         return read(row)
 
     batches = readers(replace(dataset, read=hang), threads, limit=1.5)[reader]
-    with pytest.raises(ImageError, match=f"image '{stuck}' did not come within 1.5 seconds; see whether its disk"):
+    with pytest.raises(
+        ImageError, match=f"image '{stuck}' did not come within 1.5 seconds; see whether its disk"
+    ):
         list(batches)
     assert len(loader_threads()) == 1  # the one that waits; all others have ended
     assert all(thread.daemon for thread in loader_threads())
@@ -74,13 +80,23 @@ def test_a_slow_file_is_waited_for(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     "fault, kind, words",
     [
-        (OSError(5, "Input/output error"), ImageError, "cannot be used: OSError: .*Input/output error; remove it"),
-        (ZeroDivisionError("by zero"), ImageError, "cannot be used: ZeroDivisionError: by zero; remove it"),
+        (
+            OSError(5, "Input/output error"),
+            ImageError,
+            "cannot be used: OSError: .*Input/output error; remove it",
+        ),
+        (
+            ZeroDivisionError("by zero"),
+            ImageError,
+            "cannot be used: ZeroDivisionError: by zero; remove it",
+        ),
         (RecursionError("deep"), ImageError, "cannot be used: RecursionError: deep"),
         (DataError("image 'F' is odd"), DataError, "is odd"),
     ],
 )
-def test_a_crash_has_the_name(dataset: Dataset, fault: Exception, kind: type[Exception], words: str) -> None:
+def test_a_crash_has_the_name(
+    dataset: Dataset, fault: Exception, kind: type[Exception], words: str
+) -> None:
     read = dataset.read
 
     def crash(row: int) -> bytes:
@@ -91,7 +107,9 @@ def test_a_crash_has_the_name(dataset: Dataset, fault: Exception, kind: type[Exc
     for batches in readers(replace(dataset, read=crash), 2, limit=60):
         with pytest.raises(kind, match=words) as caught:
             list(batches)
-        assert caught.value is fault or (dataset.files[7] in str(caught.value) and caught.value.__cause__ is fault)
+        assert caught.value is fault or (
+            dataset.files[7] in str(caught.value) and caught.value.__cause__ is fault
+        )
         assert loader_threads() == []
 
 
@@ -139,8 +157,8 @@ import sys
 from dataclasses import replace
 import numpy as np
 from foveate.data.batches import TrainingBatches
-from foveate.data.index import load_dataset
-from foveate.data.policy import POLICIES
+from foveate.data.layouts import load_dataset
+from foveate.data.augment.policies import POLICIES
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ImageError
 
@@ -173,14 +191,17 @@ def test_the_program_ends(tmp_path: Path, draw_folder, python, way: str) -> None
     root = draw_folder(tmp_path / "photos", 6)
     os.mkfifo(tmp_path / "fifo")
     out = python(PROGRAM, root, tmp_path / "fifo", way, PYTHONPATH=ROOT)
-    assert ("'noise/001.jpg' did not come within 1.5 seconds" if way == "given up" else "left while one") in out
+    assert (
+        "'noise/001.jpg' did not come within 1.5 seconds" if way == "given up" else "left while one"
+    ) in out
 
 
 @pytest.mark.parametrize("reader", ["digests", "decoded"])
 def test_everything_that_reads_files_gives_up_a_lost_one(
     dataset: Dataset, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Digests come first in every training; `decode_ahead` serves features, measures and predictions."""
+    """Digests come first in every training; `decode_ahead` serves features, measures and
+    predictions."""
     never = threading.Event()
     stuck = dataset.files[7]
 
@@ -196,7 +217,13 @@ def test_everything_that_reads_files_gives_up_a_lost_one(
         else:
             rows = range(len(dataset))
             list(
-                decode_ahead(rows, lambda i: decode(hang(i), "", PREPROCESS), dataset.files.__getitem__, PREPROCESS, 2)
+                decode_ahead(
+                    rows,
+                    lambda i: decode(hang(i), "", PREPROCESS),
+                    dataset.files.__getitem__,
+                    PREPROCESS,
+                    2,
+                )
             )
     never.set()
     for thread in loader_threads():

@@ -1,4 +1,5 @@
-"""R14: same seed, same bytes, whatever the number of loader threads, working folder, locale or time zone."""
+"""R14: same seed, same bytes, whatever the number of loader threads, working folder, locale or time
+zone."""
 
 from pathlib import Path
 
@@ -17,8 +18,8 @@ try:
 except locale.Error:
     pass
 from foveate.data.batches import EvaluationBatches, TrainingBatches
-from foveate.data.index import load_dataset
-from foveate.data.policy import POLICIES
+from foveate.data.layouts import load_dataset
+from foveate.data.augment.policies import POLICIES
 from foveate.data.preprocess import Preprocess
 
 dataset, threads, cache = load_dataset(sys.argv[1]), int(sys.argv[3]), sys.argv[4]
@@ -30,11 +31,17 @@ for batches in (training.epoch(0), training.epoch(1), EvaluationBatches(dataset,
         total.update(batch.targets.numpy().tobytes() + repr(batch.names).encode())
 print(total.hexdigest())
 """
-# Istanbul's lower-case I, a decimal comma, other digits, bytes that are no UTF-8; half an hour off, the other day
+# Istanbul's lower-case I, a decimal comma, other digits, bytes that are no UTF-8; half an hour off,
+# the other day
 CHANGES = [
     {"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"},
     {"LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Kolkata", "PYTHONHASHSEED": "2"},
-    {"LC_ALL": "de_DE.ISO-8859-1", "LANG": "fa_IR", "TZ": "Pacific/Kiritimati", "OMP_NUM_THREADS": "1"},
+    {
+        "LC_ALL": "de_DE.ISO-8859-1",
+        "LANG": "fa_IR",
+        "TZ": "Pacific/Kiritimati",
+        "OMP_NUM_THREADS": "1",
+    },
 ]
 
 
@@ -50,5 +57,8 @@ def test_same_bytes(photos: Path, tmp_path: Path, python) -> None:
         (tmp_path / "elsewhere" / "photos", "/", 2, "disk"),
         ("photos", photos.parent, 5, "off"),
     ]
-    found = {python(PROGRAM, *way, PYTHONPATH=ROOT, **change) for way, change in zip(ways, CHANGES, strict=True)}
+    found = {
+        python(PROGRAM, *way, PYTHONPATH=ROOT, **change)
+        for way, change in zip(ways, CHANGES, strict=True)
+    }
     assert len(found) == 1

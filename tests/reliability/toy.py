@@ -1,4 +1,5 @@
-"""A training that takes a second: coloured noise in four classes, a small network with batch-norm and dropout."""
+"""A training that takes a second: coloured noise in four classes, a small network with batch-norm
+and dropout."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,21 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from foveate.data.assembly import Batch
+from foveate.data.augment.policies import POLICIES
 from foveate.data.batches import TrainingBatches, normalise
+from foveate.data.batches.assembly import Batch
 from foveate.data.dataset import Dataset
-from foveate.data.policy import POLICIES
 from foveate.data.preprocess import Preprocess
 from foveate.progress import Silent
 from foveate.training.config import SCRATCH, TrainConfig
-from foveate.training.loop import Loop
-from foveate.training.ranks import Ranks
-from foveate.training.record import Fitted
-from foveate.transfer import Part, Plan
+from foveate.training.distributed import Ranks
+from foveate.training.freezing import Part, Plan
+from foveate.training.trainer import Fitted, Loop
 
 SIDE, CLASSES = 12, 4
 PREPROCESS = Preprocess(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-CONFIG = replace(SCRATCH, epochs=3, batch_size=16, lr=0.05, head_lr=0.05, warmup=0.5, precision="f32")
+CONFIG = replace(
+    SCRATCH, epochs=3, batch_size=16, lr=0.05, head_lr=0.05, warmup=0.5, precision="f32"
+)
 AUGMENTATION = replace(POLICIES["light"], rotation=10.0, brightness=0.2, mixup=0.2)
 
 
@@ -76,7 +78,9 @@ def drawn(n: int = 52, seed: int = 0) -> Dataset:
 
 def batches_of(dataset: Dataset, config: TrainConfig = CONFIG, **options: Any) -> TrainingBatches:
     rows = np.arange(len(dataset))
-    return TrainingBatches(dataset, rows, PREPROCESS, AUGMENTATION, config.batch_size, seed=3, **options)
+    return TrainingBatches(
+        dataset, rows, PREPROCESS, AUGMENTATION, config.batch_size, seed=3, **options
+    )
 
 
 def loop_of(
@@ -90,7 +94,9 @@ def loop_of(
 ) -> Loop:
     dataset = dataset or drawn()
     validation = drawn(24, seed=5)
-    pixels = np.stack([np.frombuffer(validation.read(i)[-SIDE * SIDE * 3 :], np.uint8) for i in range(24)])
+    pixels = np.stack(
+        [np.frombuffer(validation.read(i)[-SIDE * SIDE * 3 :], np.uint8) for i in range(24)]
+    )
     x = normalise(torch.from_numpy(pixels).view(24, SIDE, SIDE, 3).permute(0, 3, 1, 2), PREPROCESS)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Pictures that may be changed, and what was learnt from them as they are."""
+"""Images that may be changed, and what was learnt from them as they are."""
 
 import shutil
 from pathlib import Path
@@ -8,15 +8,15 @@ from learnt import tensors
 
 
 @pytest.fixture
-def root(pictures: Path, tmp_path: Path) -> Path:
+def root(images: Path, tmp_path: Path) -> Path:
     """A copy that may be changed."""
-    return Path(shutil.copytree(pictures, tmp_path / "photos"))
+    return Path(shutil.copytree(images, tmp_path / "photos"))
 
 
 @pytest.fixture
-def flat(pictures: Path, tmp_path: Path) -> Path:
+def flat(images: Path, tmp_path: Path) -> Path:
     """One folder a class, no splits."""
-    return Path(shutil.copytree(pictures / "train", tmp_path / "flat"))
+    return Path(shutil.copytree(images / "train", tmp_path / "flat"))
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ def test_every_field_is_checked():
 def test_a_number_out_of_its_range(name):
     low, high = RANGES[name]
     for value in (low - 1, high + 1, float("nan"), True, "3"):
-        with pytest.raises(UsageError, match=f"^{name.replace('_', '-')} must be a (whole )?number from"):
+        with pytest.raises(
+            UsageError, match=f"^{name.replace('_', '-')} must be a (whole )?number from"
+        ):
             resolve_config("scratch", {name: value}, norms=True)
     if isinstance(getattr(TrainConfig, name), int):
         with pytest.raises(UsageError, match="a whole number"):
@@ -26,35 +28,73 @@ def test_a_number_out_of_its_range(name):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_name_that_does_not_exist(name):
-    with pytest.raises(UsageError, match=f"no {name.replace('_', '-')} is called 'tape'; expected "):
+    with pytest.raises(
+        UsageError, match=f"no {name.replace('_', '-')} is called 'tape'; expected "
+    ):
         resolve_config("scratch", {name: "tape"}, norms=True)
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "all", None])
 def test_freeze(value):
-    with pytest.raises(UsageError, match="freeze must be none, early, backbone or a number of stages, not"):
+    with pytest.raises(
+        UsageError, match="freeze must be none, early, backbone or a number of stages, not"
+    ):
         TrainConfig(freeze=value)
 
 
 def test_a_setting_that_does_not_exist():
-    with pytest.raises(UsageError, match="no setting of training is called 'epoch'; did you mean epochs"):
+    with pytest.raises(
+        UsageError, match="no setting of training is called 'epoch'; did you mean epochs"
+    ):
         resolve_config("scratch", {"epoch": 3}, norms=True)
-    with pytest.raises(UsageError, match="no setting of training is called 'zzz'; there are epochs, batch_size"):
+    with pytest.raises(
+        UsageError, match="no setting of training is called 'zzz'; there are epochs, batch_size"
+    ):
         resolve_config("scratch", {"zzz": 3}, norms=True)
 
 
 @pytest.mark.parametrize(
     ("recipe", "given", "norms", "words"),
     [
-        ("scratch", {"batch_norm": "frozen"}, False, "batch-norm does not apply: the network has none"),
-        ("finetune", {"momentum": 0.8}, True, "momentum applies to the optimizer sgd, and this recipe's is adamw"),
-        ("scratch", {"momentum": 0.8, "optimizer": "adamw"}, True, "momentum applies to the optimizer sgd; adamw"),
+        (
+            "scratch",
+            {"batch_norm": "frozen"},
+            False,
+            "batch-norm does not apply: the network has none",
+        ),
+        (
+            "finetune",
+            {"momentum": 0.8},
+            True,
+            "momentum applies to the optimizer sgd, and this recipe's is adamw",
+        ),
+        (
+            "scratch",
+            {"momentum": 0.8, "optimizer": "adamw"},
+            True,
+            "momentum applies to the optimizer sgd; adamw",
+        ),
         ("scratch", {"unfreeze_at": 2}, True, "unfreeze-at applies where something is frozen"),
         ("finetune", {"unfreeze_at": 5}, True, "unfreeze-at must lie within the 5 epochs"),
-        ("scratch", {"epochs": 5, "warmup": 10.0}, True, "a warmup of 10 epochs is longer than the training, 5"),
-        ("scratch", {"batch_size": 4, "accumulate": 8}, True, "accumulate 8: a batch of 4 has not so many pieces"),
+        (
+            "scratch",
+            {"epochs": 5, "warmup": 10.0},
+            True,
+            "a warmup of 10 epochs is longer than the training, 5",
+        ),
+        (
+            "scratch",
+            {"batch_size": 4, "accumulate": 8},
+            True,
+            "accumulate 8: a batch of 4 has not so many pieces",
+        ),
         ("scratch", {"epochs": 1, "progressive": 0.5}, True, "progressive needs at least 2 epochs"),
-        ("scratch", {"schedule": "one-cycle", "warmup": 2.0}, True, "warmup applies to the schedules cosine and"),
+        (
+            "scratch",
+            {"schedule": "one-cycle", "warmup": 2.0},
+            True,
+            "warmup applies to the schedules cosine and",
+        ),
     ],
 )
 def test_what_does_not_apply(recipe, given, norms, words):
@@ -88,10 +128,14 @@ def test_another_optimizer_brings_its_own_numbers():
         assert resolve_config(recipe, adamw, norms).weight_decay == 0.01
         assert resolve_config(recipe, sgd, norms).weight_decay == 5e-4
     assert resolve_config("scratch", adamw, norms=True).lr == 1e-3
-    assert resolve_config("scratch", sgd, norms=False).lr == 1e-2  # 0.1 would throw a deep network off
+    # 0.1 would throw a deep network off
+    assert resolve_config("scratch", sgd, norms=False).lr == 1e-2
     assert resolve_config("finetune", sgd, norms=True).lr == 1e-2
     assert resolve_config("scratch", adamw | {"weight_decay": 0.1}, norms=True).weight_decay == 0.1
-    assert resolve_config("finetune", {"optimizer": "sgd", "momentum": 0.5}, norms=True).momentum == 0.5
+    assert (
+        resolve_config("finetune", {"optimizer": "sgd", "momentum": 0.5}, norms=True).momentum
+        == 0.5
+    )
 
 
 def test_one_cycle_has_no_warmup():

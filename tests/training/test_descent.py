@@ -1,4 +1,5 @@
-"""finetune and scratch, from pictures to a classifier: the run's folder, its numbers, and what is refused."""
+"""finetune and scratch, from images to a classifier: the run's folder, its numbers, and what is
+refused."""
 
 import json
 from collections import Counter
@@ -12,22 +13,22 @@ from safetensors.torch import load_file
 
 from foveate import Classifier, UsageError, build, evaluate
 from foveate.data.dataset import Dataset
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, FoveateError
 from foveate.training import find_lr, train
-from foveate.training.start import with_splits
+from foveate.training.setup import with_splits
 
 SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 24}
 
 
 @pytest.fixture(scope="module")
-def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a training from scratch. To be read only."""
     folder = tmp_path_factory.mktemp("scratch") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEATE_CACHE", str(folder.parent / "cache"))
         settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
-        return train(pictures, out=folder, **SCRATCH, settings=settings, command="train photos").run
+        return train(images, out=folder, **SCRATCH, settings=settings, command="train photos").run
 
 
 def read(path: Path) -> Any:
@@ -36,7 +37,15 @@ def read(path: Path) -> Any:
 
 def test_the_runs_folder(run: Path) -> None:
     assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
-        *("config.json", "env.json", "data.json", "plan.json", "metrics.json", "history.jsonl", "predictions.jsonl"),
+        *(
+            "config.json",
+            "env.json",
+            "data.json",
+            "plan.json",
+            "metrics.json",
+            "history.jsonl",
+            "predictions.jsonl",
+        ),
         *("curves.png", "log.txt", "checkpoints", "classifier"),
     }
     assert (run / "log.txt").read_text().startswith("foveate train photos\n")
@@ -53,27 +62,31 @@ def test_the_runs_folder(run: Path) -> None:
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_splits_are_written_and_kept_apart(run: Path, pictures: Path) -> None:
+def test_splits_are_written_and_kept_apart(run: Path, images: Path) -> None:
     data = read(run / "data.json")
     splits = Counter(row["split"] for row in data["files"].values())
     assert splits == {"train": 61, "validation": 11, "test": 24} or splits["test"] == 24
-    assert all(name.startswith("test/") == (row["split"] == "test") for name, row in data["files"].items())
-    assert any("held out of 72 pictures" in note for note in data["notes"])
+    assert all(
+        name.startswith("test/") == (row["split"] == "test") for name, row in data["files"].items()
+    )
+    assert any("held out of 72 images" in note for note in data["notes"])
 
 
-def test_what_is_saved_is_what_is_measured(run: Path, pictures: Path) -> None:
-    measured = evaluate(Classifier.load(run), pictures)
+def test_what_is_saved_is_what_is_measured(run: Path, images: Path) -> None:
+    measured = evaluate(Classifier.load(run), images)
     saved = read(run / "metrics.json")["test"]
     assert measured["n"] == saved["n"] and measured["accuracy"] == saved["accuracy"]
     assert measured["log_loss"] == pytest.approx(saved["log_loss"], abs=1e-6)
 
 
-def test_torch_and_the_engine_agree(run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_and_the_engine_agree(
+    run: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fast, slow = Classifier.load(run), Classifier.load(run)
     monkeypatch.setattr("foveate.classifier.choose_engine", lambda: "torch")
     slow.engine
     monkeypatch.undo()
-    folder = pictures / "test" / "blob"
+    folder = images / "test" / "blob"
     for a, b in zip(fast.predict(folder), slow.predict(folder), strict=True):
         assert dict(a.top) == pytest.approx(dict(b.top), abs=0.02)
 
@@ -91,26 +104,37 @@ def test_a_network_that_anyone_can_load(run: Path) -> None:
     assert str(run) not in (run / "classifier" / "card.json").read_text()
 
 
-def test_same_seed_same_bytes(run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_same_seed_same_bytes(run: Path, images: Path, tmp_path: Path) -> None:
     settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
-    again = train(pictures, out=tmp_path / "again", **SCRATCH, settings=settings, cache="off", command="train photos")
-    other = train(pictures, out=tmp_path / "other", **SCRATCH, settings=settings, seed=1)
+    again = train(
+        images,
+        out=tmp_path / "again",
+        **SCRATCH,
+        settings=settings,
+        cache="off",
+        command="train photos",
+    )
+    other = train(images, out=tmp_path / "other", **SCRATCH, settings=settings, seed=1)
     tensors, same, different = (
-        load_file(folder / "classifier" / "model.safetensors") for folder in (run, again.run, other.run)
+        load_file(folder / "classifier" / "model.safetensors")
+        for folder in (run, again.run, other.run)
     )
     assert all(torch.equal(tensors[name], same[name]) for name in tensors)
     assert not torch.equal(tensors["conv1.weight"], different["conv1.weight"])
 
 
-def test_finetune_starts_from_the_probe(pictures: Path, tmp_path: Path, warm_cache: Path) -> None:
+def test_finetune_starts_from_the_probe(images: Path, tmp_path: Path, warm_cache: Path) -> None:
     settings = {"epochs": 1, "batch_size": 24, "lr": 1e-5}
-    clf = train(pictures, recipe="finetune", out=tmp_path / "run", settings=settings, augment="light")
-    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    clf = train(images, recipe="finetune", out=tmp_path / "run", settings=settings, augment="light")
+    history = [
+        json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    ]
     assert [record["epoch"] for record in history] == [0, 1]
-    assert history[0]["validation_accuracy"] > 0.5  # three classes: the solved head, before any step
+    # three classes: the solved head, before any step
+    assert history[0]["validation_accuracy"] > 0.5
     config = read(tmp_path / "run" / "config.json")
     assert config["training"]["freeze"] == 3  # "early", resolved
-    assert config["pictures"] == {"train": 61, "validation": 11, "test": 24}
+    assert config["images"] == {"train": 61, "validation": 11, "test": 24}
     assert clf.card["form"] == "probe" and clf.card["mirror"] is False
     assert (clf.folder / "engine.xml").is_file()
     before = load_file(next((warm_cache / "weights").glob("*.safetensors")))
@@ -119,20 +143,20 @@ def test_finetune_starts_from_the_probe(pictures: Path, tmp_path: Path, warm_cac
     for name, tensor in before.items():
         if "running" in name:  # frozen statistics
             assert torch.equal(after[f"backbone.{name}"], tensor)
-    assert clf.predict(pictures / "test" / "blob" / "100.jpg").label in clf.classes
+    assert clf.predict(images / "test" / "blob" / "100.jpg").label in clf.classes
 
 
-def test_a_run_that_is_finished_is_left_as_it_is(run: Path, pictures: Path) -> None:
+def test_a_run_that_is_finished_is_left_as_it_is(run: Path, images: Path) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
-    clf = train(pictures, out=run, **SCRATCH, settings=settings, resume=True, command="train photos")
+    clf = train(images, out=run, **SCRATCH, settings=settings, resume=True, command="train photos")
     assert clf.run == run
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-def test_unreadable_pictures(pictures: Path, tmp_path: Path, draw_folder) -> None:
+def test_unreadable_images(images: Path, tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "photos", 16)
-    (photos / "blob" / "003.png").write_bytes(b"no picture")
+    (photos / "blob" / "003.png").write_bytes(b"no image")
     settings = {"epochs": 1, "batch_size": 8}
     clf = train(photos, out=tmp_path / "run", **SCRATCH, settings=settings)
     metrics = read(clf.run / "metrics.json")
@@ -143,17 +167,17 @@ def test_unreadable_pictures(pictures: Path, tmp_path: Path, draw_folder) -> Non
     assert not (tmp_path / "strict").exists()
 
 
-def test_that_no_test_picture_can_be_read_is_said(tmp_path: Path, draw_folder) -> None:
+def test_that_no_test_image_can_be_read_is_said(tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "photos/train", 24).parent
     (photos / "test/blob").mkdir(parents=True)
     (photos / "test/blob/1.jpg").write_bytes(b"nothing")
     clf = train(photos, out=tmp_path / "run", **SCRATCH, settings={"epochs": 1, "batch_size": 8})
     metrics = read(clf.run / "metrics.json")
     assert "test" not in metrics
-    assert any("no picture of the test split can be read" in note for note in metrics["notes"])
+    assert any("no image of the test split can be read" in note for note in metrics["notes"])
 
 
-def test_grey_pictures_and_small_ones() -> None:
+def test_grey_images_and_small_ones() -> None:
     clf = train("digits", "lenet5", "scratch", settings={"epochs": 1}, out=None)
     assert clf.preprocess.channels == 1 and clf.preprocess.crop == 28
     clf = train("digits", "resnet20", settings={"epochs": 1, "batch_size": 256})
@@ -170,45 +194,70 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "words"),
     [
         ({"recipe": "guess"}, "no recipe is called 'guess'; expected probe, finetune, scratch"),
-        ({"model": "resnet21", "recipe": "scratch"}, "no network is called 'resnet21'; did you mean .*resnet20"),
+        (
+            {"model": "resnet21", "recipe": "scratch"},
+            "no network is called 'resnet21'; did you mean .*resnet20",
+        ),
         ({"model": "zzz", "recipe": "scratch"}, "no network is called 'zzz'; see: foveate models"),
-        ({"settings": {"epochs": 3}}, "epochs: this applies to the recipes finetune and scratch; give --recipe"),
+        (
+            {"settings": {"epochs": 3}},
+            "epochs: this applies to the recipes finetune and scratch; give --recipe",
+        ),
         ({"parts": {"rotation": 3}, "cache": "off"}, "cache, rotation: this applies"),
         ({"tensorboard": True}, "tensorboard: this applies"),
-        ({"recipe": "scratch", "effort": "best"}, "effort applies to the recipe probe, and this one is scratch"),
-        ({"recipe": "finetune", "channels": 1}, "channels applies to the recipe scratch: published weights read three"),
+        (
+            {"recipe": "scratch", "effort": "best"},
+            "effort applies to the recipe probe, and this one is scratch",
+        ),
+        (
+            {"recipe": "finetune", "channels": 1},
+            "channels applies to the recipe scratch: published weights read three",
+        ),
         ({"seed": -1}, r"a seed is a whole number from 0 to 2\^63 - 1, got -1"),
         ({"seed": 2**64}, r"a seed is a whole number from 0 to 2\^63 - 1"),
         ({**SCRATCH, "settings": {"freeze": 99}}, "cannot freeze 99 stages: the network has 3"),
         ({**SCRATCH, "size": 0}, "size must be a whole number from 1 to 4096, not 0"),
-        ({**SCRATCH, "model": "lenet5"}, "LeNet5 reads pictures of 28x28 pixels only, got 24x24"),
+        ({**SCRATCH, "model": "lenet5"}, "LeNet5 reads images of 28x28 pixels only, got 24x24"),
         ({**SCRATCH, "settings": {"batch_size": 1}}, "batch-norm takes statistics from a batch"),
-        ({**SCRATCH, "settings": {"batch_size": 8, "accumulate": 8}}, "batch-norm takes statistics from a batch"),
-        ({**SCRATCH, "parts": {"rotate": 3}}, "no part of augmentation is called 'rotate'; did you mean rotation"),
+        (
+            {**SCRATCH, "settings": {"batch_size": 8, "accumulate": 8}},
+            "batch-norm takes statistics from a batch",
+        ),
+        (
+            {**SCRATCH, "parts": {"rotate": 3}},
+            "no part of augmentation is called 'rotate'; did you mean rotation",
+        ),
         ({**SCRATCH, "cache": "tape"}, "no cache is called 'tape'"),
-        ({**SCRATCH, "settings": {"auxiliary": 0.5}}, "auxiliary does not apply: resnet20 learns without"),
+        (
+            {**SCRATCH, "settings": {"auxiliary": 0.5}},
+            "auxiliary does not apply: resnet20 learns without",
+        ),
         (
             {"model": "lenet5", "recipe": "scratch", "settings": {"progressive": 0.5}},
-            "LeNet5 reads pictures of 28x28 pixels only, got 16x16|got 14x14|got 12x12",
+            "LeNet5 reads images of 28x28 pixels only, got 16x16|got 14x14|got 12x12",
         ),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], words: str, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("foveate.training.descent.start")  # before any picture is decoded for training
+def test_what_is_refused(
+    options: dict[str, Any], words: str, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # before any image is decoded for training
+    monkeypatch.delattr("foveate.training.descent.start")
     with pytest.raises(UsageError, match=words):
-        train(pictures, out="run", **options)
+        train(images, out="run", **options)
     assert not Path("run").exists()
 
 
-def test_too_few_pictures_to_hold_out(tmp_path: Path, draw_folder) -> None:
+def test_too_few_images_to_hold_out(tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "few", 2, kinds=("blob", "stripes"))
     with pytest.raises(
-        DataError, match=r"4 pictures in 4 groups are too few to hold some out for test; a probe needs none"
+        DataError,
+        match=r"4 images in 4 groups are too few to hold some out for test; a probe needs none",
     ):
         train(photos, out="run", **SCRATCH)
 
 
-def test_tensorboard_that_is_missing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_that_is_missing(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import builtins
 
     from foveate.errors import MissingExtraError
@@ -222,33 +271,45 @@ def test_tensorboard_that_is_missing(pictures: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'foveate\[track\]'"):
-        train(pictures, out="run", **SCRATCH, tensorboard=True)
+        train(images, out="run", **SCRATCH, tensorboard=True)
 
 
-def test_a_run_that_another_process_works_in(pictures: Path, run: Path) -> None:
+def test_a_run_that_another_process_works_in(images: Path, run: Path) -> None:
     from foveate.runs import Run
 
     one, other = Run(run, fresh=False), Run(run, fresh=False)
-    with one.alone(), pytest.raises(UsageError, match="another process is training in"), other.alone():
+    with (
+        one.alone(),
+        pytest.raises(UsageError, match="another process is training in"),
+        other.alone(),
+    ):
         pass
 
 
-def test_find_lr(pictures: Path) -> None:
+def test_find_lr(images: Path) -> None:
     settings = {"epochs": 1, "batch_size": 24, "optimizer": "adamw", "lr": 1e-2}
-    test = find_lr(pictures, "resnet20", "scratch", settings=settings, size=16)
+    test = find_lr(images, "resnet20", "scratch", settings=settings, size=16)
     assert len(test.rates) == len(test.losses) >= 12
     assert list(test.rates) == sorted(test.rates) and test.rates[0] == pytest.approx(1e-5)
     assert test.rates[0] <= test.suggestion <= test.rates[-1]
     assert not Path("runs").exists()
-    with pytest.raises((UsageError, FoveateError), match=r"the loss jumped at a rate of .*; start lower, --lr"):
-        find_lr(pictures, "resnet20", "scratch", settings={"batch_size": 24, "lr": 90.0, "optimizer": "adamw"}, size=16)
+    with pytest.raises(
+        (UsageError, FoveateError), match=r"the loss jumped at a rate of .*; start lower, --lr"
+    ):
+        find_lr(
+            images,
+            "resnet20",
+            "scratch",
+            settings={"batch_size": 24, "lr": 90.0, "optimizer": "adamw"},
+            size=16,
+        )
 
 
-def test_held_out_pictures(tmp_path: Path) -> None:
+def test_held_out_images(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     dataset, told = with_splits(digits, seed=0)
     counts = dataset.counts()
-    assert told == ["held out of 1797 pictures: 270 for validation and 269 for test"]
+    assert told == ["held out of 1797 images: 270 for validation and 269 for test"]
     assert all(24 <= n <= 30 for split in ("validation", "test") for n in counts[split].values())
     groups = dataset.grouping()  # the same bytes stay on one side
     for group in np.flatnonzero(np.bincount(groups) > 1):
@@ -261,25 +322,36 @@ def test_of_large_sets_less_is_held_out() -> None:
     n = 60_000
     labels = np.arange(n) % 10
     files, name = tuple(map(str, range(n))), tuple("0123456789")
-    large = Dataset("large", "", files, labels, name, ("train",) * n, ("",) * n, lambda i: str(i).encode())
+    large = Dataset(
+        "large", "", files, labels, name, ("train",) * n, ("",) * n, lambda i: str(i).encode()
+    )
     dataset, told = with_splits(large, seed=0)
-    assert told == ["held out of 60000 pictures: 6000 for validation and 6000 for test"]
+    assert told == ["held out of 60000 images: 6000 for validation and 6000 for test"]
     assert set(dataset.counts()["validation"].values()) == {600}
 
 
-def test_all_pictures_are_for_validation_or_test(pictures: Path, tmp_path: Path) -> None:
-    files = sorted((pictures / "train").rglob("*.*"))
-    rows = [f"{file},{file.parent.name},{('validation', 'test')[i % 2]}" for i, file in enumerate(files)]
+def test_all_images_are_for_validation_or_test(images: Path, tmp_path: Path) -> None:
+    files = sorted((images / "train").rglob("*.*"))
+    rows = [
+        f"{file},{file.parent.name},{('validation', 'test')[i % 2]}" for i, file in enumerate(files)
+    ]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows]))
-    with pytest.raises(DataError, match="'table' has no training pictures"):
+    with pytest.raises(DataError, match="'table' has no training images"):
         train(tmp_path / "table.csv", out=tmp_path / "run", **SCRATCH)
 
 
-def test_no_validation_picture_can_be_read(tmp_path: Path, draw_folder) -> None:
+def test_no_validation_image_can_be_read(tmp_path: Path, draw_folder) -> None:
     draw_folder(tmp_path / "photos/train", 40)
     for name in ("blob/1", "noise/1"):
         (tmp_path / "photos/validation" / name).parent.mkdir(parents=True)
         (tmp_path / f"photos/validation/{name}.jpg").write_bytes(b"\xff\xd8\xffnothing")
     draw_folder(tmp_path / "photos/test", 2, first=100)
-    with pytest.raises(DataError, match="no picture of the validation split can be read: image 'validation/"):
-        train(tmp_path / "photos", out=tmp_path / "run", **SCRATCH, settings={"epochs": 1, "batch_size": 8})
+    with pytest.raises(
+        DataError, match="no image of the validation split can be read: image 'validation/"
+    ):
+        train(
+            tmp_path / "photos",
+            out=tmp_path / "run",
+            **SCRATCH,
+            settings={"epochs": 1, "batch_size": 8},
+        )

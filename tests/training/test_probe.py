@@ -1,4 +1,5 @@
-"""From pictures to a run: what it leaves, that it repeats to the byte, and that no test picture is learnt from."""
+"""From images to a run: what it leaves, that it repeats to the byte, and that no test image is
+learnt from."""
 
 import json
 import os
@@ -6,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ import pytest
 from learnt import tensors
 
 from foveate.data.dataset import Dataset
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.features import Extracted
 from foveate.metrics import wilson_interval
 from foveate.progress import Silent
 from foveate.runs import read_json
-from foveate.training import offer, probe, train
-from foveate.training.outcome import dataset_fingerprint
-from foveate.weights import WEIGHTS
+from foveate.training import probe, train
+from foveate.training.report import dataset_fingerprint
 
 pytestmark = pytest.mark.usefixtures("warm_cache")
 
@@ -45,12 +44,28 @@ def test_a_run_holds_what_is_documented(trained: Path) -> None:
 
 def test_metrics_keep_their_contract(trained: Path) -> None:
     metrics = read_json(trained / "metrics.json")
-    assert (metrics["model"], metrics["recipe"], metrics["seed"]) == ("efficientnet_lite0", "probe", 0)
-    assert metrics["seconds"]["total"] >= sum(v for k, v in metrics["seconds"].items() if k != "total") - 0.01
+    assert (metrics["model"], metrics["recipe"], metrics["seed"]) == (
+        "efficientnet_lite0",
+        "probe",
+        0,
+    )
+    assert (
+        metrics["seconds"]["total"]
+        >= sum(v for k, v in metrics["seconds"].items() if k != "total") - 0.01
+    )
     assert set(metrics["seconds"]) == {"total", "reading", "features", "head", "saving"}
     for split, n in (("test", 24), ("out_of_fold", 72)):
         m = metrics[split]
-        assert {"n", "accuracy", "accuracy_ci95", "macro_f1", "log_loss", "ece", "per_class", "confusion"} <= set(m)
+        assert {
+            "n",
+            "accuracy",
+            "accuracy_ci95",
+            "macro_f1",
+            "log_loss",
+            "ece",
+            "per_class",
+            "confusion",
+        } <= set(m)
         confusion = np.array(m["confusion"])
         right = int(confusion.trace())
         assert m["n"] == confusion.sum() == n and m["accuracy"] == pytest.approx(right / n)
@@ -80,22 +95,25 @@ def test_metrics_are_those_of_the_predictions(trained: Path) -> None:
         assert all(line["probability"] >= line["probability_of_label"] for line in mine)
 
 
-def test_data_json_has_every_file(trained: Path, pictures: Path) -> None:
-    data, dataset = read_json(trained / "data.json"), load_dataset(pictures)
+def test_data_json_has_every_file(trained: Path, images: Path) -> None:
+    data, dataset = read_json(trained / "data.json"), load_dataset(images)
     assert list(data["files"]) == list(dataset.files) and data["classes"] == list(dataset.classes)
     for name, entry in data["files"].items():
-        assert entry["split"] == name.split("/")[0] and data["classes"][entry["label"]] == name.split("/")[1]
+        assert (
+            entry["split"] == name.split("/")[0]
+            and data["classes"][entry["label"]] == name.split("/")[1]
+        )
         assert ("fold" in entry) == (entry["split"] == "train")
     folds = np.array([e["fold"] for e in data["files"].values() if "fold" in e])
     assert np.bincount(folds).min() >= 12 and set(folds) == set(range(5))
     assert data["counts"]["test"] == {"blob": 8, "noise": 8, "stripes": 8}
 
 
-def test_config_and_environment(trained: Path, pictures: Path) -> None:
+def test_config_and_environment(trained: Path, images: Path) -> None:
     config, env = read_json(trained / "config.json"), read_json(trained / "env.json")
     assert config == {
         "data": "photos",
-        "fingerprint": dataset_fingerprint(load_dataset(pictures)),
+        "fingerprint": dataset_fingerprint(load_dataset(images)),
         "model": "efficientnet_lite0",
         "effort": "fast",
         "seed": 0,
@@ -104,7 +122,9 @@ def test_config_and_environment(trained: Path, pictures: Path) -> None:
         "recipe": "probe",
         "task": "multiclass",
     }
-    assert env["cores"] >= 1 and {"torch", "numpy", "openvino", "pillow", "safetensors"} <= set(env["packages"])
+    assert env["cores"] >= 1 and {"torch", "numpy", "openvino", "pillow", "safetensors"} <= set(
+        env["packages"]
+    )
     card = read_json(trained / "classifier" / "card.json")
     assert card["provenance"] == {"command": "train photos", "environment": env, **config}
 
@@ -120,18 +140,31 @@ def test_history_is_the_search(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 64])
-def test_threads_change_no_byte(threads: int, pictures: Path, tmp_path: Path, reference: bytes) -> None:
-    assert tensors(train(pictures, out=tmp_path / "r", threads=threads).run) == reference
+def test_threads_change_no_byte(
+    threads: int, images: Path, tmp_path: Path, reference: bytes
+) -> None:
+    assert tensors(train(images, out=tmp_path / "r", threads=threads).run) == reference
 
 
-def test_threads_change_no_byte_of_a_large_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3,000 pictures, drawn as features: large enough for BLAS to share the work among threads."""
+def test_threads_change_no_byte_of_a_large_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3,000 images, drawn as features: large enough for BLAS to share the work among threads."""
     rng, n = np.random.default_rng(0), 3000
     labels = np.arange(n) % 3
     drawn = (rng.normal(size=(n, 300)) + rng.normal(size=(3, 300))[labels] / 4).astype(np.float32)
     monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, n))
     names = tuple(f"{i}.png" for i in range(n))
-    dataset = Dataset("drawn", "", names, labels, ("a", "b", "c"), ("train",) * n, ("",) * n, read=lambda i: b"%d" % i)
+    dataset = Dataset(
+        "drawn",
+        "",
+        names,
+        labels,
+        ("a", "b", "c"),
+        ("train",) * n,
+        ("",) * n,
+        read=lambda i: b"%d" % i,
+    )
     runs = [train(dataset, out=tmp_path / str(t), threads=t, engine="torch").run for t in (1, 2)]
     assert tensors(runs[0]) == tensors(runs[1])
 
@@ -139,11 +172,14 @@ def test_threads_change_no_byte_of_a_large_head(tmp_path: Path, monkeypatch: pyt
 def test_place_and_copy_change_no_byte(
     root: Path, tmp_path: Path, reference: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R14: another working folder, a relative path, a copy, another order on disk; the default run folder."""
+    """R14: another working folder, a relative path, a copy, another order on disk; the default run
+    folder."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda *a, **k: ((here, f[::-1], n[::-1]) for here, f, n in walk(*a, **k)))
+    monkeypatch.setattr(
+        os, "walk", lambda *a, **k: ((here, f[::-1], n[::-1]) for here, f, n in walk(*a, **k))
+    )
     first, second = train("../photos"), train(Path("../photos"))
     assert (first.run, second.run) == (Path("runs/photos"), Path("runs/photos-2"))
     assert tensors(first.run) == tensors(second.run) == reference
@@ -153,7 +189,11 @@ def test_place_and_copy_change_no_byte(
     "variables", [{"LC_ALL": "C", "TZ": "Asia/Tokyo"}, {"PYTHONHASHSEED": "7", "LC_ALL": "C.UTF-8"}]
 )
 def test_locale_time_zone_and_hash_seed_change_no_byte(
-    variables: dict[str, str], pictures: Path, tmp_path: Path, reference: bytes, python: Callable[..., str]
+    variables: dict[str, str],
+    images: Path,
+    tmp_path: Path,
+    reference: bytes,
+    python: Callable[..., str],
 ) -> None:
     """In a process of its own, with a cold cache of features; and without torch."""
     program = """
@@ -161,29 +201,32 @@ import sys, foveate
 foveate.train(sys.argv[1], out=sys.argv[2])
 assert "torch" not in sys.modules and "sklearn" not in sys.modules
 """
-    python(program, pictures, tmp_path / "r", **variables)
+    python(program, images, tmp_path / "r", **variables)
     assert tensors(tmp_path / "r") == reference
 
 
-def test_cached_features_change_no_byte(pictures: Path, tmp_path: Path, reference: bytes) -> None:
-    train(pictures, out=tmp_path / "a")
-    again = train(pictures, out=tmp_path / "b")
+def test_cached_features_change_no_byte(images: Path, tmp_path: Path, reference: bytes) -> None:
+    train(images, out=tmp_path / "a")
+    again = train(images, out=tmp_path / "b")
     assert read_json(again.run / "metrics.json")["computed"] == 0
     assert tensors(again.run) == reference
 
 
-def test_another_seed_deals_other_folds(pictures: Path, tmp_path: Path) -> None:
-    a, b = (read_json(train(pictures, out=tmp_path / str(s), seed=s).run / "data.json")["files"] for s in (0, 1))
+def test_another_seed_deals_other_folds(images: Path, tmp_path: Path) -> None:
+    a, b = (
+        read_json(train(images, out=tmp_path / str(s), seed=s).run / "data.json")["files"]
+        for s in (0, 1)
+    )
     assert [e.get("fold") for e in a.values()] != [e.get("fold") for e in b.values()]
 
 
 # Who learns from what
 
 
-def test_test_pictures_are_not_learnt_from(
+def test_test_images_are_not_learnt_from(
     root: Path, tmp_path: Path, reference: bytes, draw_folder: Callable[..., Path]
 ) -> None:
-    """Other test pictures, with wrong labels: the same head to the byte."""
+    """Other test images, with wrong labels: the same head to the byte."""
     shutil.rmtree(root / "test")
     draw_folder(root / "test", 5, first=200)
     (root / "test" / "blob").rename(root / "test" / "x")
@@ -220,7 +263,9 @@ def test_groups_stay_together(flat: Path, tmp_path: Path) -> None:
     groups = tuple(f"patient {i // 4}" for i in range(len(dataset)))
     found = train(replace(dataset, groups=groups), out=tmp_path / "r")
     folds: dict[str, set[int]] = {}
-    for group, entry in zip(groups, read_json(found.run / "data.json")["files"].values(), strict=True):
+    for group, entry in zip(
+        groups, read_json(found.run / "data.json")["files"].values(), strict=True
+    ):
         folds.setdefault(group, set()).add(entry["fold"])
     assert len(folds) == 18 and all(len(where) == 1 for where in folds.values())
     assert set.union(*folds.values()) == set(range(5))
@@ -241,8 +286,14 @@ def test_twins_are_reported(root: Path, tmp_path: Path) -> None:
     shutil.copy(root / "train" / "noise" / "000.png", root / "train" / "stripes" / "quarrel.png")
     found = train(root, out=tmp_path / "r")
     notes = read_json(found.run / "metrics.json")["notes"]
-    assert any(n.startswith("1 pictures are in two classes, byte for byte: ") and "quarrel.png" in n for n in notes)
-    assert any(n.startswith("1 test pictures are also outside the test split") and "leak.png" in n for n in notes)
+    assert any(
+        n.startswith("1 images are in two classes, byte for byte: ") and "quarrel.png" in n
+        for n in notes
+    )
+    assert any(
+        n.startswith("1 test images are also outside the test split") and "leak.png" in n
+        for n in notes
+    )
     assert all(note in (found.run / "log.txt").read_text() for note in notes)
     assert read_json(found.run / "data.json")["notes"] == notes
 
@@ -250,31 +301,37 @@ def test_twins_are_reported(root: Path, tmp_path: Path) -> None:
 # The dials
 
 
-def test_the_torch_engine_agrees(trained: Path, pictures: Path, tmp_path: Path) -> None:
-    found = train(pictures, out=tmp_path / "r", engine="torch")
+def test_the_torch_engine_agrees(trained: Path, images: Path, tmp_path: Path) -> None:
+    found = train(images, out=tmp_path / "r", engine="torch")
     ours, theirs = read_json(found.run / "metrics.json"), read_json(trained / "metrics.json")
     for split in ("test", "out_of_fold"):
         assert ours[split]["accuracy"] == pytest.approx(theirs[split]["accuracy"], abs=0.1)
     assert ours["engine"] == "torch" and ours["computed"] == 96  # nothing is shared between engines
-    assert sorted(p.name for p in found.folder.iterdir()) == ["README.md", "card.json", "model.safetensors"]
-    assert found.predict(pictures / "test" / "blob" / "100.jpg").label in found.classes
+    assert sorted(p.name for p in found.folder.iterdir()) == [
+        "README.md",
+        "card.json",
+        "model.safetensors",
+    ]
+    assert found.predict(images / "test" / "blob" / "100.jpg").label in found.classes
 
 
-def test_best_effort_sees_more(pictures: Path, tmp_path: Path) -> None:
-    found = train(pictures, out=tmp_path / "r", effort="best")
+def test_best_effort_sees_more(images: Path, tmp_path: Path) -> None:
+    found = train(images, out=tmp_path / "r", effort="best")
     assert found.preprocess.crop == 288 and found.card["mirror"] is True
-    lines = [json.loads(line) for line in (found.run / "predictions.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (found.run / "predictions.jsonl").read_text().splitlines()
+    ]
     line = next(line for line in lines if line["split"] == "test")
-    said = dict(found.predict(pictures / line["file"]).top)
+    said = dict(found.predict(images / line["file"]).top)
     assert said[line["label"]] == pytest.approx(line["probability_of_label"], abs=0.05)
     from PIL import Image
 
-    image = Image.open(pictures / line["file"]).convert("RGB")
+    image = Image.open(images / line["file"]).convert("RGB")
     mirrored = dict(found.predict(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)).top)
     assert mirrored == pytest.approx(dict(found.predict(image).top), abs=0.02)
 
 
-def test_progress_hears_every_phase(pictures: Path, tmp_path: Path) -> None:
+def test_progress_hears_every_phase(images: Path, tmp_path: Path) -> None:
     class Phases(Silent):
         def __init__(self) -> None:
             self.seen: list[list[Any]] = []
@@ -286,12 +343,12 @@ def test_progress_hears_every_phase(pictures: Path, tmp_path: Path) -> None:
             self.seen[-1][2] += n
 
     phases = Phases()
-    train(pictures, out=tmp_path / "r", progress=phases)
-    assert [p[0] for p in phases.seen] == ["reading", "pictures", "head"]
+    train(images, out=tmp_path / "r", progress=phases)
+    assert [p[0] for p in phases.seen] == ["reading", "images", "head"]
     assert phases.seen[1][1:] == [96, 96] and 1 <= phases.seen[2][2] <= phases.seen[2][1]
 
 
-def test_grey_pictures_only(tmp_path: Path, flat: Path) -> None:
+def test_grey_images_only(tmp_path: Path, flat: Path) -> None:
     """D13"""
     from PIL import Image
 
@@ -299,31 +356,16 @@ def test_grey_pictures_only(tmp_path: Path, flat: Path) -> None:
         with Image.open(file) as image:
             grey = image.convert("L")
         grey.save(file)
-    assert read_json(train(flat, out=tmp_path / "r").run / "metrics.json")["out_of_fold"]["accuracy"] > 0.5
+    assert (
+        read_json(train(flat, out=tmp_path / "r").run / "metrics.json")["out_of_fold"]["accuracy"]
+        > 0.5
+    )
 
 
-def test_two_pictures_a_class(flat: Path, tmp_path: Path) -> None:
+def test_two_images_a_class(flat: Path, tmp_path: Path) -> None:
     for kind in flat.iterdir():
         for file in sorted(kind.iterdir())[2:]:
             file.unlink()
     found = train(flat, out=tmp_path / "r")
     assert read_json(found.run / "metrics.json")["out_of_fold"]["n"] == 6
     assert np.isfinite(found.predict(next(flat.glob("*/*"))).probability)
-
-
-def test_what_fine_tuning_would_cost_is_told(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1.2 x 3 x 0.385 G multiply-accumulates, 9,000 pictures, 5 epochs, 0.34 of 100 G a second: 31 minutes."""
-    assert "--recipe finetune lets the later stages learn on too" in read_json(trained / "metrics.json")["offer"]
-    monkeypatch.setattr(offer, "multiplying", lambda threads: threads * 50e9)
-    assert "roughly 31 min on this processor" in offer.finetune_offer("efficientnet_lite0", 9000, 2, 5)
-    assert "roughly 61 min on this processor" in offer.finetune_offer("efficientnet_lite0", 9000, 1, 5)
-    assert "roughly 1 min on this processor" in offer.finetune_offer("efficientnet_lite0", 9, 2, 5)
-    for name in WEIGHTS:
-        assert offer.finetune_offer(name, 9, 2, 5)
-
-
-def test_this_machines_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best of three products, after one that makes room."""
-    clock = iter([0.0, 0.001, 1.0, 1.5, 2.0, 2.25, 3.0, 3.75])
-    monkeypatch.setattr(offer, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert offer.multiplying(1) == 1024**3 / 0.25

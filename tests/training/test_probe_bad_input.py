@@ -1,4 +1,5 @@
-"""Pictures that cannot be read, too few of them, and arguments that do not fit: skipped and named, or refused."""
+"""Images that cannot be read, too few of them, and arguments that do not fit: skipped and named, or
+refused."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from learnt import tensors
 
-from foveate.data.index import load_dataset
+from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.runs import read_json
 from foveate.training import train
@@ -17,7 +18,7 @@ from foveate.training import train
 pytestmark = pytest.mark.usefixtures("warm_cache")
 
 
-# Bad pictures
+# Bad images
 
 
 def spoil(root: Path, n: int, split: str = "train") -> None:
@@ -25,7 +26,7 @@ def spoil(root: Path, n: int, split: str = "train") -> None:
         file.write_bytes(b"\x89PNG\r\n\x1a\n")
 
 
-def test_bad_pictures_are_skipped_and_named(root: Path, tmp_path: Path) -> None:
+def test_bad_images_are_skipped_and_named(root: Path, tmp_path: Path) -> None:
     spoil(root, 2)
     spoil(root, 1, "test")
     found = train(root, out=tmp_path / "r")
@@ -37,7 +38,7 @@ def test_bad_pictures_are_skipped_and_named(root: Path, tmp_path: Path) -> None:
     assert all(name in (found.run / "log.txt").read_text() for name in names)
 
 
-def test_skipping_a_bad_picture_is_as_if_it_were_not_there(root: Path, tmp_path: Path) -> None:
+def test_skipping_a_bad_image_is_as_if_it_were_not_there(root: Path, tmp_path: Path) -> None:
     spoil(root, 1)
     a = train(root, out=tmp_path / "a")
     (root / "train" / "blob" / "000.png").unlink()
@@ -47,22 +48,26 @@ def test_skipping_a_bad_picture_is_as_if_it_were_not_there(root: Path, tmp_path:
 @pytest.mark.parametrize(
     ("n", "policy", "message"),
     [
-        (1, "error", r"^1 of 96 pictures are unreadable .* image 'train/blob/000\.png' is not"),
-        (5, "skip", "5 of 96 pictures are unreadable, more than 5%"),
+        (1, "error", r"^1 of 96 images are unreadable .* image 'train/blob/000\.png' is not"),
+        (5, "skip", "5 of 96 images are unreadable, more than 5%"),
     ],
 )
-def test_too_many_bad_pictures(n: int, policy: Any, message: str, root: Path, tmp_path: Path) -> None:
+def test_too_many_bad_images(n: int, policy: Any, message: str, root: Path, tmp_path: Path) -> None:
     spoil(root, n)
     with pytest.raises(DataError, match=message):
         train(root, out=tmp_path / "r", on_bad=policy)
     assert not (tmp_path / "r").exists()
 
 
-def test_a_class_whose_pictures_are_all_bad(root: Path, tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+def test_a_class_whose_images_are_all_bad(
+    root: Path, tmp_path: Path, draw_folder: Callable[..., Path]
+) -> None:
     (root / "train" / "empty").mkdir()
     for name in "ab":
         (root / "train" / "empty" / f"{name}.jpg").write_bytes(name.encode())
-    with pytest.raises(DataError, match=r"too few readable pictures to learn from in class 'empty' \(0\)"):
+    with pytest.raises(
+        DataError, match=r"too few readable images to learn from in class 'empty' \(0\)"
+    ):
         train(root, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
@@ -77,7 +82,11 @@ def test_a_class_whose_pictures_are_all_bad(root: Path, tmp_path: Path, draw_fol
         ({"on_bad": "ignore"}, UsageError, "no policy is called 'ignore'; expected skip or error"),
         ({"threads": 0}, UsageError, "expected at least 1 thread, got 0"),
         ({"threads": -2}, UsageError, "expected at least 1 thread, got -2"),
-        ({"engine": "onnx"}, UsageError, "no engine is called 'onnx'; expected auto, openvino, torch"),
+        (
+            {"engine": "onnx"},
+            UsageError,
+            "no engine is called 'onnx'; expected auto, openvino, torch",
+        ),
         (
             {"model": "efficientnet_lite4", "recipe": "probe"},
             UsageError,
@@ -87,48 +96,56 @@ def test_a_class_whose_pictures_are_all_bad(root: Path, tmp_path: Path, draw_fol
     ],
 )
 def test_arguments_that_do_not_fit(
-    arguments: dict[str, Any], error: type[FoveateError], message: str, pictures: Path, tmp_path: Path
+    arguments: dict[str, Any], error: type[FoveateError], message: str, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        train(**({"data": pictures, "out": tmp_path / "r"} | arguments))
+        train(**({"data": images, "out": tmp_path / "r"} | arguments))
     assert not (tmp_path / "r").exists()
 
 
 def test_one_class(flat: Path, tmp_path: Path) -> None:
     for kind in ("blob", "noise"):
         shutil.rmtree(flat / kind)
-    with pytest.raises(DataError, match="has only one class, 'stripes'; a classifier needs at least two"):
+    with pytest.raises(
+        DataError, match="has only one class, 'stripes'; a classifier needs at least two"
+    ):
         train(flat, out=tmp_path / "r")
 
 
-def test_one_picture_in_a_class(flat: Path, tmp_path: Path) -> None:
+def test_one_image_in_a_class(flat: Path, tmp_path: Path) -> None:
     for file in sorted((flat / "noise").iterdir())[1:]:
         file.unlink()
-    with pytest.raises(DataError, match=r"too few readable pictures to learn from in class 'noise' \(1\)"):
+    with pytest.raises(
+        DataError, match=r"too few readable images to learn from in class 'noise' \(1\)"
+    ):
         train(flat, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("there", ["folder", "file"])
-def test_a_run_is_never_overwritten(there: str, pictures: Path, tmp_path: Path) -> None:
+def test_a_run_is_never_overwritten(there: str, images: Path, tmp_path: Path) -> None:
     (tmp_path / "r").mkdir() if there == "folder" else (tmp_path / "r").touch()
-    with pytest.raises(UsageError, match=r"r' exists; choose another --out, or .*--resume to go on with it"):
-        train(pictures, out=tmp_path / "r")
+    with pytest.raises(
+        UsageError, match=r"r' exists; choose another --out, or .*--resume to go on with it"
+    ):
+        train(images, out=tmp_path / "r")
     assert (tmp_path / "r").exists()
 
 
-def test_a_run_below_a_file(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_below_a_file(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="below a file; choose another --out"):
-        train(pictures, out=tmp_path / "file" / "r")
+        train(images, out=tmp_path / "file" / "r")
 
 
 @pytest.mark.parametrize("recipe", ["probe", "finetune"])
-def test_a_class_of_one_group(recipe: Any, pictures: Path, tmp_path: Path) -> None:
+def test_a_class_of_one_group(recipe: Any, images: Path, tmp_path: Path) -> None:
     """Nothing of it could be held out."""
-    dataset = load_dataset(pictures)
+    dataset = load_dataset(images)
     blob = dataset.classes.index("blob")
     groups = tuple("one" if label == blob else str(i) for i, label in enumerate(dataset.labels))
-    with pytest.raises(DataError, match="all pictures of 'blob' are of one group, or copies of one picture"):
+    with pytest.raises(
+        DataError, match="all images of 'blob' are of one group, or copies of one image"
+    ):
         train(replace(dataset, groups=groups), recipe=recipe, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.training.seeds import seed_dropout
+from foveate.training.trainer import seed_dropout
 
 
 def test_dropout_draws_the_same_after_the_same_seed() -> None:
@@ -15,8 +15,8 @@ def test_dropout_draws_the_same_after_the_same_seed() -> None:
 
 
 def test_seeding_a_step_keeps_nothing() -> None:
-    """`torch.manual_seed` without a GPU appends a stack trace to torch.cuda's queue at every call: a training of many
-    steps fills the memory and slows down."""
+    """`torch.manual_seed` without a GPU appends a stack trace to torch.cuda's queue at every call:
+    a training of many steps fills the memory and slows down."""
     waiting = len(torch.cuda._queued_calls)
     with torch.random.fork_rng(devices=[]):
         for step in range(10):

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foveate.training.curves import draw_curves
-from foveate.training.record import Record
-from foveate.training.watch import Listener, remarks
+from foveate.training.report import Listener, Record, draw_curves, remarks
 
 CLASSES = ("cat", "dog", "eel")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 
 
-def history(losses, accuracies=None, validation=None, best: int = -1, start: bool = False) -> tuple[Record, ...]:
+def history(
+    losses, accuracies=None, validation=None, best: int = -1, start: bool = False
+) -> tuple[Record, ...]:
     n = len(losses)
     accuracies = accuracies or [0.8] * n
     validation = validation or [0.8] * n
@@ -59,11 +59,16 @@ def test_what_looks_wrong(records, words):
 
 
 def test_more_epochs_may_help():
-    assert say(history([2.0, 1.0, 0.5]), stopped=False) == ["the last epoch was the best: more --epochs may bring more"]
+    assert say(history([2.0, 1.0, 0.5]), stopped=False) == [
+        "the last epoch was the best: more --epochs may bring more"
+    ]
 
 
 def test_a_class_that_is_never_predicted():
-    assert "never predicted on validation: 'eel'" in say(history([2.0, 1.0]), given([0, 0, 0, 0, 1, 1, 0, 1]))[0]
+    assert (
+        "never predicted on validation: 'eel'"
+        in say(history([2.0, 1.0]), given([0, 0, 0, 0, 1, 1, 0, 1]))[0]
+    )
 
 
 def test_curves(tmp_path: Path):
@@ -73,11 +78,14 @@ def test_curves(tmp_path: Path):
         draw_curves(tmp_path / "curves.png", records)
         with Image.open(tmp_path / "curves.png") as image:
             assert image.width > 2 * image.height
-            assert len(image.convert("RGB").resize((90, 34)).getcolors(90 * 34)) > 20  # something is drawn
+            # something is drawn
+            assert len(image.convert("RGB").resize((90, 34)).getcolors(90 * 34)) > 20
 
 
 def test_tensorboard(tmp_path: Path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     listener = Listener(tmp_path, tensorboard=True)
     for record in history([2.0, 1.0, 0.5]):
         listener.hear(record)

@@ -10,8 +10,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
-from foveate import models
-from foveate.data import fetch
+from foveate import download, models
 from foveate.storage import sha256
 from foveate.weights import WEIGHTS, Weights
 from foveate.weights.files import kept_file
@@ -80,7 +79,7 @@ class WeightsServer(ThreadingHTTPServer):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightsServer]:
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("FOVEATE_OFFLINE", raising=False)
     with WeightsServer() as server:
@@ -94,7 +93,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightsServer]:
 
 @pytest.fixture
 def publish(server: WeightsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Weights]:
-    """(body, path, digits of the hash that are published) -> the entry of NETWORK, which is now found there."""
+    """(body, path, digits of the hash that are published) -> the entry of NETWORK, which is now
+    found there."""
 
     def point(body: bytes, path: str = "/good", digits: int = 8) -> Weights:
         server.body = body
@@ -108,7 +108,8 @@ def publish(server: WeightsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.fixture
 def plant() -> Callable[..., dict[str, Tensor]]:
-    """(key, tensors or random ones) -> the tensors, which are now where the converted weights of that key are kept."""
+    """(key, tensors or random ones) -> the tensors, which are now where the converted weights of
+    that key are kept."""
 
     def put(key: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         state = state or models.build(WEIGHTS[key].network).state_dict()

@@ -1,4 +1,5 @@
-"""From a weights file in the cache to a saved classifier: nothing on the way asks which network it is."""
+"""From a weights file in the cache to a saved classifier: nothing on the way asks which network it
+is."""
 
 import json
 from collections.abc import Callable
@@ -9,8 +10,8 @@ import pytest
 import torch
 from settling import settled
 
+from foveate import download
 from foveate.classifier import Classifier
-from foveate.data import fetch
 from foveate.errors import FoveateError
 from foveate.training import train
 from foveate.weights import WEIGHTS
@@ -32,13 +33,20 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_train_save_load_predict(
-    key: str, engine: str, plant: Callable[..., object], draw_folder: Callable[..., Path], tmp_path: Path
+    key: str,
+    engine: str,
+    plant: Callable[..., object],
+    draw_folder: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     plant(key, settled(WEIGHTS[key].network).state_dict())
     photos = draw_folder(tmp_path / "photos", 6)
     classifier = train(photos, model=key, engine=engine, out=tmp_path / "run")
     card = json.loads((tmp_path / "run/classifier/card.json").read_text())
-    assert card["model"] == key and json.loads((tmp_path / "run/metrics.json").read_text())["model"] == key
+    assert (
+        card["model"] == key
+        and json.loads((tmp_path / "run/metrics.json").read_text())["model"] == key
+    )
     files = sorted(photos.rglob("*.*"))[:4]
     loaded = Classifier.load(tmp_path / "run")
     assert [p.label for p in loaded.predict(files)] == [p.label for p in classifier.predict(files)]
@@ -63,8 +71,13 @@ def test_without_the_file_nothing_begins(
     draw_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a run's folder is left, and no network is used."""
-    monkeypatch.setattr(fetch.urllib.request, "build_opener", lambda *_: pytest.fail("used the network"))
+    monkeypatch.setattr(
+        download.urllib.request, "build_opener", lambda *_: pytest.fail("used the network")
+    )
     photos = draw_folder(tmp_path / "photos", 3)
-    with pytest.raises(FoveateError, match=r"'resnet18-f37072fd\.pth' is not in the cache and FOVEATE_OFFLINE is set"):
+    with pytest.raises(
+        FoveateError,
+        match=r"'resnet18-f37072fd\.pth' is not in the cache and FOVEATE_OFFLINE is set",
+    ):
         train(photos, model="resnet18", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

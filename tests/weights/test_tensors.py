@@ -1,4 +1,5 @@
-"""Weights from a user's own files: no code runs, every misfit is named, and what fits is read whatever made it."""
+"""Weights from a user's own files: no code runs, every misfit is named, and what fits is read
+whatever made it."""
 
 import argparse
 import io
@@ -74,7 +75,9 @@ def test_formats(form: str, network: nn.Module, state: State, x: Tensor, tmp_pat
         lambda s: {"model": {"state_dict": s}} and {"state_dict": {"model": s}},
         lambda s: {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
         lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
-        lambda s: {k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in s.items()},
+        lambda s: {
+            k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in s.items()
+        },
         lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k},
         lambda s: dict(reversed(s.items())),
     ],
@@ -86,24 +89,36 @@ def test_what_training_scripts_leave(
     torch.save(wrap(state), tmp_path / "mine.pth")
     built = build(NETWORK, weights=tmp_path / "mine.pth")
     assert same(built, network, x)
-    assert all(t.is_contiguous() and t.dtype in (torch.float32, torch.int64) for t in built.state_dict().values())
+    assert all(
+        t.is_contiguous() and t.dtype in (torch.float32, torch.int64)
+        for t in built.state_dict().values()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_halves(dtype: torch.dtype, network: nn.Module, state: State, x: Tensor, tmp_path: Path) -> None:
-    save_file({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "half.safetensors")
+def test_halves(
+    dtype: torch.dtype, network: nn.Module, state: State, x: Tensor, tmp_path: Path
+) -> None:
+    save_file(
+        {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()},
+        tmp_path / "half.safetensors",
+    )
     built = build(NETWORK, weights=tmp_path / "half.safetensors").eval()
     assert all(p.dtype == torch.float32 for p in built.parameters())
     assert torch.equal(built.head.weight, network.head.weight.to(dtype).float())
 
 
-def test_another_number_of_classes_or_channels_is_given_by_surgery(state: State, x: Tensor, tmp_path: Path) -> None:
+def test_another_number_of_classes_or_channels_is_given_by_surgery(
+    state: State, x: Tensor, tmp_path: Path
+) -> None:
     torch.save(state, tmp_path / "mine.pth")
     built = build(NETWORK, weights=tmp_path / "mine.pth", num_classes=7, in_channels=1)
     assert built.head.out_features == 7
     assert built.eval()(x[:, :1]).shape == (2, 7)
     kept = {
-        name for name, tensor in built.state_dict().items() if torch.equal(tensor, state.get(name, torch.zeros(())))
+        name
+        for name, tensor in built.state_dict().items()
+        if torch.equal(tensor, state.get(name, torch.zeros(())))
     }
     assert set(state) - kept == {"features.0.0.weight", "classifier.1.weight", "classifier.1.bias"}
 
@@ -121,7 +136,10 @@ def test_published_names_are_known(tmp_path: Path) -> None:
     published = source_file(WEIGHTS[LITE0])
     torch.manual_seed(0)
     first = build(LITE0, weights="imagenet").state_dict()
-    assert all(torch.equal(t, first[name]) for name, t in build(LITE0, weights=published).state_dict().items())
+    assert all(
+        torch.equal(t, first[name])
+        for name, t in build(LITE0, weights=published).state_dict().items()
+    )
 
 
 def test_densenets_dotted_names(tmp_path: Path) -> None:
@@ -143,9 +161,13 @@ def test_auxiliary_heads_have_the_files_classes(name: str, tmp_path: Path) -> No
     torch.save(theirs.state_dict(), tmp_path / "aux.pth")
     built = build(name, weights=tmp_path / "aux.pth")
     assert all(torch.equal(t, theirs.state_dict()[key]) for key, t in built.state_dict().items())
-    assert [built.get_submodule(path).out_features for path in built.AUXILIARY] == len(built.AUXILIARY) * [4]
+    assert [built.get_submodule(path).out_features for path in built.AUXILIARY] == len(
+        built.AUXILIARY
+    ) * [4]
     other = build(name, weights=tmp_path / "aux.pth", num_classes=6)
-    assert [other.get_submodule(path).out_features for path in other.AUXILIARY] == len(other.AUXILIARY) * [6]
+    assert [other.get_submodule(path).out_features for path in other.AUXILIARY] == len(
+        other.AUXILIARY
+    ) * [6]
 
 
 # What does not
@@ -153,7 +175,9 @@ def test_auxiliary_heads_have_the_files_classes(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["gone.pth", "gone.safetensors"])
 def test_missing_files(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match=rf"there is no file '.*{name}'; expected a .pth or .safetensors file"):
+    with pytest.raises(
+        ArtefactError, match=rf"there is no file '.*{name}'; expected a .pth or .safetensors file"
+    ):
         build(NETWORK, weights=tmp_path / name)
 
 
@@ -167,7 +191,10 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (lambda s: s.pop("classifier.1.bias"), r"1 missing: classifier\.1\.bias$"),
-        (lambda s: s.pop("classifier.1.weight"), r"1 missing: classifier\.1\.weight; 1 of another .*1\.bias \(5, exp"),
+        (
+            lambda s: s.pop("classifier.1.weight"),
+            r"1 missing: classifier\.1\.weight; 1 of another .*1\.bias \(5, exp",
+        ),
         (lambda s: s.pop("features.0.0.weight"), r"1 missing: features\.0\.0\.weight$"),
         (lambda s: s.update(extra=torch.zeros(2)), r"1 unexpected: extra$"),
         (
@@ -182,16 +209,29 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
             lambda s: s.update({"classifier.1.bias": torch.zeros(5, dtype=torch.complex64)}),
             r"classifier\.1\.bias \(5 torch\.complex64, expected 5\)",
         ),
-        (lambda s: s.update({"classifier.1.bias": torch.zeros(6)}), r"classifier\.1\.bias \(6, expected 5\)"),
-        (lambda s: s.update({"classifier.1.weight": torch.zeros(0, 1280)}), r"weight \(0x1280, expected 1000x1280\)"),
-        (lambda s: s.update({"classifier.1.weight": torch.zeros(())}), r"weight \(one number, expected 1000x1280\)"),
+        (
+            lambda s: s.update({"classifier.1.bias": torch.zeros(6)}),
+            r"classifier\.1\.bias \(6, expected 5\)",
+        ),
+        (
+            lambda s: s.update({"classifier.1.weight": torch.zeros(0, 1280)}),
+            r"weight \(0x1280, expected 1000x1280\)",
+        ),
+        (
+            lambda s: s.update({"classifier.1.weight": torch.zeros(())}),
+            r"weight \(one number, expected 1000x1280\)",
+        ),
     ],
     ids="bias head stem extra kernel integer complex bias-shape no-classes scalar".split(),
 )
-def test_misfits_are_named(change: Callable[[State], object], words: str, state: State, tmp_path: Path) -> None:
+def test_misfits_are_named(
+    change: Callable[[State], object], words: str, state: State, tmp_path: Path
+) -> None:
     change(state)
     torch.save(state, tmp_path / "mine.pth")
-    with pytest.raises(ArtefactError, match=rf"^the tensors in 'mine\.pth' are not the network's 360: .*{words}"):
+    with pytest.raises(
+        ArtefactError, match=rf"^the tensors in 'mine\.pth' are not the network's 360: .*{words}"
+    ):
         build(NETWORK, weights=tmp_path / "mine.pth")
 
 
@@ -202,7 +242,9 @@ def test_every_misfit_is_named(state: State, tmp_path: Path) -> None:
         build(NETWORK, weights=tmp_path / "other.pth")
     said = str(caught.value)
     wrong = [
-        k for k, v in other.items() if k not in state or (v.shape != state[k].shape and not k.startswith("classifier"))
+        k
+        for k, v in other.items()
+        if k not in state or (v.shape != state[k].shape and not k.startswith("classifier"))
     ]
     assert len(wrong) > 200 and all(name in said for name in wrong)
 
@@ -248,20 +290,36 @@ def hostile(kind: str, thing: object, state: State) -> bytes:
     return file.getvalue()
 
 
-KINDS = ["plain pickle", "old pickle", "zip", "legacy", "beside the tensors", "among the tensors", "in a module"]
+KINDS = [
+    "plain pickle",
+    "old pickle",
+    "zip",
+    "legacy",
+    "beside the tensors",
+    "among the tensors",
+    "in a module",
+]
 
 
 @pytest.mark.parametrize("name", ["mine.pth", "mine.pt", "mine.bin", "mine.safetensors"])
 @pytest.mark.parametrize("evil", [Evil, EvilSystem, EvilEval])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_file_runs_code(
-    kind: str, evil: type[Evil], name: str, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    evil: type[Evil],
+    name: str,
+    state: State,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # somebody may have it in his profile
+    # somebody may have it in his profile
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     evil.marker = str(tmp_path / "marker")
     small = {"a": torch.zeros(1)}
     (tmp_path / name).write_bytes(hostile(kind, evil(), small))
-    with pytest.raises(ArtefactError, match=r"is damaged, or (holds more than tensors|no safetensors file)"):
+    with pytest.raises(
+        ArtefactError, match=r"is damaged, or (holds more than tensors|no safetensors file)"
+    ):
         build(NETWORK, weights=tmp_path / name)
     assert not (tmp_path / "marker").exists()
 
@@ -278,7 +336,9 @@ def test_the_marker_would_appear(tmp_path: Path) -> None:
 
 def test_the_remedy_is_named(state: State, tmp_path: Path) -> None:
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "mine.pth")
-    with pytest.raises(ArtefactError, match=r"argparse\.Namespace.*torch\.save\(network\.state_dict\(\), FILE\)$"):
+    with pytest.raises(
+        ArtefactError, match=r"argparse\.Namespace.*torch\.save\(network\.state_dict\(\), FILE\)$"
+    ):
         build(NETWORK, weights=tmp_path / "mine.pth")
 
 
@@ -304,13 +364,22 @@ def cut(path: Path, state: State) -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda path, s: path.write_bytes(b""), r"is damaged, or holds more than tensors.*\(EOFError\)"),
-        (lambda path, s: path.write_bytes(b"garbage garbage"), r"is damaged, .*Unsupported operand 103"),
+        (
+            lambda path, s: path.write_bytes(b""),
+            r"is damaged, or holds more than tensors.*\(EOFError\)",
+        ),
+        (
+            lambda path, s: path.write_bytes(b"garbage garbage"),
+            r"is damaged, .*Unsupported operand 103",
+        ),
         (lambda path, s: path.write_bytes(b"PK\x03\x04" + bytes(100)), "is damaged"),
         (lambda path, s: path.write_bytes(bytes(1000)), "is damaged"),
         (cut, "is damaged"),
         (scripted, r"is damaged, or holds more than tensors"),
-        (packed, r"'x\.pth' would unpack to 4,000,\d+ bytes, and torch.save packs nothing: refused"),
+        (
+            packed,
+            r"'x\.pth' would unpack to 4,000,\d+ bytes, and torch.save packs nothing: refused",
+        ),
         (
             lambda path, s: torch.save(nn.Linear(2, 2), path),
             r"holds more than tensors.*torch\.nn\.modules\.linear\.Linear",
@@ -325,7 +394,9 @@ def cut(path: Path, state: State) -> None:
         ),
         (lambda path, s: torch.save({1: torch.zeros(2)}, path), "'x.pth' holds no state_dict"),
         (
-            lambda path, s: torch.save(s | {"classifier.1.weight": torch.zeros(1).expand(10**12, 1280)}, path),
+            lambda path, s: torch.save(
+                s | {"classifier.1.weight": torch.zeros(1).expand(10**12, 1280)}, path
+            ),
             r"does not hold every number of its tensor 'classifier\.1\.weight'",
         ),
         (
@@ -333,7 +404,9 @@ def cut(path: Path, state: State) -> None:
             r"does not hold every number of its tensor 'classifier\.1\.bias' \(sparse",
         ),
         (
-            lambda path, s: torch.save(s | {"classifier.1.bias": torch.ones(5, device="meta")}, path),
+            lambda path, s: torch.save(
+                s | {"classifier.1.bias": torch.ones(5, device="meta")}, path
+            ),
             r"does not hold every number of its tensor 'classifier\.1\.bias'",
         ),
     ],
@@ -346,7 +419,9 @@ def test_damaged_and_impossible_files(
         build(NETWORK, weights=tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"\xff" * 100, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 8, b"\xff" * 100, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"]
+)
 def test_damaged_safetensors(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(ArtefactError, match=r"no safetensors file|holds no state_dict"):
@@ -363,7 +438,9 @@ def test_fuzzed_files_give_only_our_errors(suffix: str, tmp_path: Path) -> None:
     for _ in range(300):
         bad = bytearray(good)
         for _ in range(int(torch.randint(1, 6, (), generator=rng))):
-            bad[int(torch.randint(len(bad), (), generator=rng))] = int(torch.randint(256, (), generator=rng))
+            bad[int(torch.randint(len(bad), (), generator=rng))] = int(
+                torch.randint(256, (), generator=rng)
+            )
         path.write_bytes(bad)
         try:
             read_tensors(path)

@@ -1,4 +1,5 @@
-"""Each trap against the library that it speaks of: it is mentioned if and only if the results are other."""
+"""Each trap against the library that it speaks of: it is mentioned if and only if the results are
+other."""
 
 import re
 from pathlib import Path
@@ -30,7 +31,9 @@ def ours(found: Diagnosis, path: Path) -> nn.Module:
     state = torch.load(path, weights_only=True)
     named = {found.names[name]: tensor for name, tensor in state.items()}
     full = network.state_dict()
-    network.load_state_dict(full | {name: tensor.reshape(full[name].shape) for name, tensor in named.items()})
+    network.load_state_dict(
+        full | {name: tensor.reshape(full[name].shape) for name, tensor in named.items()}
+    )
     return network.eval()
 
 
@@ -81,7 +84,9 @@ def test_a_vgg_of_timm_is_the_same_numbers(tmp_path: Path) -> None:
         torch.testing.assert_close(ours(found, path)(x), theirs(x), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv3_small_100"])
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv3_small_100"]
+)
 def test_a_file_without_a_name_may_be_either(name: str, tmp_path: Path) -> None:
     torch.save(timm.create_model(name, num_classes=5).state_dict(), tmp_path / "model.pth")
     assert any("tf_" in trap for trap in diagnose(tmp_path / "model.pth").traps)
@@ -101,20 +106,26 @@ def test_twins_give_other_results(one: str, other: str, tmp_path: Path) -> None:
 
 
 def test_transform_input(tmp_path: Path) -> None:
-    """What torchvision's GoogLeNet does to a picture with ImageNet's mean and std, our Preprocess does before."""
+    """What torchvision's GoogLeNet does to an image with ImageNet's mean and std, our Preprocess
+    does before."""
     torch.manual_seed(0)
-    theirs = settle(torchvision.models.googlenet(num_classes=5, transform_input=True, init_weights=False))
+    theirs = settle(
+        torchvision.models.googlenet(num_classes=5, transform_input=True, init_weights=False)
+    )
     path = tmp_path / "googlenet.pth"
     torch.save(theirs.state_dict(), path)
     found = diagnose(path)
     assert found.network == "googlenet" and any("transform_input" in trap for trap in found.traps)
-    picture = torch.rand(2, 3, 64, 64)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    image = torch.rand(2, 3, 64, 64)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     network = ours(found, path)
     with torch.no_grad():
-        expected = theirs((picture - mean) / std)
-        torch.testing.assert_close(network((picture - 0.5) / 0.5), expected, rtol=1e-3, atol=1e-4)
-        assert not torch.allclose(network((picture - mean) / std), expected, rtol=0.01)
+        expected = theirs((image - mean) / std)
+        torch.testing.assert_close(network((image - 0.5) / 0.5), expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(network((image - mean) / std), expected, rtol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -122,17 +133,41 @@ def test_transform_input(tmp_path: Path) -> None:
     [
         ("resnet50", "torchvision", "resnet50-0676ba61.pth", True, []),
         ("resnet50", "torchvision", "resnet50.pth", False, ["resnet50_v1 in the 1x1"]),
-        ("resnet50", "unknown", "resnet50_caffe.pth", False, ["then it needs resnet50_v1", "blue, green, red"]),
-        ("resnet101", "torchvision", "resnet101_msra.pth", False, ["strides in the 1x1", "blue, green, red"]),
+        (
+            "resnet50",
+            "unknown",
+            "resnet50_caffe.pth",
+            False,
+            ["then it needs resnet50_v1", "blue, green, red"],
+        ),
+        (
+            "resnet101",
+            "torchvision",
+            "resnet101_msra.pth",
+            False,
+            ["strides in the 1x1", "blue, green, red"],
+        ),
         ("vgg16", "unknown", "vgg16_caffe.pth", False, ["blue, green, red"]),
         ("vgg16", "torchvision", "vgg16.pth", False, []),
         ("resnet18", "torchvision", "resnet18.pth", False, []),
         ("googlenet", "torchvision", "googlenet-1378be20.pth", True, ["undoes them inside"]),
-        ("inception_v3", "timm", "inception_v3.gluon_in1k.pth", False, ["says gluon", "a table of its own"]),
+        (
+            "inception_v3",
+            "timm",
+            "inception_v3.gluon_in1k.pth",
+            False,
+            ["says gluon", "a table of its own"],
+        ),
         ("efficientnet_b0", "torchvision", "efficientnet_b0_rwightman-7f5810bc.pth", True, []),
         ("efficientnet_b0", "torchvision", "mine.pth", False, []),
         ("efficientnet_b0", "unknown", "mine.pth", False, ["does not say which"]),
-        ("efficientnet_b0", "efficientnet_pytorch", "efficientnet-b0-355c32eb.pth", False, ["efficientnet_pytorch's"]),
+        (
+            "efficientnet_b0",
+            "efficientnet_pytorch",
+            "efficientnet-b0-355c32eb.pth",
+            False,
+            ["efficientnet_pytorch's"],
+        ),
         ("efficientnet_lite0", "efficientnet_pytorch", "efficientnet-lite0-57934424.pth", True, []),
     ],
 )
@@ -148,19 +183,31 @@ def test_the_patterns_name_networks_of_the_canon() -> None:
     from foveate.models import MODELS
 
     assert all(any(re.fullmatch(trap.networks, name) for name in MODELS) for trap in TRAPS)
-    assert not any("{" in sentence for name in MODELS for sentence in traps(name, TIMM, "x.pth", False))
+    assert not any(
+        "{" in sentence for name in MODELS for sentence in traps(name, TIMM, "x.pth", False)
+    )
 
 
 def test_numbers() -> None:
-    good = {"a.weight": torch.ones(2), "b.running_var": torch.tensor([0.5, 0.0]), "b.running_mean": torch.ones(2)}
+    good = {
+        "a.weight": torch.ones(2),
+        "b.running_var": torch.tensor([0.5, 0.0]),
+        "b.running_mean": torch.ones(2),
+    }
     assert bad_numbers(good) == []
     for changed, words in (
-        ({"a.weight": torch.tensor([1.0, float("nan")])}, "1 tensors hold numbers that are not finite"),
+        (
+            {"a.weight": torch.tensor([1.0, float("nan")])},
+            "1 tensors hold numbers that are not finite",
+        ),
         ({"a.weight": torch.tensor([1.0, float("inf")], dtype=torch.float16)}, "first 'a.weight'"),
         ({"a.weight": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)}, "not finite"),
         ({"b.running_var": torch.zeros(2)}, "1 batch-norms have a variance of 0"),
         ({"b.running_var": torch.tensor([-1.0, 1.0])}, "negative variance"),
-        ({"b.running_var": torch.ones(2), "b.running_mean": torch.zeros(2)}, "statistics of a new network"),
+        (
+            {"b.running_var": torch.ones(2), "b.running_mean": torch.zeros(2)},
+            "statistics of a new network",
+        ),
     ):
         (said,) = bad_numbers(good | changed)
         assert words in said

@@ -1,0 +1,329 @@
+"""Finding out what a person points at: a folder, a table or a built-in name becomes a Dataset.
+
+    photos/cat/1.jpg                 one folder per class
+    photos/train/cat/1.jpg           `train`, and any of `val | valid | validation | dev` and `test`
+    table.csv                        path,label[,split][,group], paths relative to the table
+
+Classes go by name, in natural order ("2" before "10"), whatever order a disk lists them in. Hidden
+files and folders are passed over. What is not an image by its suffix is listed as ignored, never
+silently dropped. In a table of several labels an image, `a|b` is two labels and an empty cell is
+none.
+"""
+
+import csv
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
+from foveate.data.image import SUFFIXES, read_file
+from foveate.errors import DataError, UsageError
+
+ENDINGS = tuple(SUFFIXES)
+SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
+    ["val", "valid", "validation", "dev"], "validation"
+)
+
+
+def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> Dataset:
+    """Find out what `source` is and index it.
+
+    Args:
+        source: a folder, a CSV file, or a built-in name (digits, fashion-mnist, mnist, cifar10). A
+            path wins.
+        task: "multiclass", an image is of one class; or "multilabel", it has any number of labels,
+            which only a CSV can tell: `cat|outdoors`.
+
+    Raises:
+        DataError: nothing is there; no images; no classes; a table without its columns or its
+            files; several labels are asked of what is no CSV.
+        UsageError: no such task.
+    """
+    from foveate.data.builtin import BUILTIN, load_builtin
+
+    if task not in TASKS:
+        raise UsageError(f"no task is called {task!r}; expected {' or '.join(TASKS)}")
+    path = Path(source)
+    is_table = present(path) and path.is_file()
+    if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
+        raise DataError(
+            f"in '{source}' each image has one class; several labels an image are read from a CSV "
+            "with columns "
+            "path,label, the labels separated by |"
+        )
+    if present(path) and path.is_dir():
+        return from_folder(path)
+    if is_table:
+        if path.suffix.lower() != ".csv":
+            raise DataError(
+                f"'{path}' is a file; expected a folder of images, or a .csv with columns "
+                "path,label"
+            )
+        return from_csv(path, task)
+    if str(source) in BUILTIN:
+        return load_builtin(str(source))
+    raise DataError(f"no such folder or file: '{path}' (built-in sets: {', '.join(BUILTIN)})")
+
+
+def from_folder(root: Path) -> Dataset:
+    """Index a folder, in either of the two layouts."""
+    folders = visible_folders(root)
+    split_folders = [f for f in folders if f.name.lower() in SPLITS]
+    if any(f.name.lower() == "train" for f in split_folders):
+        others = [f.name for f in folders if f not in split_folders]
+        found = [(SPLITS[f.name.lower()], c) for f in split_folders for c in visible_folders(f)]
+        layout = "split folders: " + ", ".join(f.name for f in split_folders)
+        notes = (
+            [f"beside the splits there are other folders, not used: {listed(others)}"]
+            if others
+            else []
+        )
+        loose = split_folders
+    else:
+        found, layout, notes, loose = (
+            [("train", c) for c in folders],
+            "one folder per class",
+            [],
+            [root],
+        )
+    if not found:
+        raise DataError(
+            f"'{root}' has no class folders; expected {root.name}/CLASS/image.jpg, one folder per "
+            "class, "
+            f"or {root.name}/train/CLASS/image.jpg{loose_images(root)}"
+        )
+
+    rows: list[tuple[str, str, str, str]] = []
+    ignored: list[str] = []
+    for split, folder in found:
+        images, rest = walk(folder, root)
+        rows += [(name, folder.name, split, "") for name in images]
+        ignored += rest
+        if not images:
+            notes.append(f"the folder '{folder.relative_to(root)}' has no images and is no class")
+    ignored += [p.relative_to(root).as_posix() for f in loose for p in visible_files(f)]
+    return index(
+        root.resolve().name, layout, rows, lambda name: read_file(root / name), ignored, notes
+    )
+
+
+def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
+    """Index a CSV: columns path, label, and perhaps split and group. Paths are relative to the
+    table's folder."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{table}' cannot be read as a UTF-8 CSV: {error}") from error
+    columns = [str(c) for c in lines[0]] if lines else []
+    missing = [c for c in ("path", "label") if c not in columns]
+    if missing:
+        raise DataError(
+            f"'{table}' lacks the column {' and '.join(missing)}; expected "
+            "path,label[,split][,group], "
+            f"found {', '.join(columns) or 'no rows'}"
+        )
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        name, label = line["path"] or "", (line["label"] or "").strip()
+        split = (line.get("split") or "train").strip().lower()
+        if not name or not (label or task == "multilabel"):
+            hint = "" if label else "; images without a label are for --task multilabel"
+            raise DataError(f"'{table}', line {number}: the path or the label is empty{hint}")
+        if split not in SPLITS:
+            raise DataError(
+                f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}"
+            )
+        rows.append((name, label, SPLITS[split], (line.get("group") or "").strip()))
+    absent = [name for name, *_ in rows if not present(table.parent / name)]
+    if absent:
+        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
+    notes = []
+    if task == "multiclass" and (
+        several := sorted({label for _, label, *_ in rows if BETWEEN in label})
+    ):
+        notes.append(
+            f"labels such as {several[0]!r} are taken for one; if they are several, give --task "
+            "multilabel"
+        )
+    layout = "table of paths and labels"
+    return index(
+        table.stem, layout, rows, lambda name: read_file(table.parent / name), (), notes, task
+    )
+
+
+def index(
+    name: str,
+    layout: str,
+    rows: list[tuple[str, str, str, str]],
+    read: Callable[[str], bytes],
+    ignored: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    task: Task = "multiclass",
+) -> Dataset:
+    """(file, label, split, group) rows -> Dataset, with notes on what is odd about the classes."""
+    if not rows:
+        raise DataError(f"'{name}' has no images (looked for {' '.join(sorted(SUFFIXES))})")
+    order = cache(natural)  # of few classes
+    rows = sorted(rows, key=lambda row: (row[2], order(row[1]), natural(row[0])))
+    parts = cache(separate if task == "multilabel" else lambda label: (label,))
+    learnt = {part for _, label, split, _ in rows if split != "test" for part in parts(label)}
+    classes = tuple(sorted(learnt, key=natural))
+    number = {label: i for i, label in enumerate(classes)}
+    strangers = Counter(
+        part for _, label, _, _ in rows for part in parts(label) if part not in number
+    )
+    if task == "multilabel":
+        lost = (
+            "label '{}' is only in the test split: it cannot be learnt, and its {} images count as "
+            "without it"
+        )
+        labels = np.zeros((len(rows), len(classes)), dtype=np.int64)
+        for i, row in enumerate(rows):
+            labels[i, [number[part] for part in parts(row[1]) if part in number]] = 1
+    else:
+        lost = "class '{}' is only in the test split: its {} images cannot be learnt, left out"
+        rows = [row for row in rows if row[1] in number]
+        labels = np.array([number[row[1]] for row in rows], dtype=np.int64)
+    files = tuple(row[0] for row in rows)
+    dataset = Dataset(
+        name=name,
+        layout=layout,
+        files=files,
+        labels=labels,
+        classes=classes,
+        splits=tuple(row[2] for row in rows),
+        groups=tuple(row[3] for row in rows),
+        read=lambda i: read(files[i]),
+        ignored=tuple(ignored),
+    )
+    notes = [*notes, *(lost.format(c, n) for c, n in strangers.items())]
+    return replace(dataset, notes=(*notes, *remarks(dataset)))
+
+
+def separate(label: str) -> tuple[str, ...]:
+    """The labels in a cell of a table.
+
+    >>> separate("cat | outdoors"), separate("")
+    (('cat', 'outdoors'), ())
+    """
+    return tuple(dict.fromkeys(part.strip() for part in label.split(BETWEEN) if part.strip()))
+
+
+def remarks(dataset: Dataset) -> list[str]:
+    """Classes that are missing from a split, near namesakes, imbalance, groups on both sides."""
+    notes = []
+    counts = dataset.counts()
+    for split, table in counts.items():
+        gone = [c for c, n in table.items() if n == 0]
+        if gone:
+            notes.append(f"the {split} split has no image of {listed(gone)}")
+    spellings = defaultdict(list)
+    for c in dataset.classes:
+        spellings[unicodedata.normalize("NFKC", c).casefold().strip()].append(c)
+    alike = (" and ".join(map(ascii, s)) for s in spellings.values() if len(s) > 1)
+    notes += [f"classes {names} differ only in case, spaces or Unicode form" for names in alike]
+    sizes = [
+        sum(table[c] for split, table in counts.items() if split != "test") for c in dataset.classes
+    ]
+    if len(sizes) > 1 and max(sizes) > 10 * min(sizes):
+        most, least = dataset.classes[int(np.argmax(sizes))], dataset.classes[int(np.argmin(sizes))]
+        read = "macro-F1" if dataset.task == "multilabel" else "the balanced accuracy and macro-F1"
+        weigh = (
+            ""
+            if dataset.task == "multilabel"
+            else "; finetune and scratch let all count the same: --balance weights"
+        )
+        notes.append(
+            f"the classes are imbalanced: '{most}' has {max(sizes)} images, '{least}' "
+            f"{min(sizes)}; "
+            f"read {read}, not the accuracy alone{weigh}"
+        )
+    sides = defaultdict(set)
+    for group, split in zip(dataset.groups, dataset.splits, strict=True):
+        sides[group].add("test" if split == "test" else "train")
+    torn = [group for group, where in sides.items() if group and len(where) > 1]
+    if torn:
+        notes.append(
+            f"{len(torn)} groups are both in the test split and outside it: {listed(torn)}"
+        )
+    return notes
+
+
+def walk(folder: Path, root: Path) -> tuple[list[str], list[str]]:
+    """Everything visible below a class folder: images by suffix, and the rest, as paths from the
+    root with slashes. Links to folders are not followed. Strings, since path objects were most of
+    the time (docs/LOG.md)."""
+    images: list[str] = []
+    rest: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"the folder '{error.filename}' cannot be read: {error.strerror}"
+        ) from error
+
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        place = Path(here).relative_to(root)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        above = "" if place == Path() else f"{place.as_posix()}/"
+        rest += [above + f for f in folders if Path(here, f).is_symlink()]
+        for name in names:
+            if not name.startswith("."):
+                (images if name.lower().endswith(ENDINGS) else rest).append(above + name)
+    return images, rest
+
+
+def visible_folders(root: Path) -> list[Path]:
+    try:
+        folders = [
+            p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and not loops(p)
+        ]
+        return sorted(folders, key=lambda p: p.name)
+    except OSError as error:
+        raise DataError(f"the folder '{root}' cannot be read: {error.strerror}") from error
+
+
+def visible_files(root: Path) -> list[Path]:
+    return sorted(
+        p for p in root.iterdir() if not p.name.startswith(".") and (not p.is_dir() or loops(p))
+    )
+
+
+def loops(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def present(path: Path) -> bool:
+    """Whether a path leads somewhere; one that is too long or behind a closed folder does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def loose_images(root: Path) -> str:
+    n = sum(p.suffix.lower() in SUFFIXES for p in visible_files(root))
+    return (
+        f" ({n} images lie directly in it: sort them into folders named after their class)"
+        if n
+        else ""
+    )
+
+
+def natural(text: str) -> tuple[tuple[int | str, ...], str]:
+    """Sort key: digits compare as numbers.
+
+    >>> sorted(["10", "9", "a2", "a10"], key=natural)
+    ['9', '10', 'a2', 'a10']
+    """
+    # every other one is of digits; Python refuses to read longer numbers
+    parts = re.split(r"(\d{1,4000})", text)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text

@@ -1,0 +1,314 @@
+"""What a run says of itself: seconds, notes, the files that describe data and judgements, curves.
+It needs no torch."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.classifier.decision import Decision
+from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
+from foveate.errors import MissingExtraError
+from foveate.storage import fingerprint, replacing
+
+pass
+
+
+BRIEF = ("n", "accuracy", "accuracy_ci95", "macro_f1", "ece")  # of a split's metrics, for the card
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.phases[name] = round(time.perf_counter() - begun, 3)
+
+    def seconds(self) -> dict[str, float]:
+        return {"total": round(time.perf_counter() - self.start, 3), **self.phases}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One epoch, as history.jsonl has it.
+
+    Args:
+        epoch: from 1; 0 is the state before the first.
+        lr: rate of the last step, in parts of the highest.
+        loss, accuracy: mean over the epoch's training images, as augmented, while the network was
+            learning.
+        validation_loss: log-loss in nats after calibration: what chooses the epoch that is kept.
+        validation_accuracy: a fraction.
+        gradient: mean norm of the gradient before clipping.
+        seconds: training and validation.
+        images_per_second: of the training.
+        best: whether it was the best so far.
+    """
+
+    epoch: int
+    lr: float
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    gradient: float
+    seconds: float
+    images_per_second: float
+    best: bool
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Of everything that a training sees of a dataset: bytes, labels, splits, groups. Where it lies
+    plays no part."""
+    rows = zip(
+        dataset.digests, dataset.labels.tolist(), dataset.splits, dataset.groups, strict=True
+    )
+    return fingerprint([list(dataset.classes), sorted(rows)])
+
+
+def twins(dataset: Dataset) -> list[str]:
+    """Notes on files with the same bytes: with two labels, or on both sides of the test split."""
+    place = {name: i for i, name in enumerate(dataset.files)}
+    sets = duplicates(dataset)
+    quarrels = [names for names in sets if len({dataset.label(place[n]) for n in names}) > 1]
+    leaks = [
+        names for names in sets if len({dataset.splits[place[n]] == "test" for n in names}) > 1
+    ]
+    notes = []
+    if quarrels:
+        what = "have different labels" if dataset.task == "multilabel" else "are in two classes"
+        notes.append(f"{len(quarrels)} images {what}, byte for byte: {listed(quarrels[0])}")
+    if leaks:
+        notes.append(
+            f"{len(leaks)} test images are also outside the test split, byte for byte: "
+            f"{listed(leaks[0])}"
+        )
+    return notes
+
+
+def describe(
+    dataset: Dataset,
+    bad: dict[str, str],
+    notes: list[str],
+    learn: NDArray[np.int64] | None = None,
+    folds: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
+    """What data.json holds: every file's split, label or labels and, where images were dealt into
+    folds, its fold."""
+    several = dataset.task == "multilabel"
+    labels = (
+        [np.flatnonzero(row).tolist() for row in dataset.labels]
+        if several
+        else dataset.labels.tolist()
+    )
+    fold = (
+        {}
+        if learn is None or folds is None
+        else dict(zip(learn.tolist(), folds.tolist(), strict=True))
+    )
+    return {
+        "name": dataset.name,
+        "layout": dataset.layout,
+        "classes": list(dataset.classes),
+        "counts": dataset.counts(),
+        "bad": bad,
+        "ignored": list(dataset.ignored),
+        "notes": notes,
+        "files": {
+            name: {"split": split, "label": label, **({"fold": fold[i]} if i in fold else {})}
+            for i, (name, split, label) in enumerate(
+                zip(dataset.files, dataset.splits, labels, strict=True)
+            )
+        },
+    }
+
+
+def judgements(
+    dataset: Dataset,
+    judged: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]],
+    decision: Decision,
+) -> Iterator[dict[str, Any]]:
+    """Every judged image: its true class, the best guess, and how probable both are; or its true
+    and given labels, and how probable each of these is."""
+    for split, (rows, probabilities) in judged.items():
+        for row, p, given in zip(rows, probabilities, decision.answers(probabilities), strict=True):
+            names = [dataset.classes[c] for c in np.flatnonzero(given)]
+            told = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
+            told["predicted"] = BETWEEN.join(names)
+            if dataset.task == "multilabel":
+                which = np.flatnonzero(given | (dataset.labels[row] == 1))
+                yield told | {
+                    "probabilities": {dataset.classes[c]: round(float(p[c]), 6) for c in which}
+                }
+            else:
+                best, true = float(p.max()), float(p[dataset.labels[row]])
+                yield told | {"probability": round(best, 6), "probability_of_label": round(true, 6)}
+
+
+GAP = 0.15  # between training and validation accuracy: more is knowing by heart
+
+
+FEW = 3  # epochs from which a trend can be told
+
+
+def remarks(
+    history: tuple[Record, ...],
+    given: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    stopped_early: bool,
+) -> list[str]:
+    """What looks wrong about a training that has ended, each with what to do about it.
+
+    Args:
+        history: its records; one of epoch 0 is the state before it.
+        given: (N, classes), what the network that is kept makes of the validation images.
+        labels: (N,), theirs; or (N, classes), 0 or 1.
+        classes: names.
+        stopped_early: by its patience.
+    """
+    notes = []
+    epochs = [r for r in history if r.epoch > 0]
+    first, last = epochs[0], epochs[-1]
+    best = max((r for r in history if r.best), key=lambda r: r.epoch)
+    chance = float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels))
+    if len(epochs) >= FEW and last.loss > 1.05 * first.loss:
+        notes.append(
+            f"the training loss rose, from {first.loss:.3f} to {last.loss:.3f}: lower --lr"
+        )
+    elif len(epochs) >= FEW and max(r.validation_accuracy for r in epochs) <= chance + 0.02:
+        notes.append(
+            f"nothing was learnt: validation accuracy never passed {chance:.0%}, the share of the "
+            "commonest answer; "
+            "try a lower --lr, or --find-lr"
+        )
+    if best.epoch == 0:
+        notes.append(
+            "no epoch was better than the probe that fine-tuning began with, so the probe is what "
+            "is kept"
+        )
+    elif len(epochs) - best.epoch >= FEW and last.accuracy - last.validation_accuracy > GAP:
+        notes.append(
+            f"it overfits: after epoch {best.epoch} validation got worse while training accuracy "
+            "rose to "
+            f"{last.accuracy:.0%}; epoch {best.epoch} is kept. A stronger --augment or more images "
+            "help"
+        )
+    elif best is last and not stopped_early and len(epochs) >= FEW:
+        notes.append("the last epoch was the best: more --epochs may bring more")
+    there = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
+    never = [
+        name
+        for name, missed in zip(classes, there.any(axis=0) & ~given.any(axis=0), strict=True)
+        if missed
+    ]
+    if never:
+        remedy = "" if labels.ndim == 2 else "; if they are rare, try --balance sampling"
+        notes.append(f"never predicted on validation: {listed(never)}{remedy}")
+    return notes
+
+
+class Listener:
+    """Hears of each epoch and, if asked, writes it where TensorBoard looks: the folder
+    `tensorboard` of the run.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, tensorboard: bool):
+        self.writer: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingExtraError(
+                    "TensorBoard is not installed: pip install 'foveate[track]'"
+                ) from error
+            self.writer = SummaryWriter(str(run / "tensorboard"))
+
+    def hear(self, record: Record) -> None:
+        if self.writer is None:
+            return
+        judged = {
+            "loss/validation": record.validation_loss,
+            "accuracy/validation": record.validation_accuracy,
+        }
+        learnt = {
+            "loss/training": record.loss,
+            "accuracy/training": record.accuracy,
+            "rate": record.lr,
+            "gradient": record.gradient,
+            "images_per_second": record.images_per_second,
+        }
+        for name, value in {
+            **judged,
+            **(learnt if record.epoch else {}),
+        }.items():  # nothing is learnt before epoch 1
+            self.writer.add_scalar(name, value, record.epoch)
+        self.writer.flush()
+
+
+TRAINING, VALIDATION, MARK = "#4878a8", "#c8643c", "#909090"
+
+
+def draw_curves(path: Path, history: tuple[Record, ...]) -> None:
+    """Loss and accuracy by epoch, training beside validation, and the epoch that is kept."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    learnt = [r for r in history if r.epoch > 0]
+    best = max((r for r in history if r.best), key=lambda r: r.epoch)
+    figure = Figure(figsize=(9, 3.4), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, title, mine, its in (
+        (left, "log-loss", "loss", "validation_loss"),
+        (right, "accuracy", "accuracy", "validation_accuracy"),
+    ):
+        draw(
+            axes,
+            [r.epoch for r in learnt],
+            [getattr(r, mine) for r in learnt],
+            TRAINING,
+            "training, augmented",
+        )
+        draw(
+            axes,
+            [r.epoch for r in history],
+            [getattr(r, its) for r in history],
+            VALIDATION,
+            "validation",
+        )
+        axes.axvline(best.epoch, color=MARK, linewidth=1, linestyle=":")
+        axes.annotate(
+            f"kept: {getattr(best, its):.3f}",
+            (best.epoch, getattr(best, its)),
+            fontsize=8,
+            xytext=(4, 6),
+            textcoords="offset points",
+            color=VALIDATION,
+        )
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    left.legend(frameon=False, fontsize=8)
+    with replacing(path) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))  # type: ignore[no-untyped-call]
+
+
+def draw(axes: Any, x: list[int], y: list[float], colour: str, label: str) -> None:
+    axes.plot(x, y, color=colour, label=label, linewidth=1.5, marker="o", markersize=3)

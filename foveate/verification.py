@@ -1,0 +1,271 @@
+"""Does a published accuracy hold here? Measured on labelled images, as published: the resize, the
+crop, in f32.
+
+ImageNet's images are not free, so none come with Foveate. What a machine has of the validation set
+will do: the interval says how much the answer is worth.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.dataset import Dataset, apply_policy, listed
+from foveate.data.layouts import load_dataset
+from foveate.data.preprocess import decode
+from foveate.data.workers import decode_ahead
+from foveate.errors import ArtefactError, DataError, ImageError, UsageError
+from foveate.machine import cores
+from foveate.metrics import wilson_interval
+from foveate.progress import Progress, Silent
+from foveate.weights import build, find_weights, pretrained
+
+CLASSES = 1000
+WNID = re.compile(r"n\d{8}")
+# In ImageNet's own list these are names of two classes each; torchvision tells them apart, by the
+# second.
+DOUBLES = {"crane": "crane bird", "maillot": "maillot tank suit", "cardigan": "Cardigan"}
+EXPECTED = (
+    "expected all 1000 WordNet ids (n01440764 ...), numbers (0 to 999), or ImageNet's names as "
+    "torchvision has them"
+)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One accuracy, measured and published.
+
+    Args:
+        right, n: images.
+        accuracy, low, high: per cent; the 95 % interval (Wilson).
+        published: per cent, or None.
+    """
+
+    right: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    published: float | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the published figure lies in the interval; None if none is published."""
+        return None if self.published is None else self.low <= self.published <= self.high
+
+    def __str__(self) -> str:
+        measured = f"measured {self.accuracy:.2f} % ({self.low:.1f} to {self.high:.1f})"
+        if self.published is None:
+            return f"{measured}, none published"
+        return (
+            f"{'agrees' if self.agrees else 'does not agree'}: published {self.published:.2f} %, "
+            f"{measured}"
+        )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Args:
+        weights: key of WEIGHTS whose figure it is.
+        data: name of the set; `split` the part that was used.
+        top1, top5: accuracies; the first decides.
+        classes: how many of the 1000 are there.
+        labels: how the classes were told, in words.
+        bad: unreadable images, left out, and why.
+        notes: what to keep in mind.
+    """
+
+    weights: str
+    data: str
+    split: str
+    top1: Rate
+    top5: Rate
+    classes: int
+    labels: str
+    bad: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return self.top1.agrees is True
+
+
+def verify(
+    name: str,
+    data: str | os.PathLike[str] | Dataset,
+    weights: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Measure published weights on labelled images.
+
+    Each image gets all 1000 logits, whichever classes are there. Of split folders the test split is
+    used, else the validation split, else all.
+
+    Args:
+        name: key of WEIGHTS.
+        data: a folder, table or Dataset whose classes are ImageNet's.
+        weights: a file to measure in place of the published one.
+        threads: cores to use; all by default.
+        progress: hears of each image.
+
+    Raises:
+        UsageError: there are no published weights of this name; the file has other classes than
+            ImageNet's.
+        DataError: the data cannot be used, or its classes are not ImageNet's.
+        ArtefactError: the weights are missing, damaged, not the network's, or give numbers that are
+            not finite.
+        MissingExtraError: the package that carries the weights is not installed.
+        FoveateError: the weights cannot be downloaded.
+    """
+    from foveate.engine.torch import TorchEngine
+
+    entry = find_weights(name)
+    dataset, split = part_to_measure(data if isinstance(data, Dataset) else load_dataset(data))
+    numbers, told = class_numbers(dataset.classes)
+    network: Any = (
+        pretrained(name) if weights is None else build(entry.network, weights=os.fspath(weights))
+    )
+    outputs = len(network.head.weight)
+    if outputs != CLASSES:
+        raise UsageError(f"'{weights}' has {outputs} classes; the published figure is of {CLASSES}")
+    threads = min(threads or cores(), cores())
+    engine = TorchEngine(network, entry.preprocess, threads)
+
+    progress = progress or Silent()
+    progress.begin("images", len(dataset))
+    rows: list[int] = []
+    bad: dict[str, str] = {}
+
+    def read(row: int) -> NDArray[np.uint8]:
+        return decode(dataset.read(row), dataset.files[row], entry.preprocess)
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        waiting: list[NDArray[np.uint8]] = []
+        for row, outcome in decode_ahead(
+            range(len(dataset)), read, dataset.files.__getitem__, entry.preprocess, threads
+        ):
+            progress.advance()
+            if isinstance(outcome, ImageError):
+                bad[dataset.files[row]] = str(outcome)
+                continue
+            rows.append(row)
+            waiting.append(outcome)
+            if len(waiting) == engine.batch:
+                yield np.stack(waiting)
+                waiting = []
+        if waiting:
+            yield np.stack(waiting)
+
+    best = [five_best(logits, name) for logits in engine.run(batches())]
+    apply_policy(len(dataset), bad, "skip")
+    if not rows:
+        raise DataError(f"'{dataset.name}' has no image to measure on")
+    ranked = np.concatenate(best)  # (N, 5)
+    right = ranked == numbers[dataset.labels[rows]][:, None]
+    there = len(np.unique(numbers[dataset.labels]))
+    return Verification(
+        weights=entry.key,
+        data=dataset.name,
+        split=split,
+        top1=rate(int(right[:, 0].sum()), len(rows), entry.accuracy),
+        top5=rate(int(right.any(axis=1).sum()), len(rows), entry.accuracy5),
+        classes=there,
+        labels=told,
+        bad=bad,
+        notes=(*dataset.notes, *caveats(there)),
+    )
+
+
+def part_to_measure(dataset: Dataset) -> tuple[Dataset, str]:
+    """The test split if there is one, else the validation split, else all."""
+    for split in ("test", "validation"):
+        if split in dataset.splits:
+            return dataset.select(np.flatnonzero(np.array(dataset.splits) == split)), split
+    return dataset, "all"
+
+
+def class_numbers(names: tuple[str, ...]) -> tuple[NDArray[np.int64], str]:
+    """ImageNet's number of each class, and how it was told.
+
+    Raises:
+        DataError: the names are none of ImageNet's kinds, or could mean two classes.
+
+    >>> class_numbers(("7", "0"))
+    (array([7, 0]), 'by number')
+    """
+    if all(re.fullmatch(r"\d{1,4}", name, re.ASCII) for name in names):
+        numbers = [int(name) for name in names]
+        if max(numbers) >= CLASSES or len(set(numbers)) < len(numbers):
+            raise DataError(
+                f"the classes {listed(names)} are not different numbers from 0 to {CLASSES - 1}"
+            )
+        return np.array(numbers), "by number"
+    if all(map(WNID.fullmatch, names)):
+        if len(names) != CLASSES:
+            raise DataError(
+                f"there are {len(names)} WordNet ids, and their order gives the classes' numbers "
+                "only when all "
+                f"{CLASSES} are there; name the folders by number (0 to {CLASSES - 1}), or by "
+                "class name"
+            )
+        order = {wnid: number for number, wnid in enumerate(sorted(names))}
+        return np.array([order[name] for name in names]), "by WordNet id, in alphabetical order"
+    return np.array([by_name(name, set(names)) for name in names]), "by ImageNet's names"
+
+
+def by_name(name: str, all_names: set[str]) -> int:
+    """The number of one of ImageNet's classes; DataError if no class or two are called so."""
+    from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
+
+    wanted = plain(name)
+    if wanted in DOUBLES:
+        both = [wanted, DOUBLES[wanted]]
+        if name not in both or not {n.replace("_", " ") for n in all_names}.issuperset(both):
+            numbers = " and ".join(str(CATEGORIES.index(category)) for category in both)
+            raise DataError(
+                f"ImageNet has two classes called '{name}', {numbers}: name the folders by number"
+            )
+        return CATEGORIES.index(name)
+    fitting = [number for number, category in enumerate(CATEGORIES) if plain(category) == wanted]
+    if not fitting:
+        raise DataError(f"ImageNet has no class '{name}'; {EXPECTED}")
+    return fitting[0]
+
+
+def plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+def five_best(logits: NDArray[np.float32], name: str) -> NDArray[np.int64]:
+    """(n, 1000) -> (n, 5), the classes with the largest logits, the largest first."""
+    if not np.isfinite(logits).all():
+        raise ArtefactError(
+            f"the weights of {name} give numbers that are not finite; see: foveate weights check"
+        )
+    return np.argsort(-logits, axis=1, kind="stable")[:, :5]
+
+
+def rate(right: int, n: int, published: float | None) -> Rate:
+    low, high = wilson_interval(right, n)
+    return Rate(right, n, 100 * right / n, 100 * low, 100 * high, published)
+
+
+def caveats(classes: int) -> Iterator[str]:
+    """What the comparison takes for granted."""
+    yield (
+        "the published figure is of ImageNet's 50,000 validation images: the interval speaks of a "
+        "random sample of "
+        "these, and other images may be easier or harder"
+    )
+    if classes < CLASSES:
+        yield (
+            f"only {classes} of the {CLASSES} classes are there; some classes are easier than "
+            "others"
+        )
