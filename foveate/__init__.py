@@ -4,7 +4,8 @@
     clf = foveate.train("photos/")
     clf.predict("x.jpg")
 
-The names below are loaded when they are first used, so that importing the package costs nothing.
+The names below, and the submodules, are loaded when they are first used, so that importing the
+package costs nothing.
 """
 
 from importlib import import_module
@@ -20,19 +21,47 @@ from foveate.errors import (
 )
 
 if TYPE_CHECKING:
+    from foveate import (
+        catalogue as catalogue,
+        checkpoint as checkpoint,
+        classifier as classifier,
+        data as data,
+        download as download,
+        engine as engine,
+        errors as errors,
+        evaluation as evaluation,
+        features as features,
+        heads as heads,
+        machine as machine,
+        metrics as metrics,
+        models as models,
+        probe as probe,
+        progress as progress,
+        runs as runs,
+        storage as storage,
+        training as training,
+        verification as verification,
+        weights as weights,
+    )
     from foveate.classifier import Classifier, Prediction
+    from foveate.data.augment import Augment
     from foveate.data.dataset import Dataset
     from foveate.data.image import load_image
     from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
     from foveate.evaluation import evaluate
-    from foveate.training import train
-    from foveate.weights import build
+    from foveate.features import extract_features
+    from foveate.models.surgery import replace_head, set_in_channels
+    from foveate.training import find_lr, train
+    from foveate.training.config import TrainConfig
+    from foveate.training.freezing import freeze
+    from foveate.weights import build, list_models
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",
+    "Augment",
     "Classifier",
     "DataError",
     "Dataset",
@@ -41,28 +70,49 @@ __all__ = [
     "MissingExtraError",
     "Prediction",
     "Preprocess",
+    "TrainConfig",
     "UsageError",
     "build",
     "evaluate",
+    "extract_features",
+    "find_lr",
+    "freeze",
+    "list_models",
     "load_dataset",
     "load_image",
+    "replace_head",
+    "set_in_channels",
     "train",
 ]
 
 HOMES = {
+    "Augment": "foveate.data.augment",
     "Classifier": "foveate.classifier",
     "Dataset": "foveate.data.dataset",
     "Prediction": "foveate.classifier",
     "Preprocess": "foveate.data.preprocess",
+    "TrainConfig": "foveate.training.config",
     "build": "foveate.weights",
     "evaluate": "foveate.evaluation",
+    "extract_features": "foveate.features",
+    "find_lr": "foveate.training",
+    "freeze": "foveate.training.freezing",
+    "list_models": "foveate.weights",
     "load_dataset": "foveate.data.layouts",
     "load_image": "foveate.data.image",
+    "replace_head": "foveate.models.surgery",
+    "set_in_channels": "foveate.models.surgery",
     "train": "foveate.training",
 }
+SUBMODULES = (
+    "catalogue checkpoint classifier cli data download engine errors evaluation features heads "
+    "machine metrics models probe progress runs storage training verification weights"
+).split()
 
 
 def __getattr__(name: str) -> Any:
+    if name in SUBMODULES:
+        return import_module(f"foveate.{name}")
     if name not in HOMES:
         raise AttributeError(f"module 'foveate' has no attribute '{name}'")
     value = getattr(import_module(HOMES[name]), name)
@@ -71,4 +121,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *SUBMODULES})

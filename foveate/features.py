@@ -2,18 +2,17 @@
 
 The cache knows an image by its bytes, and a feature by everything that made it, so that a renamed
 or copied image is still known, and a new decoder, engine or input size is never confused with an
-old one. Features are kept in parts of a
-few hundred images, each written whole: a killed run loses at most the last part.
+old one. Features are kept in parts of a few hundred images, each written whole: a killed run loses
+at most the last part.
 """
 
 import contextlib
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import TypeVar
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +20,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from foveate.data.dataset import Dataset
-from foveate.data.image import DECODER
+from foveate.data.image import DECODER, Pixels
+from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess, decode
 from foveate.data.workers import decode_ahead
-from foveate.engine import RULES, Preparation, prepare_backbone
-from foveate.errors import ImageError
-from foveate.progress import Progress
+from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, run_each
+from foveate.errors import DataError, ImageError
+from foveate.machine import cores
+from foveate.progress import Progress, bars
 from foveate.storage import cache_root, fingerprint, replacing, sha256, write_json
-from foveate.weights import find_weights
+from foveate.weights.starting_point import StartingPoint, find_start
 
 PART = 256  # images to a part
 LIMIT = 8 << 30  # bytes of features kept
+
+
+# how much of a longer side is squeezed into the square; measured in docs/LOG.md
+STRETCH = 1.12
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,76 @@ class FeatureStore:
             temporary.write_bytes(part)
 
 
+def shown(own: Preprocess, scale: float = 1.0) -> Preprocess:
+    """How a frozen backbone is shown images: at its weights' own size, or at a multiple of it."""
+    size = own.crop if scale == 1 else 32 * round(own.crop * scale / 32)
+    return own.at(size, STRETCH)
+
+
+def extract_features(
+    dataset: Dataset | str | os.PathLike[str],
+    model: Any = "efficientnet_lite0",
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    mirror: bool = False,
+    engine: Literal["auto", "openvino", "torch"] = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """What a frozen network makes of every image, for scikit-learn or anything else.
+
+    The maps of all stages are pooled to a number a channel and put one after the other, as a probe
+    reads them (foveate/probe.py). Computed features are cached: a second call decodes nothing.
+
+    Args:
+        dataset: a Dataset, or what `load_dataset` takes.
+        model: a network with published weights, "timm:NAME", or a module with `stages` and `head`.
+        weights: a checkpoint file of the model's, in place of the published weights.
+        size: side in pixels of what the network reads; by default the weights' own.
+        mirror: average with the features of the mirror image.
+        engine: what runs the network; "auto" takes the fastest that is there.
+        threads: cores to use; all by default.
+        progress: is informed of how far it is; by default bars in a terminal or a notebook.
+
+    Returns:
+        (N, width), float32, in the dataset's order; `dataset.labels` are the classes.
+
+    Raises:
+        DataError: an image cannot be read; the first ones are named.
+        UsageError: no such model; it lacks what is needed.
+    """
+    if not isinstance(dataset, Dataset):
+        dataset = load_dataset(dataset)
+    start = find_start(model, weights)
+    preprocess = shown(start.preprocess)
+    preprocess = preprocess if size is None else preprocess.at(size, STRETCH)
+    kind, n = choose_engine(engine), cores() if threads is None else min(threads, cores())
+    with bars(progress) as progress:
+        if not start.is_here:
+            start.fetch(progress)
+        found = extract(dataset, start, preprocess, mirror, kind, n, progress)
+    if found.bad:
+        raise DataError(
+            f"{len(found.bad)} of {len(dataset)} images are unreadable; leave them out: "
+            f"{'; '.join(list(found.bad.values())[:5])}"
+        )
+    return found.features
+
+
+class NoStore(FeatureStore):
+    """Of a network that cannot be known again: nothing is kept."""
+
+    def find(self, digests: set[str]) -> dict[str, NDArray[np.float32]]:
+        return {}
+
+    def add(self, digests: list[str], features: NDArray[np.float32]) -> None:
+        pass
+
+
 def extract(
     dataset: Dataset,
-    network: str,
+    start: StartingPoint,
     preprocess: Preprocess,
     mirror: bool,
     engine: str,
@@ -108,24 +180,25 @@ def extract(
 
     Args:
         dataset: any; its labels and splits play no part.
-        network: a pretrained network's name.
+        start: the network and its weights.
         preprocess: of this run.
         mirror: average the features of the image and of its mirror image.
         engine: "openvino" or "torch".
         threads: cores to use, for decoding and for the engine.
-        progress: hears of each image.
+        progress: is advanced with each image.
     """
-    backbone = prepare_backbone(engine, network, preprocess, threads)
+    backbone = prepare_backbone(engine, start, preprocess, threads)
     views = ("plain", "mirror") if mirror else ("plain",)
     space = {
-        "network": network,
-        "weights": find_weights(network).identity,
+        "network": start.name,
+        "weights": start.identity,
         "preprocess": preprocess.to_dict(),
         "engine": backbone.identity,
         "rules": RULES,
         "decoder": DECODER,
     }
-    stores = [FeatureStore(space | {"view": view}) for view in views]
+    keep = FeatureStore if start.identity else NoStore
+    stores = [keep(space | {"view": view}) for view in views]
     progress.begin("reading", len(dataset))
     digests = dataset.digests
     wanted = {digest for digest in digests if digest}
@@ -194,23 +267,14 @@ def compute(
     decoded = chain([next(decoded)], decoded)
     engine = backbone.engine()
 
-    failed: list[tuple[int, ImageError]] = []
-    in_flight: deque[list[int]] = deque()  # the rows of each batch whose outputs are due
-
-    def readable() -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def each_view() -> Iterator[tuple[tuple[int, ImageError | None], Pixels | None]]:
         for row, pixels in decoded:
             if isinstance(pixels, ImageError):
-                failed.append((row, pixels))
-            else:
-                yield row, pixels
-
-    def batches() -> Iterator[NDArray[np.uint8]]:
-        for batch in in_batches(readable(), engine.batch):
-            in_flight.append([row for row, _ in batch])
-            pixels = np.stack([pixels for _, pixels in batch])
-            yield pixels
+                yield (row, pixels), None
+                continue
+            yield (row, None), pixels
             if len(stores) == 2:
-                yield pixels[:, :, ::-1]
+                yield (row, None), pixels[:, ::-1]
 
     done: list[tuple[str, list[NDArray[np.float32]]]] = []
 
@@ -221,29 +285,24 @@ def compute(
             )
         done.clear()
 
+    views: list[NDArray[np.float32]] = []  # of the image whose outputs are coming
     try:
-        outputs = engine.run(batches())
-        for output in outputs:
-            each_view = [output, *islice(outputs, len(stores) - 1)]
-            for i, row in enumerate(in_flight.popleft()):
-                done.append((dataset.digests[row], [view[i] for view in each_view]))
-                yield row, done[-1][1]
-                progress.advance()
+        for (row, error), output in run_each(engine, each_view()):
+            if output is None:
+                assert error is not None
+                yield row, error
+                continue
+            views.append(output)
+            if len(views) < len(stores):
+                continue
+            done.append((dataset.digests[row], views))
+            yield row, views
+            views = []
+            progress.advance()
             if len(done) >= PART:
                 store()
     finally:
         store()  # also when the run is interrupted
-    yield from failed
-
-
-T = TypeVar("T")
-
-
-def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """[a, b, c] by 2 -> [a, b], [c]"""
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 def trim_cache() -> None:

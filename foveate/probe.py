@@ -38,6 +38,11 @@ def spread(x: Tensor) -> Tensor:
     return (variance + EPSILON**2).sqrt().sqrt()
 
 
+def pooled_width(network: Any, image: Tensor) -> int:
+    """Numbers that an image is pooled to: the sum of the channels of the stages' maps."""
+    return sum(m.shape[1] for m in network.stages(image))
+
+
 class PooledStages(nn.Module):
     """(N, C, H, W) -> (N, width): what the probe reads of a backbone."""
 

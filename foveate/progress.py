@@ -1,10 +1,17 @@
-"""How long jobs say how far they are, without printing: the command line listens and draws."""
+"""How far long jobs are: what they report to, and bars in a terminal or a notebook."""
 
-from typing import Protocol
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any, Protocol
+
+INTERVAL = 0.2  # seconds between two updates of a notebook's bar
 
 
 class Progress(Protocol):
-    """Hears how far a long job is."""
+    """What a long job reports to."""
 
     def begin(self, phase: str, total: int) -> None:
         """A phase begins; it has `total` steps."""
@@ -17,7 +24,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Hears and says nothing."""
+    """Shows nothing."""
 
     def begin(self, phase: str, total: int) -> None:
         pass
@@ -27,3 +34,107 @@ class Silent:
 
     def say(self, sentence: str) -> None:
         pass
+
+
+class Bars:
+    """A bar for each phase, on standard error or in a notebook.
+
+    Args:
+        shown: whether bars are drawn; sentences are printed in any case.
+        quiet: whether nothing is printed at all.
+    """
+
+    def __init__(self, shown: bool = True, quiet: bool = False):
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class Speed(ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(f"{task.speed:.0f}/s" if task.speed else "")
+
+        self.bars = RichProgress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(40),
+            MofNCompleteColumn(),
+            Speed(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, quiet=quiet),
+            transient=True,
+            disable=not shown,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> "Bars":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def begin(self, phase: str, total: int) -> None:
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+        self.task = self.bars.add_task(phase, total=total)
+
+    def advance(self, n: int = 1) -> None:
+        if not self.bars.disable:
+            self.bars.advance(self.task, n)
+
+    def say(self, sentence: str) -> None:
+        self.bars.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+class NotebookBars:
+    """A bar for the phase at hand, in a cell's output."""
+
+    def __init__(self) -> None:
+        display: Any = sys.modules["IPython"].display
+        self.html = display.HTML
+        self.handle = display.display(self.html(""), display_id=True)
+        self.phase, self.total, self.done, self.shown = "", 0, 0, 0.0
+
+    def begin(self, phase: str, total: int) -> None:
+        self.phase, self.total, self.done = phase, total, 0
+        self.show()
+
+    def advance(self, n: int = 1) -> None:
+        self.done += n
+        if self.done >= self.total or time.monotonic() - self.shown > INTERVAL:
+            self.show()
+
+    def show(self) -> None:
+        self.shown = time.monotonic()
+        bar = f'<progress value="{self.done}" max="{max(1, self.total)}"></progress>'
+        self.handle.update(self.html(f"{escape(self.phase)} {bar} {self.done}/{self.total}"))
+
+    def say(self, sentence: str) -> None:
+        sys.modules["IPython"].display.display(self.html(f"<pre>{escape(sentence)}</pre>"))
+
+
+@contextmanager
+def bars(progress: Progress | None) -> Iterator[Progress]:
+    """The progress that was given; by default bars in a terminal or a notebook, and nothing
+    elsewhere."""
+    if progress is not None:
+        yield progress
+    elif in_notebook():
+        yield NotebookBars()
+    elif sys.stderr.isatty():
+        with Bars() as shown:
+            yield shown
+    else:
+        yield Silent()
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"

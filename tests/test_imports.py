@@ -32,7 +32,7 @@ TORCH_AT_THE_TOP = {
     "data/batches",
     "training",
 }  # folders: others import it in functions
-TORCH_TOO = {"probe.py", "checkpoint.py", "engine/torch.py", "data/decoding.py"}
+TORCH_TOO = {"probe.py", "checkpoint.py", "engine/torch.py", "data/decoding.py", "data/torch_dataset.py"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -18,7 +18,7 @@ from foveate.data.image import load_image
 from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess
 from foveate.errors import DataError, FoveateError, UsageError
-from foveate.training.setup import with_splits
+from foveate.data.splits import with_splits
 
 
 def run(*arguments: object) -> str:

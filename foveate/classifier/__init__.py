@@ -8,12 +8,12 @@ classifier/
   README.md           the model card, for people
 """
 
+import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,19 @@ from foveate.classifier.card import GRAPH, TENSORS, read_card
 from foveate.classifier.decision import Decision
 from foveate.classifier.tta import Tta, Views
 from foveate.data.dataset import Dataset, Task
-from foveate.data.image import SUFFIXES, UPRIGHT, orientation, read_file, to_rgb
+from foveate.data.image import SUFFIXES, Pixels, read_file, upright_rgb
 from foveate.data.layouts import walk
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
 from foveate.data.workers import decode_ahead
-from foveate.engine import Engine, choose_engine
+from foveate.engine import Engine, choose_engine, run_each
 from foveate.errors import ArtefactError, DataError, ImageError, UsageError
-from foveate.features import in_batches
 from foveate.machine import cores
-from foveate.weights import find_weights
+from foveate.runs import read_json
+from foveate.weights import WEIGHTS, find_weights
+from foveate.weights.starting_point import OWN, TIMM
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -63,29 +67,52 @@ class Prediction:
 
 
 class Classifier:
-    """A trained classifier, read from its folder.
+    """A trained classifier, read from its folder. It may be used from any thread and after a fork.
+
+    Args:
+        folder: of the classifier.
+        card: its card.json, checked.
+        threads: cores to use; all by default.
+        module: the network itself where its code is not Foveate's, and the process has it.
 
     >>> clf = Classifier.load("runs/mine")       # doctest: +SKIP
     >>> clf.predict("x.jpg").label               # doctest: +SKIP
     'shirt'
     """
 
-    def __init__(self, folder: Path, card: dict[str, Any]):
+    def __init__(
+        self,
+        folder: Path,
+        card: dict[str, Any],
+        threads: int | None = None,
+        module: "nn.Module | None" = None,
+    ):
         self.folder = folder
         self.card = card
         self.classes: tuple[str, ...] = tuple(card["classes"])
         self.preprocess = Preprocess.from_dict(card["preprocess"])
-        self.decision = Decision(None if card["thresholds"] is None else tuple(card["thresholds"]))
-        self.threads = cores()
+        thresholds = card["thresholds"]
+        self.decision = Decision(None if thresholds is None else tuple(thresholds))
+        self.threads = cores() if threads is None else min(threads, cores())
+        self.module = module
+        self.engines: dict[int, Engine] = {}  # by process: none outlives a fork
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Classifier":
+    def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "Classifier":
         """Read a classifier, or the one in a run's folder.
+
+        Args:
+            path: of the folder.
+            threads: cores to use; all by default.
 
         Raises:
             ArtefactError: nothing is there; the card is damaged; a file's bytes are not those that
                 were saved.
+            UsageError: the path is none; fewer than one thread.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise UsageError(f"load takes the path of a run or classifier, not {kind_of(path)}")
+        check_number("threads", threads)
         folder = Path(path)
         try:
             folder = folder / "classifier" if (folder / "classifier").is_dir() else folder
@@ -94,10 +121,15 @@ class Classifier:
             there = False
         if not there:
             raise ArtefactError(
-                f"'{path}' is no run and no classifier (no card.json there); make one: foveate "
-                "train PHOTOS"
+                f"'{path}' is no run and no classifier (no card.json there); make one: "
+                "foveate train PHOTOS"
             )
-        return cls(folder, read_card(folder))
+        return cls(folder, read_card(folder), threads)
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier({self.card['model']}, {len(self.classes)} classes, {str(self.folder)!r})"
+        )
 
     @property
     def task(self) -> Task:
@@ -109,140 +141,183 @@ class Classifier:
         """The folder of the run that left this classifier."""
         return self.folder.parent
 
-    def predict(
-        self,
-        source: str | os.PathLike[str] | bytes | Image.Image | Sequence[Any],
-        top: int = 3,
-        tta: Tta = "none",
-    ) -> Any:
+    @property
+    def has_graph(self) -> bool:
+        """Whether it predicts without torch and without the network's code."""
+        return (self.folder / GRAPH).is_file()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The run's metrics.json: `metrics["test"]["accuracy"]`; the card's few figures of each
+        split where the classifier has been moved out of its run."""
+        written = self.run / "metrics.json"
+        return read_json(written) if written.is_file() else dict(self.card["metrics"])
+
+    def predict(self, source: Any, top: int = 3, tta: Tta = "none") -> Any:
         """Classify one image, or many.
 
         Args:
-            source: a path, a file's bytes or a PIL image; a folder; or a list of any of these.
+            source: a path, a file's bytes, an open file, a PIL image, or an array (H, W, 3) or
+                (H, W), uint8, RGB or grey. Many: a folder, an array (N, H, W, 3), or a list or
+                other iterable of any of these.
             top: how many classes to name.
-            tta: test-time augmentation: "mirror" looks at the mirror image too, for twice the time;
-                "ten" at ten crops.
+            tta: test-time augmentation: "mirror" adds the mirror image, for twice the time; "ten"
+                takes ten crops.
 
         Returns:
-            A Prediction for one image, a list of them for a folder or a list.
+            A Prediction for one image, a list of them for many.
 
         Raises:
-            ImageError: the one image asked for cannot be read. Of many, each has its own `error`.
+            ImageError: the one image cannot be read. Of many, each has its own `error`.
+            UsageError: something else was given; `top` is below 1.
         """
-        if isinstance(source, (list, tuple)) or (
-            isinstance(source, (str, os.PathLike)) and is_folder(Path(source))
-        ):
-            return list(
-                self.predict_each(
-                    source if isinstance(source, (list, tuple)) else [source], top, tta
-                )
-            )
+        if is_many(source):
+            return list(self.predict_each(source, top, tta))
         prediction = next(self.predict_each([source], top, tta))
         if prediction.error:
             raise ImageError(prediction.error)
         return prediction
 
-    def predict_each(
-        self, sources: Iterable[Any], top: int = 3, tta: Tta = "none"
-    ) -> Iterator[Prediction]:
-        """As `predict` for a list, giving each Prediction as it is made."""
-        if top < 1:
-            raise UsageError(f"expected top of at least 1, got {top}")
-        items = [item for source in sources for item in expand(source)]
-        names = [name for name, _ in items]
-
-        def pixels(row: int, shown: Preprocess) -> NDArray[np.uint8]:
-            source = items[row][1]
-            if isinstance(source, Image.Image):
-                return shown.pixels(upright_rgb(source, names[row]))
-            data = source if isinstance(source, bytes) else read_file(source)
-            return decode(data, names[row], shown)
-
-        for row, outcome in self.probabilities(len(items), pixels, names.__getitem__, tta):
+    def predict_each(self, sources: Any, top: int = 3, tta: Tta = "none") -> Iterator[Prediction]:
+        """As `predict` for many images, giving each Prediction as it is made; images are taken
+        from the iterable as they are needed."""
+        check_number("top", top)
+        for image, outcome in self.probabilities(self.decoded(expand(sources), tta), tta):
             if isinstance(outcome, ImageError):
-                yield Prediction(names[row], error=str(outcome))
-            else:
-                order = np.argsort(-outcome, kind="stable")
-                given = self.decision.answers(outcome[None])[0]
-                ranked = tuple((self.classes[i], float(outcome[i])) for i in order[:top])
-                yield Prediction(
-                    names[row],
-                    *ranked[0],
-                    tuple(self.classes[i] for i in order if given[i]),
-                    ranked,
-                )
+                yield Prediction(image.name, error=str(outcome))
+                continue
+            order = np.argsort(-outcome, kind="stable")
+            given = self.decision.answers(outcome[None])[0]
+            ranked = tuple((self.classes[i], float(outcome[i])) for i in order[:top])
+            labels = tuple(self.classes[i] for i in order if given[i])
+            yield Prediction(image.name, *ranked[0], labels, ranked)
 
-    def probabilities(
-        self,
-        n: int,
-        pixels: Callable[[int, Preprocess], NDArray[np.uint8]] | NDArray[np.uint8],
-        name: Callable[[int], str],
-        tta: Tta = "none",
-    ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
-        """Each row's probabilities, (classes,), in order. `pixels(row, preprocess)` gives what
-        `decode` gives of the file `name(row)`; or they are all there, (n, crop, crop, channels)."""
+    def predict_proba(self, images: Any, tta: Tta = "none") -> NDArray[np.float64]:
+        """Calibrated probabilities, as scikit-learn gives them.
+
+        Args:
+            images: as for `predict`; a single image is one row.
+            tta: as for `predict`.
+
+        Returns:
+            (N, classes), in the order of `classes`. Rows sum to 1; or, of several labels an image,
+            each probability is its label's own.
+
+        Raises:
+            ImageError: an image cannot be read; the message has its name.
+        """
+        many = images if is_many(images) else [images]
+        rows: list[NDArray[np.float64]] = []
+        for _, outcome in self.probabilities(self.decoded(expand(many), tta), tta):
+            if isinstance(outcome, ImageError):
+                raise outcome
+            rows.append(outcome)
+        return np.stack(rows) if rows else np.zeros((0, len(self.classes)))
+
+    def decoded(self, images: "Iterable[Given]", tta: Tta) -> "Iterator[tuple[Given, Decoded]]":
+        """Images with their pixels at the size that is read, decoded ahead in threads."""
+        preprocess = self.views(tta).preprocess
+        return decode_ahead(
+            images,
+            lambda image: image.pixels(preprocess),
+            lambda image: image.name,
+            preprocess,
+            self.threads,
+        )
+
+    def views(self, tta: Tta) -> Views:
+        """The views of an image that are averaged.
+
+        Raises:
+            UsageError: no such test-time augmentation, or one that changes nothing.
+        """
         views = Views(tta, self.preprocess)
         if views.kind == "mirror" and self.card["mirror"]:
             raise UsageError(
-                "tta mirror changes nothing: this classifier looks at mirror images by itself"
+                "tta mirror changes nothing: this classifier averages with mirror images by itself"
             )
-        if n == 0:
-            return
-        decoded: Iterator[tuple[int, NDArray[np.uint8] | ImageError]] = (
-            enumerate(pixels)
-            if isinstance(pixels, np.ndarray)
-            else decode_ahead(
-                range(n),
-                lambda row: pixels(row, views.preprocess),
-                name,
-                views.preprocess,
-                self.threads,
-            )
-        )
-        failed: dict[int, ImageError] = {}
-        rows: list[int] = []
+        return views
 
-        def readable() -> Iterator[NDArray[np.uint8]]:
-            for row, outcome in decoded:
+    def probabilities(
+        self, images: "Iterable[tuple[T, Decoded]]", tta: Tta = "none"
+    ) -> "Iterator[tuple[T, NDArray[np.float64] | ImageError]]":
+        """Each image's probabilities, (classes,), in order.
+
+        Args:
+            images: a tag of any kind, and pixels (side, side, channels), uint8, as `decoded` makes
+                them; or a tag and the error with which the image could not be read.
+            tta: as for `predict`.
+        """
+        views = self.views(tta)
+
+        def each_view() -> Iterator[tuple[tuple[T, ImageError | None], Pixels | None]]:
+            for tag, outcome in images:
                 if isinstance(outcome, ImageError):
-                    failed[row] = outcome
-                else:
-                    rows.append(row)
-                    yield from views.of(outcome)
+                    yield (tag, outcome), None
+                    continue
+                for pixels in views.of(outcome):
+                    yield (tag, None), pixels
 
-        engine = self.engine
-        due = 0
-        batches = (np.stack(batch) for batch in in_batches(readable(), engine.batch))
-        each_look = (
-            look for logits in engine.run(batches) for look in self.decision.probabilities(logits)
-        )
-        looks = len(views.of(np.zeros((views.preprocess.crop,) * 2 + (1,), np.uint8)))
-        for one_image in in_batches(each_look, looks):
-            row = rows.pop(0)
-            for earlier in range(due, row):
-                yield earlier, failed.pop(earlier)
-            yield row, np.mean(one_image, axis=0)
-            due = row + 1
-        for row in range(due, n):
-            yield row, failed.pop(row)
+        seen: list[NDArray[np.float64]] = []  # of the image whose views are coming
+        for (tag, error), logits in run_each(self.engine, each_view()):
+            if error is not None or logits is None:
+                assert error is not None
+                yield tag, error
+                continue
+            seen.append(self.decision.probabilities(self.scaled(logits)[None])[0])
+            if len(seen) == views.count:
+                yield tag, np.mean(seen, axis=0)
+                seen = []
+
+    def scaled(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated logits. Most heads have the temperature in their weights already."""
+        if not self.card.get("divide_logits", False):
+            return logits
+        return logits / np.float32(self.card["temperature"])
 
     def dataset_probabilities(
         self, dataset: Dataset, tta: Tta = "none"
-    ) -> Iterator[tuple[int, NDArray[np.float64] | ImageError]]:
-        """Each image's probabilities, in the dataset's order."""
-        array = as_prediction_sees(dataset, Views(tta, self.preprocess).preprocess)
+    ) -> "Iterator[tuple[int, NDArray[np.float64] | ImageError]]":
+        """Each row's probabilities, in the dataset's order."""
+        preprocess = self.views(tta).preprocess
+        array = as_prediction_sees(dataset, preprocess)
         if array is not None:
-            return self.probabilities(len(dataset), array, dataset.files.__getitem__, tta)
+            return self.probabilities(enumerate(array), tta)
 
-        def pixels(row: int, shown: Preprocess) -> NDArray[np.uint8]:
-            return decode(dataset.read(row), dataset.files[row], shown)
+        def pixels(row: int) -> Pixels:
+            return decode(dataset.read(row), dataset.files[row], preprocess)
 
-        return self.probabilities(len(dataset), pixels, dataset.files.__getitem__, tta)
+        rows, name = range(len(dataset)), dataset.files.__getitem__
+        decoded = decode_ahead(rows, pixels, name, preprocess, self.threads)
+        return self.probabilities(decoded, tta)
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        """The saved graph in OpenVINO, or the saved tensors in torch."""
-        if (self.folder / GRAPH).is_file() and choose_engine() == "openvino":
+        """The saved graph in OpenVINO, or the saved tensors in torch; one for each process."""
+        process = os.getpid()
+        if process not in self.engines:
+            self.engines = {process: self.make_engine()}
+        return self.engines[process]
+
+    def use(self, graph: Any, network: Any) -> None:
+        """Predict with a graph in memory, or else a network: before they are saved."""
+        engine: Engine
+        if graph is not None:
+            from foveate.engine.openvino import OpenVinoEngine
+
+            engine = OpenVinoEngine(graph.clone(), self.threads)
+        else:
+            from foveate.engine.torch import TorchEngine
+
+            engine = TorchEngine(network, self.preprocess, self.threads, self.channels_last)
+        self.engines = {os.getpid(): engine}
+
+    @property
+    def channels_last(self) -> bool:
+        return not self.card["model"].startswith(OWN)
+
+    def make_engine(self) -> Engine:
+        if self.has_graph and choose_engine() == "openvino":
             from foveate.engine.openvino import OpenVinoEngine
 
             engine = OpenVinoEngine(self.folder / GRAPH, self.threads)
@@ -254,65 +329,172 @@ class Classifier:
             return engine
         from foveate.engine.torch import TorchEngine
 
-        return TorchEngine(self.network(), self.preprocess, self.threads)
+        return TorchEngine(self.network(), self.preprocess, self.threads, self.channels_last)
 
-    def network(self) -> Any:
-        """The torch module, with its weights, in evaluation: a Probe, or a network of the canon."""
+    def network(self, module: "nn.Module | Callable[[], nn.Module] | None" = None) -> Any:
+        """The torch module, with its weights, in evaluation: a Probe, or the network as it is.
+
+        Args:
+            module: for a network whose code is not Foveate's: its class, or a module of it. Its
+                tensors become those that were saved.
+
+        Raises:
+            UsageError: the network's code is needed and not given.
+            ArtefactError: the tensors do not fit the network.
+        """
         from safetensors.torch import load_file as load_tensors
 
         from foveate.probe import Probe
-        from foveate.weights import build
 
         tensors = load_tensors(self.folder / TENSORS)
-        module: Any
+        name = self.card["model"]
+        network: Any
         if self.card["form"] == "probe":
             classes, width = tensors["linear.weight"].shape
-            module = Probe(
-                build(find_weights(self.card["model"]).network), width, classes, self.card["mirror"]
-            )
+            backbone = self.rebuilt(module, None)
+            network = Probe(backbone, width, classes, self.card["mirror"])
         else:
-            module = build(self.card["model"], None, len(self.classes), self.preprocess.channels)
+            network = self.rebuilt(module, len(self.classes))
         try:
-            module.load_state_dict(tensors)
+            network.load_state_dict(tensors)
         except RuntimeError as error:
             raise ArtefactError(
-                f"'{self.folder / TENSORS}' does not fit the card's {self.card['model']}"
+                f"'{self.folder / TENSORS}' does not fit the card's {name}"
             ) from error
-        return module.eval()
+        return network.eval()
+
+    def rebuilt(self, module: Any, num_classes: int | None) -> Any:
+        """The network of the card's name, or a copy of the one at hand, with any weights."""
+        from foveate.weights import build
+
+        name, channels = self.card["model"], self.preprocess.channels
+        own = module if module is not None else self.module
+        if own is not None:
+            return copy.deepcopy(own() if isinstance(own, type) or not is_module(own) else own)
+        if name.startswith(OWN):
+            code = name.removeprefix(OWN)
+            raise UsageError(
+                f"this classifier's network is {code}, whose code was not saved: hand its class "
+                f"in, network({code})"
+            )
+        if name.startswith(TIMM):
+            from foveate.weights.timm import timm_network
+
+            return timm_network(name.removeprefix(TIMM), num_classes, channels)
+        network = find_weights(name).network if name in WEIGHTS else name
+        return build(network, num_classes, channels if num_classes else None)
 
 
-def upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A PIL image, as `load_image` gives its file."""
-    try:
-        image.load()
-    # as in load_image: Pillow decodes a file when its pixels are first wanted
-    except Exception as error:
-        raise ImageError(f"image {name!r} is damaged ({error})") from error
-    turn = UPRIGHT.get(orientation(image))
-    image = to_rgb(image, name)
-    return image if turn is None else image.transpose(turn)
+# What may be given
+
+
+Decoded = Pixels | ImageError
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image that was given: its name, and a path, bytes, an array or a PIL image."""
+
+    name: str
+    content: Any
+
+    def pixels(self, preprocess: Preprocess) -> Pixels:
+        """(side, side, channels), uint8; ImageError if it cannot be read."""
+        content = self.content
+        if isinstance(content, np.ndarray):
+            content = Image.fromarray(content)
+        if isinstance(content, Image.Image):
+            return preprocess.pixels(upright_rgb(content, self.name))
+        data = content if isinstance(content, bytes) else read_file(content)
+        return decode(data, self.name, preprocess)
+
+
+TAKEN = "a path, bytes, an open file, a PIL image or an array (H, W, 3) of uint8"
+
+
+def is_many(source: Any) -> bool:
+    """Whether a source stands for several images: a folder, an array of four dimensions, or an
+    iterable that is no image itself."""
+    if isinstance(source, np.ndarray):
+        return source.ndim == 4
+    if isinstance(source, (str, os.PathLike)):
+        return is_folder(Path(source))
+    if isinstance(source, (bytes, bytearray, memoryview, Image.Image)) or hasattr(source, "read"):
+        return False
+    return isinstance(source, Iterable) and not hasattr(source, "detach")  # a torch tensor
+
+
+def expand(sources: Any) -> Iterator[Given]:
+    """Each image among what was given, one after the other."""
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [sources]
+    for source in sources:
+        yield from expand_one(source)
+
+
+def expand_one(source: Any) -> Iterator[Given]:
+    if isinstance(source, Image.Image):
+        yield Given(getattr(source, "filename", "") or "(image)", source)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        yield Given("(bytes)", bytes(source))
+    elif isinstance(source, np.ndarray):
+        yield Given("(array)", checked_array(source))
+    elif hasattr(source, "read"):
+        content = source.read()
+        if not isinstance(content, bytes):
+            raise UsageError("an open file must be opened in binary mode: open(path, 'rb')")
+        yield Given(str(getattr(source, "name", "(file)")), content)
+    elif isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not is_folder(path):
+            yield Given(str(path), path)
+            return
+        images, _ = walk(path, path)
+        if not images:
+            raise DataError(
+                f"the folder '{path}' has no images (looked for {' '.join(sorted(SUFFIXES))})"
+            )
+        yield from (Given(str(p), p) for p in sorted(path / name for name in images))
+    elif hasattr(source, "detach"):
+        raise UsageError(
+            f"an image is {TAKEN}, not a tensor: give tensor.permute(1, 2, 0).numpy() of the uint8 "
+            "image, before it is normalised"
+        )
+    else:
+        raise UsageError(f"an image is {TAKEN}, not {kind_of(source)}")
+
+
+def checked_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W), (H, W, 1) or (H, W, 3), uint8; UsageError for anything else."""
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
+    if array.dtype != np.uint8 or not fits or 0 in array.shape:
+        raise UsageError(
+            f"an array is (H, W, 3) RGB or (H, W) grey, uint8, not {array.shape} {array.dtype}"
+        )
+    return array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+
+
+def kind_of(value: Any) -> str:
+    """A value's type, for a message."""
+    return f"{type(value).__name__}"
+
+
+def check_number(name: str, value: Any) -> None:
+    """UsageError unless it is a whole number of at least 1, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UsageError(f"{name} is a whole number of at least 1, not {value!r}")
+
+
+def is_module(value: Any) -> bool:
+    from torch import nn
+
+    return isinstance(value, nn.Module)
 
 
 def is_folder(path: Path) -> bool:
     """Whether it is one; an impossible name is none."""
     try:
         return path.is_dir()
-    except OSError:
+    except (OSError, ValueError):
         return False
-
-
-def expand(source: Any) -> list[tuple[str, Any]]:
-    """A source given by the user -> (name, path or bytes or image) of each image in it."""
-    if isinstance(source, Image.Image):
-        return [(getattr(source, "filename", "") or "(image)", source)]
-    if isinstance(source, bytes):
-        return [("(bytes)", source)]
-    path = Path(source)
-    if is_folder(path):
-        images, _ = walk(path, path)
-        if not images:
-            raise DataError(
-                f"the folder '{path}' has no images (looked for {' '.join(sorted(SUFFIXES))})"
-            )
-        return [(str(p), p) for p in sorted(path / name for name in images)]
-    return [(str(path), path)]

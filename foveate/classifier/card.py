@@ -1,7 +1,6 @@
 """The card of a classifier: what it is and where it comes from, for programs and for people."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError
 from foveate.storage import sha256
 from foveate.weights import WEIGHTS
+from foveate.weights.starting_point import OWN, TIMM
 
 FORMAT = 1
 TENSORS, GRAPH = "model.safetensors", "engine.xml"
-FORMS: dict[str, Mapping[str, object]] = {
-    "probe": WEIGHTS,
-    "network": CATALOGUE,
-}  # a backbone with a linear layer on its stages, or a network as it is
+FORMS = ("probe", "network")  # a backbone with a linear layer on its stages; a network as it is
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -32,7 +29,8 @@ def read_card(folder: Path) -> dict[str, Any]:
                 "Foveate"
             )
         fits = (
-            card["model"] in FORMS[card["form"]]
+            card["form"] in FORMS
+            and is_name(card["model"])
             and isinstance(card["classes"], list)
             and len(set(card["classes"]))
             == len(card["classes"])
@@ -40,6 +38,8 @@ def read_card(folder: Path) -> dict[str, Any]:
             and all(isinstance(c, str) for c in card["classes"])
             and (card["thresholds"] is None or fit(card["thresholds"], len(card["classes"])))
             and isinstance(card["mirror"], bool)
+            and isinstance(card.get("divide_logits", False), bool)
+            and positive(card.get("temperature", 1.0))
             and TENSORS in card["files"]
             and all(Path(name).name == name for name in card["files"])
         )
@@ -78,6 +78,18 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes"
         )
     return card
+
+
+def positive(number: Any) -> bool:
+    return isinstance(number, (int, float)) and 0 < number < 1e9
+
+
+def is_name(model: Any) -> bool:
+    """Whether it names a network: of ours, of timm, or one that was handed in. A name runs no
+    code."""
+    if not isinstance(model, str):
+        return False
+    return model in WEIGHTS or model in CATALOGUE or model.startswith((TIMM, OWN))
 
 
 def fit(thresholds: list[Any], classes: int) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from foveate.classifier import Classifier
 from foveate.classifier.card import FORMAT, GRAPH, TENSORS, model_card
@@ -12,12 +12,12 @@ from foveate.classifier.decision import Decision
 from foveate.data.preprocess import Preprocess
 from foveate.heads import Head
 from foveate.storage import replacing, sha256, write_json
-from foveate.weights import find_weights, weights_file
+from foveate.weights.starting_point import StartingPoint
 
 
 def save_probe(
     folder: Path,
-    model: str,
+    start: StartingPoint,
     head: Head,
     decision: Decision,
     classes: tuple[str, ...],
@@ -30,82 +30,89 @@ def save_probe(
 
     Args:
         folder: to be written; an older one there is replaced.
-        model: name of the backbone.
+        start: the backbone.
         head: solved on its features.
         decision: how its logits become an answer.
         about: provenance and metrics, for the card.
         engine: with "openvino" the graph is saved beside the tensors.
     """
-    prefix = find_weights(model).head + "."
-    backbone = load_file(weights_file(model))
-    tensors = {f"backbone.{name}": t for name, t in backbone.items() if not name.startswith(prefix)}
+    tensors = {f"backbone.{name}": t for name, t in start.backbone_tensors().items()}
     tensors |= {"linear.weight": head.weight, "linear.bias": head.bias}
     graph = None
     if engine == "openvino":
-        from foveate.engine.conversion import graph_path
+        from foveate.engine.conversion import backbone_graph
         from foveate.engine.openvino import attach_head
 
-        graph = attach_head(graph_path(model, preprocess), head.weight, head.bias, mirror)
-    kind = {
-        "form": "probe",
-        "recipe": "probe",
-        "model": model,
-        "mirror": mirror,
-        "temperature": head.temperature,
-    }
-    return write_classifier(folder, kind, decision, tensors, graph, classes, preprocess, about)
+        backbone = backbone_graph(start, preprocess)
+        graph = attach_head(backbone, head.weight, head.bias, mirror)
+    card = make_card(
+        form="probe",
+        recipe="probe",
+        model=start.name,
+        mirror=mirror,
+        temperature=head.temperature,
+        divide=False,
+        decision=decision,
+        classes=classes,
+        preprocess=preprocess,
+        about=about,
+    )
+    return write_classifier(folder, card, tensors, graph)
 
 
-def save_network(
-    folder: Path,
+def make_card(
+    *,
+    form: str,
     recipe: str,
     model: str,
-    network: Any,
+    mirror: bool,
+    temperature: float,
+    divide: bool,
+    decision: Decision,
     classes: tuple[str, ...],
     preprocess: Preprocess,
-    temperature: float,
-    decision: Decision,
-    graph: Any,
     about: dict[str, Any],
-) -> Classifier:
-    """Write the classifier of a trained network, whole or not at all.
+) -> dict[str, Any]:
+    """What card.json holds, without the hashes of the files.
 
     Args:
-        folder: to be written; an older one there is replaced.
-        recipe: "finetune" or "scratch".
-        model: the network's name, or that of a Probe's backbone.
-        network: a Probe or a network of the canon; the temperature is folded into its head.
-        decision: how its logits become an answer.
-        graph: the same as an OpenVINO model, or None.
-        about: provenance and metrics, for the card.
+        form: "probe", a backbone with a linear layer on its pooled stages; or "network".
+        recipe: "probe", "finetune" or "scratch".
+        model: the network's name, or that of a probe's backbone.
+        mirror: whether the mirror image is seen too.
+        temperature: of the calibration.
+        divide: whether the logits are still to be divided by it; else the head's weights are.
+        decision: how logits become an answer.
+        classes: names.
+        preprocess: of the run.
+        about: provenance and metrics.
     """
-    from foveate.probe import Probe
-
-    tensors = {
-        name: t.detach().contiguous().cpu().numpy() for name, t in network.state_dict().items()
-    }
-    form = "probe" if isinstance(network, Probe) else "network"
-    kind = {
+    return {
+        "format": FORMAT,
         "form": form,
         "recipe": recipe,
         "model": model,
-        "mirror": False,
+        "mirror": mirror,
         "temperature": temperature,
+        **({"divide_logits": True} if divide else {}),
+        "classes": list(classes),
+        "thresholds": decision.thresholds,
+        "preprocess": preprocess.to_dict(),
+        **about,
     }
-    return write_classifier(folder, kind, decision, tensors, graph, classes, preprocess, about)
 
 
 def write_classifier(
-    folder: Path,
-    kind: dict[str, Any],
-    decision: Decision,
-    tensors: dict[str, NDArray[Any]],
-    graph: Any,
-    classes: tuple[str, ...],
-    preprocess: Preprocess,
-    about: dict[str, Any],
+    folder: Path, card: dict[str, Any], tensors: dict[str, NDArray[Any]], graph: Any
 ) -> Classifier:
-    """The folder, with its card and the SHA-256 of each file."""
+    """Write the folder, whole or not at all, with the SHA-256 of each file.
+
+    Args:
+        folder: to be written; an older one there is replaced.
+        card: from `make_card`.
+        tensors: by the network's names.
+        graph: the same as an OpenVINO model, or None.
+    """
     with replacing(folder) as temporary:
         temporary.mkdir()
         (temporary / TENSORS).write_bytes(save(tensors))
@@ -113,15 +120,8 @@ def write_classifier(
             from foveate.engine.openvino import save_graph
 
             save_graph(graph, temporary / GRAPH)
-        card = {
-            "format": FORMAT,
-            **kind,
-            "classes": list(classes),
-            "thresholds": decision.thresholds,
-            "preprocess": preprocess.to_dict(),
-            **about,
-            "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
-        }
+        files = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        card = card | {"files": files}
         (temporary / "README.md").write_text(model_card(card), encoding="utf-8")
         write_json(temporary / "card.json", card)
     return Classifier.load(folder)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: several looks at one image, their probabilities averaged."""
+"""Test-time augmentation: several views of one image, their probabilities averaged."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ MARGIN = 8 / 7  # of the ten crops: 256 pixels for 224, as in the AlexNet paper
 
 
 class Views:
-    """The looks of one kind.
+    """The views of one kind.
 
         none     the image as it was learnt
         mirror   and its mirror image
@@ -37,11 +37,12 @@ class Views:
                 f"no test-time augmentation is called '{kind}'; expected {', '.join(KINDS)}"
             )
         self.kind, self.side = kind, preprocess.crop
+        self.count = {"none": 1, "mirror": 2, "ten": 10}[kind]
         larger = round(MARGIN * preprocess.crop)
         self.preprocess = preprocess.at(larger, preprocess.stretch) if kind == "ten" else preprocess
 
     def of(self, pixels: Pixels) -> list[Pixels]:
-        """The looks at an image that was decoded with `self.preprocess`, each (crop, crop, C)."""
+        """The views of an image that was decoded with `self.preprocess`, each (crop, crop, C)."""
         if self.kind == "none":
             return [pixels]
         if self.kind == "mirror":

@@ -81,3 +81,9 @@ def given_parts(context: typer.Context) -> dict[str, Any]:
     names = [field.name for field in fields(Augmentation)]
     given = {name: value for name in names if (value := context.params.get(name)) is not None}
     return given | {name: FLIP * given[name] for name in ("hflip", "vflip") if name in given}
+
+
+def given_augment(context: typer.Context) -> Any:
+    """The policy and the parts that were given; None if none was."""
+    policy, parts = context.params["augment"], given_parts(context)
+    return (policy, parts) if parts else policy

@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from foveate.progress import Bars
+
 JSON_HELP = "Print one JSON object on stdout instead of a table."
 TTA_HELP = "Test-time augmentation: look at the mirror image too, or at ten crops, and average."
 
@@ -72,45 +74,16 @@ def say(text: str = "") -> None:
     typer.echo(clean(text))
 
 
-class TerminalProgress:
-    """Progress on stderr: a bar in a terminal, a line a phase elsewhere."""
+class TerminalProgress(Bars):
+    """Progress on stderr: a bar in a terminal, a line for each phase elsewhere."""
 
     def __init__(self, silent: bool = False) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.text import Text
-
-        class Speed(ProgressColumn):
-            def render(self, task: Any) -> Text:
-                return Text(f"{task.speed:.0f}/s" if task.speed else "")
-
-        console = Console(stderr=True, quiet=silent)
-        self.bars = Progress(
-            TextColumn("{task.description:<9}"),
-            BarColumn(40),
-            MofNCompleteColumn(),
-            Speed(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal or silent,
-        )
+        super().__init__(shown=sys.stderr.isatty() and not silent, quiet=silent)
         self.silent = silent
-        self.task: Any = None
 
-    def __enter__(self) -> "TerminalProgress":
-        self.bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.bars.stop()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        kind = error[0] if error else None
         if kind in (KeyboardInterrupt, SystemExit) and not self.silent:
             complain(
                 "stopped; what was computed is kept: the same command goes on from there, a run "
@@ -118,17 +91,9 @@ class TerminalProgress:
             )
 
     def begin(self, phase: str, total: int) -> None:
-        if self.task is not None:
-            self.bars.remove_task(self.task)
-        self.task = self.bars.add_task(phase, total=total)
+        super().begin(phase, total)
         if self.bars.disable and not self.silent:
             typer.echo(f"{phase}: {total}", err=True)
 
-    def advance(self, n: int = 1) -> None:
-        if not self.bars.disable:
-            self.bars.advance(self.task, n)
-
     def say(self, sentence: str) -> None:
-        self.bars.console.print(
-            clean(sentence, keep="\n"), highlight=False, markup=False, soft_wrap=True
-        )
+        super().say(clean(sentence, keep="\n"))

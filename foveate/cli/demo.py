@@ -20,12 +20,11 @@ def demo(
     out."""
     from foveate import training
     from foveate.data.layouts import load_dataset
-    from foveate.runs import Run
 
     dataset = load_dataset("digits")
     with TerminalProgress() as progress:
         classifier = training.train(dataset, out=out, progress=progress, command=typed())
-    metrics = Run(classifier.run, fresh=False).metrics
+    metrics = classifier.metrics
     show(metrics, classifier.classes)
 
     rows = [len(dataset) * i // SHOWN + 7 for i in range(SHOWN)]

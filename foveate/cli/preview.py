@@ -142,8 +142,8 @@ def fitted(
 def dealt(dataset: "Dataset", seed: int) -> "Dataset":
     """As a training deals them: what it holds out is not augmented, and does not count when a
     policy is chosen."""
+    from foveate.data.splits import with_splits
     from foveate.errors import DataError
-    from foveate.training.setup import with_splits
 
     try:
         return with_splits(dataset, seed)[0]

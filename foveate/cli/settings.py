@@ -1,6 +1,7 @@
 """The options of training by steps; `given_settings` reads them back. Their defaults are the
 recipe's own."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -8,6 +9,10 @@ import typer
 Task = Annotated[
     Literal["multiclass", "multilabel"],
     typer.Option(help="One class per image; or any number of labels, from a CSV: cat|outdoors."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="A checkpoint file of the model, or a run to go on from."),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per step, on all processes together.")]

@@ -34,6 +34,7 @@ def train(
             "a random start [default: probe where there are published weights]"
         ),
     ] = None,
+    weights: settings.Weights = None,
     task: settings.Task = "multiclass",
     effort: Annotated[
         Literal["fast", "best"] | None,
@@ -110,7 +111,6 @@ def train(
 ) -> None:
     """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training
-    from foveate.runs import Run
 
     # of the processes that torchrun started, the first one speaks
     silent = int(os.environ.get("RANK", "0")) > 0
@@ -123,32 +123,37 @@ def train(
                 )
         try_rates(context, data, model, recipe, task, seed, threads, as_json, silent)
         return
+    given = settings.given_settings(context)
+    if (recipe or training.choose_recipe(model, weights)) != "probe":
+        from foveate.training.memory import keep_freed_memory
+
+        keep_freed_memory()
     with TerminalProgress(silent) as progress:
         classifier = training.train(
             data,
-            model=model,
-            recipe=recipe,
+            model,
+            recipe,
+            weights=weights,
             task=task,
             effort=effort,
+            augment=augmentation.given_augment(context),
+            size=size,
+            channels=None if channels is None else 1 if channels == "1" else 3,
             out=out,
+            resume=resume,
             seed=seed,
             on_bad=on_bad,
             engine=engine,
             threads=threads,
-            resume=resume,
-            settings=settings.given_settings(context),
-            augment=augment,
-            parts=augmentation.given_parts(context),
-            size=size,
-            channels=None if channels is None else 1 if channels == "1" else 3,
             cache=cache,
             tensorboard=tensorboard,
             progress=progress,
             command=typed(),
+            **given,
         )
     if silent:
         return
-    metrics = Run(classifier.run, fresh=False).metrics
+    metrics = classifier.metrics
     if as_json:
         print_json(metrics | {"run": str(classifier.run)})
     else:
@@ -171,7 +176,7 @@ def try_rates(
     """`--find-lr`: the test instead of a training."""
     from foveate import training
 
-    recipe = recipe or training.choose_recipe(model)
+    recipe = recipe or training.choose_recipe(model, context.params["weights"])
     if recipe == "probe":
         raise UsageError(
             "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
@@ -182,15 +187,15 @@ def try_rates(
             data,
             model,
             recipe,
-            task,
-            seed,
-            threads,
-            settings.given_settings(context),
-            given["augment"],
-            augmentation.given_parts(context),
-            given["size"],
-            given["channels"] and (1 if given["channels"] == "1" else 3),
-            progress,
+            weights=given["weights"],
+            task=task,
+            augment=augmentation.given_augment(context),
+            size=given["size"],
+            channels=given["channels"] and (1 if given["channels"] == "1" else 3),
+            seed=seed,
+            threads=threads,
+            progress=progress,
+            **settings.given_settings(context),
         )
     if silent:
         return

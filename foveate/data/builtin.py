@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,13 @@ def load_builtin(name: str) -> Dataset:
             file = f"{split}/{classes[label]}/{i:05d}.pnm"
             position[file] = len(position)
             rows.append((file, classes[label], split, ""))
-    dataset = index(name, "built-in set", rows, lambda file: pnm(pixels[position[file]]))
+    dataset = index(name, "built-in set", rows, partial(read_pnm, pixels, position))
     ordered = pixels[[position[file] for file in dataset.files]]
     return replace(dataset, pixels=ordered.reshape(*ordered.shape[:3], -1))
+
+
+def read_pnm(pixels: Pixels, position: dict[str, int], file: str) -> bytes:
+    return pnm(pixels[position[file]])
 
 
 def pnm(pixels: Pixels) -> bytes:

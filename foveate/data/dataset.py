@@ -3,18 +3,23 @@ it."""
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from foveate.data.image import load_image
 from foveate.data.workers import LIMIT, work_ahead
-from foveate.errors import DataError, ImageError
+from foveate.errors import DataError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from foveate.data.torch_dataset import TorchDataset
 
 Task = Literal["multiclass", "multilabel"]
 TASKS = get_args(Task)
@@ -30,7 +35,7 @@ class Some:
     at: int = 0  # the row in hand
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """An index of images.
 
@@ -63,8 +68,75 @@ class Dataset:
     notes: tuple[str, ...] = ()
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
+    @classmethod
+    def of(
+        cls,
+        paths: Iterable[str | os.PathLike[str]],
+        labels: Iterable[Any],
+        splits: Iterable[str] | None = None,
+        groups: Iterable[Any] | None = None,
+        name: str = "dataset",
+    ) -> "Dataset":
+        """A Dataset of image files and labels in lists, arrays, or columns of a DataFrame.
+
+        Images are sorted by split, class and path, as those of a folder are.
+
+        Args:
+            paths: of the N image files.
+            labels: a class for each, text or a number; or a list, tuple or set of labels for each,
+                which may be empty: then the task is multilabel.
+            splits: "train", "validation" or "test" for each; all are to be learnt from by default.
+            groups: images of one group (the same object, patient or burst) stay on one side of
+                every split; "" or None is no group.
+            name: for messages and for the run's folder.
+
+        Raises:
+            UsageError: lengths differ; a path, label or split of a wrong kind.
+            DataError: a file does not exist; a path is there twice; there is no image.
+        """
+        from foveate.data.layouts import from_lists
+
+        return from_lists(paths, labels, splits, groups, name)
+
     def __len__(self) -> int:
         return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, Any]:
+        """Image i, upright and in RGB, and its label: a number, the index into `classes`; or, of
+        the task multilabel, (classes,), 0 or 1. ImageError if it cannot be read."""
+        if isinstance(i, slice) or not hasattr(i, "__index__"):
+            raise UsageError(f"a dataset takes the number of an image, not {i!r}; see select(rows)")
+        row = range(len(self))[i]
+        label = self.labels[row]
+        image = load_image(self.read(row), self.files[row])
+        return image, int(label) if label.ndim == 0 else label
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {split}" for split, n in Counter(self.splits).items())
+        return f"Dataset({self.name!r}, {len(self.classes)} classes, {counts or 'no images'})"
+
+    def torch(self, transform: Callable[[Image.Image], Any] | None = None) -> "TorchDataset":
+        """The same as a torch Dataset, for a DataLoader: item i is `transform(image), label`.
+
+        Args:
+            transform: of a PIL image; an Augment, a Preprocess, torchvision's or your own. None
+                leaves the image as it is.
+
+        Returns:
+            A torch.utils.data.Dataset; labels are int, or float32 (classes,) of the task
+            multilabel, as torch's losses take them.
+        """
+        from foveate.data.torch_dataset import TorchDataset
+
+        return TorchDataset(self, transform)
+
+    def split(self, name: str) -> "Dataset":
+        """The images of one split: "train", "validation" or "test"; UsageError if it has none."""
+        rows = np.flatnonzero([split == name for split in self.splits])
+        if not len(rows):
+            have = ", ".join(dict.fromkeys(self.splits))
+            raise UsageError(f"'{self.name}' has no split {name!r}; it has {have}")
+        return self.select(rows)
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
@@ -100,7 +172,7 @@ class Dataset:
             labels=self.labels[rows],
             splits=tuple(self.splits[i] for i in rows),
             groups=tuple(self.groups[i] for i in rows),
-            read=lambda i: read(int(rows[i])),
+            read=partial(read_row, read, rows),
             pixels=None if self.pixels is None else self.pixels[rows],
         )
         if "digests" in self.__dict__:
@@ -176,6 +248,11 @@ class Dataset:
                 if key[1]:
                     parent[root(i)] = root(first.setdefault(key, i))
         return np.array([root(i) for i in range(len(self))], dtype=np.int64)
+
+
+def read_row(read: Callable[[int], bytes], rows: NDArray[np.int64], i: int) -> bytes:
+    """Image i of those selected."""
+    return read(int(rows[i]))
 
 
 def check_trainable(dataset: Dataset) -> None:

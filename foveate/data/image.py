@@ -185,6 +185,17 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A PIL image, as `load_image` gives its file."""
+    try:
+        image.load()
+    except Exception as error:  # as in load_image: Pillow decodes when pixels are first wanted
+        raise ImageError(f"image {name!r} is damaged ({error})") from error
+    turn = UPRIGHT.get(orientation(image))
+    image = to_rgb(image, name)
+    return image if turn is None else image.transpose(turn)
+
+
 def guess(data: bytes) -> str:
     """What an undecodable file seems to be, in words."""
     head = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -17,8 +17,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,9 +110,7 @@ def from_folder(root: Path) -> Dataset:
         if not images:
             notes.append(f"the folder '{folder.relative_to(root)}' has no images and is no class")
     ignored += [p.relative_to(root).as_posix() for f in loose for p in visible_files(f)]
-    return index(
-        root.resolve().name, layout, rows, lambda name: read_file(root / name), ignored, notes
-    )
+    return index(root.resolve().name, layout, rows, partial(read_below, root), ignored, notes)
 
 
 def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
@@ -154,9 +153,66 @@ def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
             "multilabel"
         )
     layout = "table of paths and labels"
-    return index(
-        table.stem, layout, rows, lambda name: read_file(table.parent / name), (), notes, task
-    )
+    return index(table.stem, layout, rows, partial(read_below, table.parent), (), notes, task)
+
+
+def from_lists(
+    paths: Iterable[Any],
+    labels: Iterable[Any],
+    splits: Iterable[Any] | None,
+    groups: Iterable[Any] | None,
+    name: str,
+) -> Dataset:
+    """Index image files and labels that are given in lists; `Dataset.of` explains them."""
+    for what, given in (("paths", paths), ("labels", labels), ("splits", splits)):
+        if isinstance(given, (str, bytes)) or not (given is None or isinstance(given, Iterable)):
+            raise UsageError(f"{what} is a list, an array or a column, not {type(given).__name__}")
+    files, marks = list(paths), list(labels)
+    parts = ["train"] * len(files) if splits is None else list(splits)
+    together = [""] * len(files) if groups is None else list(groups)
+    lengths = {"paths": files, "labels": marks, "splits": parts, "groups": together}
+    if len({len(given) for given in lengths.values()}) > 1:
+        counts = ", ".join(f"{len(given)} {what}" for what, given in lengths.items())
+        raise UsageError(f"paths, labels, splits and groups must be as many: got {counts}")
+    several = any(isinstance(mark, (list, tuple, set, frozenset)) for mark in marks)
+    rows = []
+    for file, mark, part, group in zip(files, marks, parts, together, strict=True):
+        if not isinstance(file, (str, os.PathLike)):
+            raise UsageError(f"a path is text or a Path, not {file!r}")
+        if str(part).lower() not in SPLITS:
+            raise UsageError(f"no split is called {part!r}; expected {', '.join(SPLITS)}")
+        text = BETWEEN.join(text_of(one) for one in mark) if several else text_of(mark)
+        split = SPLITS[str(part).lower()]
+        rows.append((os.fspath(file), text, split, "" if group is None else str(group)))
+    repeated = [file for file, n in Counter(row[0] for row in rows).items() if n > 1]
+    if repeated:
+        raise DataError(f"{len(repeated)} paths are given more than once: {listed(repeated)}")
+    absent = [row[0] for row in rows if not present(Path(row[0]))]
+    if absent:
+        raise DataError(f"{len(absent)} files do not exist: {listed(absent)}")
+    task: Task = "multilabel" if several else "multiclass"
+    return index(name, "lists of paths and labels", rows, read_named, (), (), task)
+
+
+def text_of(label: Any) -> str:
+    """A label's name: text as it is, a whole number in digits."""
+    if isinstance(label, str) and label:
+        return label
+    if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
+        return str(int(label))
+    raise UsageError(f"a label is text or a whole number, not {label!r}")
+
+
+def read_named(name: str) -> bytes:
+    return read_file(Path(name))
+
+
+def read_below(root: Path, name: str) -> bytes:
+    return read_file(root / name)
+
+
+def read_numbered(read: Callable[[str], bytes], files: tuple[str, ...], i: int) -> bytes:
+    return read(files[i])
 
 
 def index(
@@ -201,7 +257,7 @@ def index(
         classes=classes,
         splits=tuple(row[2] for row in rows),
         groups=tuple(row[3] for row in rows),
-        read=lambda i: read(files[i]),
+        read=partial(read_numbered, read, files),
         ignored=tuple(ignored),
     )
     notes = [*notes, *(lost.format(c, n) for c, n in strangers.items())]

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.data.image import load_image
-from foveate.errors import ArtefactError
+from foveate.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from foveate.data.dataset import Dataset
 
 LARGEST = 4096  # pixels a side that an image may be resized to
@@ -82,6 +84,52 @@ class Preprocess:
         """(..., H, W, C), uint8 -> (..., C, H, W), float32, as `forward` of a network expects."""
         scale, shift = self.scale_and_shift()
         return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale + shift, -1, -3))
+
+    def __call__(self, image: Image.Image) -> "torch.Tensor":
+        """A PIL image -> (channels, crop, crop), float32, normalised: what a network reads.
+
+        It takes the image's orientation and transparency into account as `load_image` does, so it
+        may be the `transform` of a torchvision dataset.
+
+        Raises:
+            UsageError: it is no PIL image.
+        """
+        import torch
+
+        from foveate.data.image import upright_rgb
+
+        if not isinstance(image, Image.Image):
+            raise UsageError(
+                f"Preprocess takes a PIL image, not {type(image).__name__}; foveate.load_image "
+                "reads files"
+            )
+        return torch.from_numpy(self.normalise(self.pixels(upright_rgb(image, "(image)"))))
+
+    @classmethod
+    def of(cls, name: str) -> "Preprocess":
+        """How the published weights of a network expect images.
+
+        Args:
+            name: a key of `foveate.weights.WEIGHTS`, such as "resnet18".
+
+        Raises:
+            UsageError: there are no published weights of that name.
+
+        >>> Preprocess.of("resnet18").crop
+        224
+        """
+        from foveate.weights import find_weights
+
+        return find_weights(name).preprocess
+
+    def with_channels(self, channels: int) -> "Preprocess":
+        """The same for grey images (1) or colour (3): a grey mean is that of the colours."""
+        if channels == self.channels:
+            return self
+        if channels == 1:
+            mean, std = (float(np.mean(numbers)) for numbers in (self.mean, self.std))
+            return replace(self, channels=1, mean=(mean,), std=(std,))
+        return replace(self, channels=channels, mean=self.mean * channels, std=self.std * channels)
 
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(channels,) each: (pixels / 255 - mean) / std = pixels * scale + shift, without a

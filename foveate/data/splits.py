@@ -1,9 +1,11 @@
 """Stratified folds that keep groups together."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.dataset import listed
+from foveate.data.dataset import Dataset, listed
 from foveate.errors import DataError
 
 TWENTY = 20  # folds to deal held-out parts from
@@ -162,3 +164,48 @@ def hold_out(
         if not (there & (part == 0)).any():
             part[np.isin(groups, groups[there])] = 0
     return part
+
+
+HELD_OUT = 0.15  # of the images, for validation and for test each, where the data has no such split
+
+
+ENOUGH = 5_000  # held out are enough; or ENOUGH_EACH of a class, if there are many classes
+
+
+ENOUGH_EACH = 50
+
+
+def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
+    """The dataset with a validation and a test split: its own, or held out; and what a person
+    should know of that."""
+    there = set(dataset.splits)
+    wanted = [split for split in ("validation", "test") if split not in there]
+    if not wanted:
+        return dataset, []
+    learn = np.flatnonzero([split == "train" for split in dataset.splits])
+    groups = dataset.grouping()[learn]
+    shares = (held_out(len(learn), len(dataset.classes)),) * len(wanted)
+    part = hold_out(dataset.labels[learn], groups, shares, seed)
+    splits = np.array(dataset.splits, dtype=object)
+    for number, split in enumerate(wanted, start=1):
+        splits[learn[part == number]] = split
+        if not (part == number).any():
+            raise DataError(
+                f"{len(learn)} images in {len(np.unique(groups))} groups are too few to hold some "
+                f"out for {split}; "
+                "a probe needs none: --recipe probe"
+            )
+    counts = " and ".join(
+        f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1)
+    )
+    return dataset.resplit(tuple(splits)), [f"held out of {len(learn)} images: {counts}"]
+
+
+def held_out(images: int, classes: int) -> float:
+    """The share held out for one split: in twentieths, as few as are enough.
+
+    >>> held_out(1_000, 10), held_out(60_000, 10), held_out(1_000_000, 1_000)
+    (0.15, 0.1, 0.05)
+    """
+    enough = max(ENOUGH, ENOUGH_EACH * classes)
+    return min(HELD_OUT, math.ceil(20 * enough / images) / 20)

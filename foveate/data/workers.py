@@ -191,12 +191,12 @@ AHEAD_BYTES = 256 << 20  # decoded pixels that may wait
 
 
 def decode_ahead(
-    rows: Iterable[int],
-    decode_row: Callable[[int], NDArray[np.uint8]],
-    name: Callable[[int], str],
+    rows: Iterable[T],
+    decode_row: Callable[[T], NDArray[np.uint8]],
+    name: Callable[[T], str],
     preprocess: Preprocess,
     threads: int,
-) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
+) -> Iterator[tuple[T, NDArray[np.uint8] | ImageError]]:
     """Decode rows in threads and give them in order; an image that cannot be decoded gives its
     error.
 
@@ -207,7 +207,7 @@ def decode_ahead(
         ImageError: a file, named by `name`, does not come in time.
     """
 
-    def attempt(row: int) -> tuple[int, NDArray[np.uint8] | ImageError]:
+    def attempt(row: T) -> tuple[T, NDArray[np.uint8] | ImageError]:
         try:
             return row, decode_row(row)
         except ImageError as error:

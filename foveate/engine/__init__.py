@@ -5,8 +5,9 @@ Both read uint8 pixels (N, H, W, C), normalise them inside, and give float32 row
 """
 
 import importlib.util
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from foveate.data.preprocess import Preprocess
 from foveate.errors import MissingExtraError, UsageError
 from foveate.machine import has_gpu
+from foveate.weights.starting_point import StartingPoint
 
 # of what a backbone's engine computes (normalising, pooling): raise it when its numbers change
 RULES = 1
@@ -28,6 +30,44 @@ class Engine(Protocol):
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """(n, H, W, C), uint8 -> (n, outputs), float32, in order. Several batches are in flight at
         once."""
+
+
+T = TypeVar("T")
+
+
+def run_each(
+    engine: Engine, items: Iterable[tuple[T, NDArray[np.uint8] | None]]
+) -> Iterator[tuple[T, NDArray[np.float32] | None]]:
+    """Run images one by one through an engine, which sees them in its own batches.
+
+    Args:
+        engine: whose.
+        items: a tag and an image, (H, W, C), uint8; or a tag and None, which passes by.
+
+    Returns:
+        Each tag with its row of outputs, (outputs,), or with None; in order.
+    """
+    waiting: deque[tuple[T, bool]] = deque()  # tags of what was taken; whether a row is due
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        batch: list[NDArray[np.uint8]] = []
+        for tag, pixels in items:
+            waiting.append((tag, pixels is not None))
+            if pixels is not None:
+                batch.append(pixels)
+            if len(batch) == engine.batch:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)
+
+    for output in engine.run(batches()):
+        for row in output:
+            while not waiting[0][1]:
+                yield waiting.popleft()[0], None
+            yield waiting.popleft()[0], row
+    while waiting:
+        yield waiting.popleft()[0], None
 
 
 class Preparation(Protocol):
@@ -45,29 +85,31 @@ class Preparation(Protocol):
         """Stop what was begun."""
 
 
-def choose_engine(wish: str = "auto") -> str:
+def choose_engine(name: str = "auto") -> str:
     """The engine for this machine: "openvino" or "torch".
 
     Raises:
         UsageError: no such engine.
         MissingExtraError: OpenVINO was asked for and is not installed.
     """
-    if wish not in ENGINES:
-        raise UsageError(f"no engine is called '{wish}'; expected {', '.join(ENGINES)}")
+    if name not in ENGINES:
+        raise UsageError(f"no engine is called '{name}'; expected {', '.join(ENGINES)}")
     installed = importlib.util.find_spec("openvino") is not None
-    if wish == "openvino" and not installed:
+    if name == "openvino" and not installed:
         raise MissingExtraError("the engine openvino is not installed: pip install openvino")
-    if wish != "auto":
-        return wish
+    if name != "auto":
+        return name
     return "torch" if has_gpu() or not installed else "openvino"
 
 
-def prepare_backbone(kind: str, network: str, preprocess: Preprocess, threads: int) -> Preparation:
+def prepare_backbone(
+    kind: str, start: StartingPoint, preprocess: Preprocess, threads: int
+) -> Preparation:
     """The engine for a pretrained backbone's pooled stages."""
     if kind == "openvino":
         from foveate.engine.openvino import OpenVinoBackbone
 
-        return OpenVinoBackbone(network, preprocess, threads)
+        return OpenVinoBackbone(start, preprocess, threads)
     from foveate.engine.torch import TorchBackbone
 
-    return TorchBackbone(network, preprocess, threads)
+    return TorchBackbone(start, preprocess, threads)

@@ -5,6 +5,7 @@ Run as `python -m foveate.engine.conversion NETWORK SIZE`; it writes into the ca
 and is the only thing on the way from images to a probe that does.
 """
 
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import RULES
 from foveate.errors import FoveateError
 from foveate.storage import cache_root, fingerprint, replacing, sha256
-from foveate.weights import find_weights
+from foveate.weights.starting_point import StartingPoint, find_start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,24 +23,21 @@ if TYPE_CHECKING:
 STAMP = "SHA256"
 
 
-def graph_path(network: str, preprocess: Preprocess) -> Path:
+def graph_path(start: StartingPoint, preprocess: Preprocess) -> Path:
     """Where the graph is kept: one for each network, its weights, the images' size, and what reads
     and writes it."""
     made = {
-        "network": network,
-        "weights": find_weights(network).identity,
+        "network": start.name,
+        "weights": start.identity,
         "size": preprocess.crop,
         "mean": preprocess.mean,
         "std": preprocess.std,
         "openvino": version("openvino"),
         "rules": RULES,
     }
-    return (
-        cache_root()
-        / "networks"
-        / f"{network}-{preprocess.crop}-{fingerprint(made)[:16]}"
-        / "graph.xml"
-    )
+    name = re.sub(r"[^\w.-]+", "-", start.name)
+    made_of = fingerprint(made)[:16]
+    return cache_root() / "networks" / f"{name}-{preprocess.crop}-{made_of}" / "graph.xml"
 
 
 def graph_hash(path: Path) -> str:
@@ -54,14 +52,18 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def convert(network: str, preprocess: Preprocess) -> Path:
-    """Build the network, load its weights, convert, save."""
+def backbone_graph(start: StartingPoint, preprocess: Preprocess) -> Any:
+    """The graph of a backbone's pooled stages: its path in the cache, where it is put if need be;
+    or the graph itself, of a network that nothing may be cached of."""
     from foveate.engine.openvino import save_graph
     from foveate.probe import PooledStages
-    from foveate.weights import pretrained
 
-    model = to_graph(PooledStages(pretrained(network)), preprocess)
-    path = graph_path(network, preprocess)
+    path = graph_path(start, preprocess)
+    if start.identity and is_whole(path):
+        return path
+    model = to_graph(PooledStages(start.network()), preprocess)
+    if not start.identity:
+        return model
     with replacing(path.parent) as folder:
         folder.mkdir()
         save_graph(model, folder / path.name)
@@ -173,7 +175,9 @@ def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
 if __name__ == "__main__":
     name, size = sys.argv[1], int(sys.argv[2])
     try:
-        convert(name, find_weights(name).preprocess.at(size))
+        start = find_start(name)
+        backbone_graph(start, start.preprocess.at(size))
     except FoveateError as error:
-        # the sentence, on stderr, for the process that waits
-        raise SystemExit(str(error)) from error
+        raise SystemExit(
+            str(error)
+        ) from error  # the sentence, on stderr, for the process that waits

@@ -6,6 +6,7 @@ goes without.
 """
 
 import functools
+import os
 import subprocess
 import sys
 from collections import deque
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
-from foveate.engine.conversion import graph_path, is_whole
+from foveate.engine.conversion import backbone_graph, graph_path, is_whole
 from foveate.errors import ArtefactError, FoveateError
 from foveate.machine import instructions
-from foveate.weights import find_weights, is_here, source_file
+from foveate.progress import Silent
+from foveate.weights.starting_point import Published, StartingPoint
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402  # after its telemetry was taken away
@@ -42,8 +44,13 @@ BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # instruction sets; the last is ARM'
 PIXELS = 224 * 224  # that a stream works on at once: a photo
 
 
-@functools.cache
 def core() -> Any:
+    """OpenVINO's core of this process: one that was made before a fork has lost its threads."""
+    return core_of(os.getpid())
+
+
+@functools.cache
+def core_of(process: int) -> Any:
     return ov.Core()
 
 
@@ -120,43 +127,39 @@ class OpenVinoEngine:
 
 
 class OpenVinoBackbone:
-    """A pretrained backbone: its graph comes from the cache, or is converted in a process of its
-    own, since that needs torch, which takes seconds and half a gigabyte that this process never has
-    to spend."""
+    """A pretrained backbone: its graph comes from the cache. That of published weights is otherwise
+    converted in a process of its own, since that needs torch, which takes seconds and half a
+    gigabyte that this process never has to spend; that of a network in memory is converted here."""
 
-    def __init__(self, network: str, preprocess: Preprocess, threads: int):
+    def __init__(self, start: StartingPoint, preprocess: Preprocess, threads: int):
         self.identity = identity()
-        self.network = network
-        self.threads = threads
-        self.path = graph_path(network, preprocess)
-        self.command = [
-            sys.executable,
-            "-m",
-            "foveate.engine.conversion",
-            network,
-            str(preprocess.crop),
-        ]
+        self.origin, self.preprocess, self.threads = start, preprocess, threads
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        if self.process is None and not is_whole(self.path):
-            weights = find_weights(self.network)
-            if not is_here(weights):
-                # fetched here and now, or said here and now that the package is missing
-                source_file(weights)
+        if self.process is not None or not isinstance(self.origin, Published):
+            return
+        if not is_whole(graph_path(self.origin, self.preprocess)):
+            # fetched here and now, or said here and now that the package is missing
+            self.origin.fetch(Silent())
+            module, size = "foveate.engine.conversion", str(self.preprocess.crop)
             self.process = subprocess.Popen(
-                self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                [sys.executable, "-m", module, self.origin.name, size],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
             )
 
     def engine(self) -> Engine:
         self.start()
         if self.process is not None:
-            _, said = self.process.communicate()
+            _, output = self.process.communicate()
             if self.process.returncode != 0:
                 raise FoveateError(
-                    f"{self.network} could not be converted for OpenVINO: {said.strip()[-2000:]}"
+                    f"{self.origin.name} could not be converted for OpenVINO: "
+                    f"{output.strip()[-2000:]}"
                 )
-        return OpenVinoEngine(self.path, self.threads)
+        return OpenVinoEngine(backbone_graph(self.origin, self.preprocess), self.threads)
 
     def cancel(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -10,7 +10,7 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.machine import device
 from foveate.probe import PooledStages
-from foveate.weights import pretrained
+from foveate.weights.starting_point import StartingPoint
 
 
 class TorchEngine:
@@ -20,12 +20,22 @@ class TorchEngine:
         module: (n, C, H, W), float -> (n, outputs).
         preprocess: gives the mean and std to normalise with.
         threads: cores to use.
+        channels_last: the memory format that the module is given; else it is contiguous NCHW,
+            which any forward can `view`.
     """
 
-    def __init__(self, module: torch.nn.Module, preprocess: Preprocess, threads: int):
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        preprocess: Preprocess,
+        threads: int,
+        channels_last: bool = True,
+    ):
         self.device = device()
         self.batch = 16 if self.device.type == "cpu" else 256
-        self.module = module.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.module = module.eval().to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.layout = layout
         self.mean = torch.tensor(preprocess.mean, device=self.device).view(-1, 1, 1)
         self.std = torch.tensor(preprocess.std, device=self.device).view(-1, 1, 1)
         self.threads = threads
@@ -35,11 +45,8 @@ class TorchEngine:
         torch.set_num_threads(self.threads)
         try:
             for pixels in batches:
-                x = (
-                    torch.from_numpy(np.ascontiguousarray(pixels))
-                    .to(self.device)
-                    .permute(0, 3, 1, 2)
-                )
+                x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+                x = x.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
                 with torch.inference_mode():
                     output = self.module((x.float() / 255 - self.mean) / self.std)
                 yield output.float().cpu().numpy()
@@ -50,16 +57,17 @@ class TorchEngine:
 class TorchBackbone:
     """A pretrained backbone in torch, in f32."""
 
-    def __init__(self, network: str, preprocess: Preprocess, threads: int):
+    def __init__(self, start: StartingPoint, preprocess: Preprocess, threads: int):
         self.identity = f"torch {torch.__version__} {device().type} f32"
-        self.network, self.preprocess, self.threads = network, preprocess, threads
+        self.origin, self.preprocess, self.threads = start, preprocess, threads
 
     def start(self) -> None:
         pass  # nothing takes long: torch is already here
 
     def engine(self) -> Engine:
-        module = PooledStages(pretrained(self.network))
-        return TorchEngine(module, self.preprocess, self.threads)
+        module = PooledStages(self.origin.network())
+        ours = self.origin.channels_last
+        return TorchEngine(module, self.preprocess, self.threads, channels_last=ours)
 
     def cancel(self) -> None:
         pass

@@ -1,17 +1,17 @@
 """From images to a classifier: one function, three recipes.
 
-probe      a frozen backbone, a solved head: seconds                          training/probe.py
-finetune   the probe, then the later stages learn on, step by step: minutes
-           training/descent.py, loop.py
-scratch    a random start                                                     the same
+probe      a frozen backbone, a solved head: seconds                           probe.py
+finetune   the probe, then the later stages learn on, step by step: minutes    setup.py, trainer.py
+scratch    a random start                                                      the same
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
@@ -20,145 +20,203 @@ from foveate.data.layouts import load_dataset
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
 from foveate.machine import cores
-from foveate.progress import Progress, Silent
+from foveate.progress import Progress, bars
 from foveate.runs import Run
+from foveate.training.config import Freeze, TrainConfig, check_names
 from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
 from foveate.training.report import Clock, dataset_fingerprint
-from foveate.weights import WEIGHTS, find_weights
+from foveate.weights import WEIGHTS
+from foveate.weights.starting_point import TIMM, Loaded, StartingPoint, find_start, name_of
 
 if TYPE_CHECKING:
-    from foveate.training.lr_finder import RateTest
+    from torch import nn
 
-RECIPES = ("probe", "finetune", "scratch")
+    from foveate.data.augment import Augment
+    from foveate.training.lr_finder import RateTest
+    from foveate.training.setup import Job, Request, Resources
+
+Recipe = Literal["probe", "finetune", "scratch"]
+RECIPES = get_args(Recipe)
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `TrainConfig`, as keywords of `train`; TrainConfig explains them."""
+
+    epochs: int
+    batch_size: int
+    accumulate: int
+    optimizer: Literal["sgd", "adamw"]
+    lr: float
+    head_lr: float
+    layer_decay: float
+    momentum: float
+    weight_decay: float
+    schedule: Literal["cosine", "one-cycle", "constant"]
+    warmup: float
+    label_smoothing: float
+    clip: float
+    ema: float
+    patience: int
+    freeze: Freeze
+    unfreeze_at: int
+    batch_norm: Literal["train", "frozen"]
+    balance: Literal["none", "weights", "sampling"]
+    precision: Literal["auto", "f32", "bf16"]
+    compile: bool
+    progressive: float
+    auxiliary: float
 
 
 def train(
     data: str | os.PathLike[str] | Dataset,
-    model: str = "efficientnet_lite0",
-    recipe: Literal["probe", "finetune", "scratch"] | None = None,
+    model: "str | nn.Module" = "efficientnet_lite0",
+    recipe: Recipe | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
     task: Task = "multiclass",
     effort: Literal["fast", "best"] | None = None,
+    augment: "str | Augment | None" = None,
+    size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    config: TrainConfig | None = None,
     out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     seed: int = 0,
     on_bad: Literal["skip", "error"] = "skip",
     engine: Literal["auto", "openvino", "torch"] = "auto",
     threads: int | None = None,
-    resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    augment: Literal["none", "light", "standard", "strong"] | None = None,
-    parts: Mapping[str, Any] | None = None,
-    size: int | None = None,
-    channels: Literal[1, 3] | None = None,
     cache: Literal["off", "ram", "disk"] | None = None,
     tensorboard: bool = False,
     progress: Progress | None = None,
     command: str = "",
+    **settings: Unpack[Settings],
 ) -> Classifier:
     """Turn labelled images into a classifier.
 
     Args:
         data: a folder (one folder per class, or train / val / test), a CSV, a built-in name, or a
             Dataset.
-        model: a network of the canon. `probe` and `finetune` need its published weights, which are
-            downloaded if they are not here; `foveate models` lists them.
+        model: a network of the canon (`foveate models` lists them); `timm:NAME` of the extra timm;
+            or a module. A module that has `stages` and `head` can be probed and fine-tuned, with
+            the weights it has; one that only maps images to logits is trained as it is.
         recipe: "probe", the default where there are published weights; "finetune"; or "scratch",
             the default elsewhere.
+        weights: of probe and finetune: a checkpoint file of the model, or the run to go on from,
+            whose network and weights are then the start.
         task: "multiclass", each image is of one class; or "multilabel", it has any number of
             labels, from a CSV. A Dataset has its own.
         effort: of a probe: "fast" (the default) sees each image once at the weights' own size;
             "best" sees it larger, and its mirror image, for about twice the cost.
+        augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong", or an
+            Augment; chosen from the data by default.
+        size: of finetune and scratch: side in pixels of what the network reads.
+        channels: of scratch: 3 for colour, 1 for grey; by default 1 where all images are grey.
+        config: all settings of finetune or scratch at once, in place of single ones.
         out: the run's folder; by default runs/NAME, never one that exists.
+        resume: go on with the interrupted run in `out`; a finished one is left as it is.
         seed: of folds, splits, random starts, order and augmentation.
         on_bad: unreadable images: "skip" them, naming each, unless they are more than 5 %; or make
             it an "error".
         engine: what runs the network without gradients; "auto" takes the fastest that is there.
         threads: cores to use; all by default.
-        resume: go on with the interrupted run in `out`; a finished one is left as it is.
-        progress: hears how far it is.
+        cache: of finetune and scratch: where decoded pixels are kept, "ram" by default.
+        tensorboard: of finetune and scratch: also write the history for TensorBoard, in the run's
+            folder.
+        progress: is informed of how far it is; by default bars in a terminal or a notebook.
         command: what was typed, for the card.
-
-    The rest belongs to `finetune` and `scratch`:
-
-        settings: fields of `training.config.TrainConfig` and their values, such as {"epochs": 5}.
-        augment: an augmentation policy; chosen from the data by default.
-        parts: fields of `data.policy.Augmentation` and their values, such as {"rotation": 15}.
-        size: side in pixels of what the network reads.
-        channels: 3 for colour, 1 for grey; from scratch it is 1 by default where all images are
-            grey.
-        cache: where decoded pixels are kept, "ram" by default.
-        tensorboard: also write the history for TensorBoard, in the run's folder.
+        settings: of finetune and scratch: single fields of `TrainConfig`, such as `epochs=5`.
 
     Returns:
-        The saved Classifier. Its `run` is the folder with the metrics, which come from images that
-        the judged network
-        did not learn from: of a probe `out_of_fold`, from cross-validation over all but the test
-        split; of the others `validation`, which chose the epoch, and `test`. Where the data has no
-        such splits, they are held
-        out: 15 % each, of large sets less.
+        The saved Classifier. `metrics` come from images that the judged network did not learn
+        from: of a probe `out_of_fold`, from cross-validation over all but the test split; of the
+        others `validation`, which chose the epoch, and `test`. Where the data has no such splits,
+        they are held out: 15 % each, of large sets less.
 
     Raises:
         DataError: the data cannot be learnt from.
         UsageError: an argument that does not exist, does not fit, or does not apply to the recipe;
-            a run that exists.
-        ArtefactError: a run to be resumed that is none, or whose checkpoints are damaged.
-        MissingExtraError: tensorboard is asked for and not installed.
+            a run that exists; a module that lacks what the recipe needs.
+        ArtefactError: a run to be resumed or to start from that is none, or whose files are
+            damaged.
+        MissingExtraError: timm or tensorboard is asked for and not installed.
         FoveateError: the model's weights cannot be had; training cannot go on.
     """
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
+    check_names(settings)
     threads = cores_to_use(threads)
     kind = choose_engine(engine)
-    recipe = recipe or choose_recipe(model)
-    of_descent = {
-        "augment": augment,
-        "size": size,
-        "channels": channels,
-        "cache": cache,
-        "tensorboard": tensorboard,
-    }
-    given = [name for name, value in of_descent.items() if value is not None and value is not False]
-    check_recipe(recipe, model, seed, effort, [*given, *(settings or {}), *(parts or {})])
-    progress = progress or Silent()
-    clock = Clock()
-
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, task)
+    recipe = recipe or choose_recipe(model, weights)
+    by_steps = {"augment": augment, "size": size, "channels": channels, "config": config}
+    by_steps |= {"cache": cache, "tensorboard": tensorboard or None}
+    given = [name for name, value in by_steps.items() if value is not None]
+    check_request(recipe, model, seed, effort, [*given, *settings])
+    dataset = as_dataset(data, task)
     check_trainable(dataset)
-    folder = Path(out) if out is not None else None
-    with clock.phase("reading"):
-        digest = dataset_fingerprint(dataset)
-    if recipe != "probe":
-        from foveate.training import descent
-        from foveate.training.setup import Means, Request
+    out = Path(out) if out is not None else None
+    clock = Clock()
+    with bars(progress) as progress:
+        with clock.phase("reading"):
+            fingerprint = dataset_fingerprint(dataset)
+        if recipe == "probe":
+            start = starting_point(model, weights)
+            asked = ProbeConfig(
+                data=dataset.name,
+                fingerprint=fingerprint,
+                model=start.name,
+                effort=effort or "fast",
+                seed=seed,
+                on_bad=on_bad,
+                engine=kind,
+                task=dataset.task,
+                weights=start.identity if start.own_weights else "",
+            )
+            run = Run.open(out, dataset.name, asked.to_dict(), resume)
+            if resume and run.finished:
+                return Classifier.load(run.folder, threads)
+            with run.kept_if_whole():
+                return solve_probe(run, dataset, asked, start, threads, progress, clock, command)
 
-        asked = (dict(settings or {}), augment, dict(parts or {}), size, channels)
-        request = Request(recipe, model, *asked, seed, on_bad, kind)
-        means = Means(threads, cache or "ram", tensorboard, progress, clock, command)
-        return descent.descend(dataset, digest, request, means, folder, resume)
+        from foveate.training.setup import Request, Resources
 
-    weights = find_weights(model)
-    config = ProbeConfig(
-        dataset.name, digest, model, effort or "fast", seed, on_bad, kind, dataset.task
-    )
-    run = Run.open(folder, dataset.name, asdict(config), resume)
-    if resume and run.finished:
-        return Classifier.load(run.folder)
-    with run.kept_if_whole():
-        return solve_probe(run, dataset, config, weights, threads, progress, clock, command)
+        name, begin, module = origin(model, weights, recipe)
+        request = Request(
+            recipe=recipe,
+            model=name,
+            start=begin,
+            module=module,
+            settings=dict(settings),
+            config=config,
+            augment=augment,
+            size=size,
+            channels=channels,
+            seed=seed,
+            on_bad=on_bad,
+            engine=kind,
+        )
+        resources = Resources(threads, cache or "ram", tensorboard, progress, clock, command)
+        with opened(dataset, fingerprint, request, resources, out, resume) as job:
+            if resume and job.run.finished:
+                return Classifier.load(job.run.folder, threads)
+            with job.own_folder():
+                return job.fit(resume)
 
 
 def find_lr(
     data: str | os.PathLike[str] | Dataset,
-    model: str = "efficientnet_lite0",
+    model: "str | nn.Module" = "efficientnet_lite0",
     recipe: Literal["finetune", "scratch"] = "finetune",
+    *,
+    weights: str | os.PathLike[str] | None = None,
     task: Task = "multiclass",
-    seed: int = 0,
-    threads: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    augment: Literal["none", "light", "standard", "strong"] | None = None,
-    parts: Mapping[str, Any] | None = None,
+    augment: "str | Augment | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    threads: int | None = None,
     progress: Progress | None = None,
+    **settings: Unpack[Settings],
 ) -> "RateTest":
     """The learning rate range test: a hundred steps, at a thousandth to a thousand times the
     configured rate.
@@ -168,53 +226,150 @@ def find_lr(
     Returns:
         A RateTest: the rates, the smoothed losses, and a suggestion for the highest rate.
     """
-    from foveate.training import descent
-    from foveate.training.setup import Means, Request
+    from foveate.training.lr_finder import range_test
+    from foveate.training.setup import Request, Resources
 
-    check_recipe(recipe, model, seed, None, ["find-lr"])
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, task)
+    check_names(settings)
+    check_request(recipe, model, seed, None, ["find-lr"])
+    threads = cores_to_use(threads)
+    dataset = as_dataset(data, task)
     check_trainable(dataset)
-    asked = (dict(settings or {}), augment, dict(parts or {}), size, channels)
-    request = Request(recipe, model, *asked, seed, "skip", choose_engine())
-    means = Means(cores_to_use(threads), "ram", False, progress or Silent(), Clock(), "")
-    return descent.try_rates(dataset, dataset_fingerprint(dataset), request, means)
+    name, start, module = origin(model, weights, recipe)
+    request = Request(
+        recipe=recipe,
+        model=name,
+        start=start,
+        module=module,
+        settings=dict(settings),
+        config=config,
+        augment=augment,
+        size=size,
+        channels=channels,
+        seed=seed,
+        on_bad="skip",
+        engine=choose_engine(),
+    )
+    with bars(progress) as progress, TemporaryDirectory() as folder:
+        resources = Resources(threads, "ram", False, progress, Clock(), "")
+        out, fingerprint = Path(folder) / "run", dataset_fingerprint(dataset)
+        job_of = opened(dataset, fingerprint, request, resources, out, resume=False)
+        with job_of as job, job.own_folder():
+            return range_test(job.prepare())
+
+
+@contextmanager
+def opened(
+    dataset: Dataset,
+    fingerprint: str,
+    request: "Request",
+    resources: "Resources",
+    out: Path | None,
+    resume: bool,
+) -> Iterator["Job"]:
+    """A job on each of the processes that torchrun started, or on this one, with its threads."""
+    from foveate.training.distributed import joined, torch_threads
+    from foveate.training.setup import Job
+
+    with joined() as ranks, torch_threads(resources.threads):
+        yield Job.open(dataset, fingerprint, request, resources, ranks, out, resume)
+
+
+def as_dataset(data: Any, task: Task) -> Dataset:
+    """What `data` stands for."""
+    if isinstance(data, Dataset):
+        return data
+    if not isinstance(data, (str, os.PathLike)):
+        raise UsageError(
+            f"data is a folder, a CSV, a built-in name or a Dataset, not {type(data).__name__}; "
+            "from lists of paths and labels: foveate.Dataset.of(paths, labels)"
+        )
+    return load_dataset(data, task)
+
+
+# Where a training starts
+
+
+def origin(
+    model: Any, weights: Any, recipe: str
+) -> "tuple[str, StartingPoint | None, nn.Module | None]":
+    """The network's name; of finetune its weights; of scratch the module that was handed in."""
+    if recipe == "finetune":
+        start = starting_point(model, weights)
+        return start.name, start, None
+    if weights is not None:
+        raise UsageError(
+            "weights applies to the recipes probe and finetune: scratch has a random start"
+        )
+    if isinstance(model, str):
+        return model, None, None
+    return name_of(model), None, model
+
+
+def starting_point(model: Any, weights: Any) -> StartingPoint:
+    """The network and weights of a probe or a fine-tuning."""
+    if isinstance(weights, (str, os.PathLike)) and Path(weights).is_dir():
+        return from_run(Path(weights), model)
+    return find_start(model, weights)
+
+
+def from_run(folder: Path, model: Any) -> Loaded:
+    """The network that a run left, as a start."""
+    classifier = Classifier.load(folder)
+    network: Any = classifier.network(None if isinstance(model, str) else model)
+    digest = classifier.card["files"]["model.safetensors"]
+    name = classifier.card["model"]
+    backbone = network.backbone if classifier.card["form"] == "probe" else network
+    return Loaded(name, backbone, classifier.preprocess, f"run {digest}")
+
+
+# Checks
 
 
 def cores_to_use(threads: int | None) -> int:
     """As many as were asked for, if there are so many; by default all, shared by torchrun's
     processes here."""
-    if threads is not None and not threads >= 1:
-        raise UsageError(f"expected at least 1 thread, got {threads}")
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and threads >= 1):
+        raise UsageError(f"threads must be a whole number of at least 1, not {threads!r}")
     processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(threads, cores()) if threads else max(1, cores() // processes)
 
 
-def choose_recipe(model: str) -> Literal["probe", "scratch"]:
-    """A probe where there are published weights to start from."""
-    return "scratch" if model in CATALOGUE and model not in WEIGHTS else "probe"
+def choose_recipe(model: Any, weights: Any = None) -> Literal["probe", "scratch"]:
+    """A probe where there are weights to start from."""
+    if weights is not None:
+        return "probe"
+    if isinstance(model, str):
+        return "scratch" if model in CATALOGUE and model not in WEIGHTS else "probe"
+    return "probe" if getattr(model, "preprocess", None) is not None else "scratch"
 
 
-def check_recipe(
-    recipe: str, model: str, seed: int, effort: str | None, of_descent: list[str]
-) -> None:
+def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: list[str]) -> None:
     """UsageError for a recipe, model, seed or effort that does not exist, and for what does not
     apply."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, got {seed}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
     if recipe not in RECIPES:
-        raise UsageError(f"no recipe is called '{recipe}'; expected {', '.join(RECIPES)}")
-    if recipe == "scratch" and model not in CATALOGUE:
-        near = get_close_matches(model, CATALOGUE, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see: foveate models"
-        raise UsageError(f"no network is called '{model}'; {hint}")
+        raise UsageError(f"no recipe is called {recipe!r}; expected {', '.join(RECIPES)}")
+    if isinstance(model, str):
+        if recipe == "scratch" and model not in CATALOGUE and not model.startswith(TIMM):
+            near = get_close_matches(model, CATALOGUE, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see: foveate models"
+            raise UsageError(f"no network is called '{model}'; {hint}")
+    elif not (callable(model) and hasattr(model, "state_dict")):
+        raise UsageError(
+            f"model is a network's name or a torch.nn.Module, not {type(model).__name__}"
+        )
+    elif isinstance(model, type):
+        raise UsageError(f"model is a module, not a class: give {model.__name__}()")
     if effort is not None and effort not in EFFORTS:
-        raise UsageError(f"no effort is called '{effort}'; expected {' or '.join(EFFORTS)}")
+        raise UsageError(f"no effort is called {effort!r}; expected {' or '.join(EFFORTS)}")
     if effort is not None and recipe != "probe":
         raise UsageError(
             f"effort applies to the recipe probe, and this one is {recipe}; choose a --size instead"
         )
-    if of_descent and recipe == "probe":
-        names = ", ".join(name.replace("_", "-") for name in of_descent)
+    if by_steps and recipe == "probe":
+        names = ", ".join(name.replace("_", "-") for name in by_steps)
         raise UsageError(
             f"{names}: this applies to the recipes finetune and scratch; give --recipe finetune"
         )

@@ -1,7 +1,7 @@
 """How a network is trained step by step: every number of it, with each recipe's own choice."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -178,7 +178,10 @@ DECAYS = {"sgd": 5e-4, "adamw": 0.01}
 
 
 def resolve_config(
-    recipe: Literal["finetune", "scratch"], given: Mapping[str, Any], norms: bool
+    recipe: Literal["finetune", "scratch"],
+    given: Mapping[str, Any],
+    norms: bool,
+    whole: TrainConfig | None = None,
 ) -> TrainConfig:
     """A recipe's settings with some replaced.
 
@@ -188,16 +191,18 @@ def resolve_config(
             not, both are that.
         norms: whether the network has batch-norms; without them a rate of 0.1 would throw a deep
             network off.
+        whole: all settings at once, taken as they are.
 
     Raises:
         UsageError: no such setting; a value out of its range; a setting that does not apply.
     """
-    names = [field.name for field in fields(TrainConfig)]
-    for name in given:
-        if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            raise UsageError(f"no setting of training is called {name!r}; {hint}")
+    check_names(given)
+    if whole is not None:
+        if not isinstance(whole, TrainConfig):
+            raise UsageError(f"config is a TrainConfig, not {type(whole).__name__}")
+        if given:
+            raise UsageError(f"give config or single settings, not both: {', '.join(given)}")
+        return whole
     if "batch_norm" in given and not norms:
         raise UsageError("batch-norm does not apply: the network has none")
     if "momentum" in given and given.get("optimizer") == "adamw":
@@ -228,6 +233,16 @@ def resolve_config(
             "sgd too"
         )
     return replace(base, **given)
+
+
+def check_names(given: Iterable[str]) -> None:
+    """UsageError for what is no field of `TrainConfig`, with the nearest name."""
+    names = [field.name for field in fields(TrainConfig)]
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise UsageError(f"no setting of training is called {name!r}; {hint}")
 
 
 def spoken(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the loop makes small: the loss, and how often it was right."""
+"""The loss, and how often the answers were right."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ class Objective:
     auxiliary: float = 0.3
     weights: Tensor | None = None
 
-    def cost(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The logits and the loss, summed over the images.
 
         Args:
@@ -37,10 +37,10 @@ class Objective:
             targets: (N,), classes; or (N, classes), each one's share of the image, or each label's.
         """
         heads = [outputs] if isinstance(outputs, Tensor) else [outputs.logits, *auxiliary(outputs)]
-        costs = [self.cross_entropy(head.float(), targets) for head in heads]
-        total = costs[0]
-        for cost in costs[1:]:
-            total = total + self.auxiliary * cost
+        losses = [self.cross_entropy(head.float(), targets) for head in heads]
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + self.auxiliary * loss
         return heads[0].detach(), total
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 
 from foveate.errors import UsageError
 from foveate.training.optim import set_rates
-from foveate.training.trainer import Loop
+from foveate.training.trainer import Trainer
 
 STEPS = 100
 FROM, TO = 1e-3, 1e3  # factors on the configured rate
@@ -39,8 +39,8 @@ class RateTest:
     suggestion: float
 
 
-def range_test(loop: Loop, steps: int = STEPS) -> RateTest:
-    """Run the test with a loop's network, which is of no use afterwards. All ranks see the same
+def range_test(trainer: Trainer, steps: int = STEPS) -> RateTest:
+    """Run the test with a trainer's network, which is of no use afterwards. All ranks see the same
     losses.
 
     Raises:
@@ -48,36 +48,36 @@ def range_test(loop: Loop, steps: int = STEPS) -> RateTest:
             too high.
     """
     with torch.random.fork_rng(devices=[]):
-        return rising(loop, steps)
+        return rising(trainer, steps)
 
 
-def rising(loop: Loop, steps: int) -> RateTest:
-    loop.plan.apply(loop.network, 0)
-    module = loop.module_of(0)
-    loop.progress.begin("rates", steps)
+def rising(trainer: Trainer, steps: int) -> RateTest:
+    trainer.plan.apply(trainer.network, 0)
+    module = trainer.module_of(0)
+    trainer.progress.begin("rates", steps)
     factors = np.geomspace(FROM, TO, steps).tolist()
-    epochs = range(math.ceil(steps / len(loop.batches)))
-    batches = chain.from_iterable(loop.batches.epoch(epoch) for epoch in epochs)
+    epochs = range(math.ceil(steps / len(trainer.batches)))
+    batches = chain.from_iterable(trainer.batches.epoch(epoch) for epoch in epochs)
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0
     for step, (factor, batch) in enumerate(zip(factors, batches, strict=False), start=1):
-        set_rates(loop.optimizer, factor)
-        loss = loop.ranks.mean(loop.gradients(module, batch)[0])
-        norm = loop.clipped()
+        set_rates(trainer.optimizer, factor)
+        loss = trainer.ranks.mean(trainer.gradients(module, batch)[0])
+        norm = trainer.clipped()
         mean = MEMORY * mean + (1 - MEMORY) * loss
         smooth = mean / (1 - MEMORY**step)
         if not (math.isfinite(loss) and math.isfinite(norm)) or (
             losses and smooth > JUMP * min(losses)
         ):
             break
-        loop.optimizer.step()
-        rates.append(factor * loop.config.lr)
+        trainer.optimizer.step()
+        rates.append(factor * trainer.config.lr)
         losses.append(smooth)
-        loop.progress.advance()
+        trainer.progress.advance()
     if len(losses) < LEAST:
         raise UsageError(
-            f"the loss jumped at a rate of {loop.config.lr * factors[len(losses)]:.2g}; start "
+            f"the loss jumped at a rate of {trainer.config.lr * factors[len(losses)]:.2g}; start "
             "lower, --lr"
         )
     return RateTest(tuple(rates), tuple(losses), suggest(rates, losses))

@@ -10,17 +10,16 @@ import ctypes
 import math
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
 from foveate.models.folding import folded
+from foveate.training.config import TrainConfig
 from foveate.training.freezing import Plan
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 # of the memory that pixels will not take, for what forward leaves to backward; the rest is for
 # gradients
 SHARE = 0.6
@@ -72,29 +71,18 @@ def pieces_that_fit(images: int, each: int, pieces: int, least: int, free: int) 
     return min(max(1, images // least), max(pieces, math.ceil(images / at_once)))
 
 
-@contextmanager
-def memory_kept() -> Iterator[None]:
-    """Let the C library keep what is freed, meanwhile, for the next step to take.
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for whoever takes it next, until the process ends.
 
     By itself glibc gives blocks of more than 32 MB back to the system at once, and every map of the
-    next step comes as
-    new pages, cleared one by one: up to a quarter of a step (docs/LOG.md). Other C libraries are
-    left as they are. It is the whole process's: of two trainings at once in one process the first
-    to end ends it for both.
+    next step comes as new pages, cleared one by one: up to a quarter of a step (docs/LOG.md). It is
+    a setting of the whole process, so the command line alone calls this. Other C libraries are left
+    as they are.
     """
     c = glibc()
-    if c is None:
-        yield
-        return
-    c.mallopt(M_MMAP_MAX, 0)
-    c.mallopt(M_TRIM_THRESHOLD, -1)  # never
-    try:
-        yield
-    finally:  # what glibc comes to by itself where large blocks are freed
-        c.mallopt(M_MMAP_MAX, 65_536)
-        c.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        c.mallopt(M_TRIM_THRESHOLD, 64 << 20)
-        give_back()
+    if c is not None:
+        c.mallopt(M_MMAP_MAX, 0)
+        c.mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 def give_back() -> None:
@@ -111,13 +99,22 @@ def glibc() -> ctypes.CDLL | None:
     )
 
 
-def check_batches(plan: Plan, smallest: int, epochs: int) -> None:
-    """UsageError if batch-norm would take statistics from a single image, in whatever epoch."""
-    if smallest < plan.least(epochs - 1):
+def check_batches(plan: Plan, images: int, config: TrainConfig, world: int) -> None:
+    """UsageError if batch-norm would take statistics from a single image, in whatever epoch.
+
+    Args:
+        plan: which parts learn.
+        images: to train on.
+        config: its batches are cut into micro-batches.
+        world: processes that share a batch.
+    """
+    steps = -(-images // config.batch_size)
+    smallest = images // steps // world // config.accumulate
+    if smallest < plan.least(config.epochs - 1):
         raise UsageError(
             "batch-norm takes statistics from a batch, and some would have one image (of each "
-            "process and piece); "
-            "give a larger --batch-size, a smaller --accumulate, or --batch-norm frozen"
+            "process and micro-batch); give a larger --batch-size, a smaller --accumulate, or "
+            "--batch-norm frozen"
         )
 
 

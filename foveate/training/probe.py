@@ -4,7 +4,7 @@ quality comes from images that the judging head did not see.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,24 +12,30 @@ from foveate.classifier import Classifier
 from foveate.classifier.decision import decide
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
-from foveate.data.preprocess import Preprocess
 from foveate.data.splits import check_spread, stratified_folds
-from foveate.features import extract
+from foveate.features import extract, shown
 from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment
 from foveate.progress import Progress
 from foveate.runs import Run
-from foveate.training.report import BRIEF, Clock, describe, judgements, twins
-from foveate.weights import Weights, is_here, source_file
+from foveate.training.report import (
+    ALONE,
+    Clock,
+    brief,
+    data_json,
+    duplicate_notes,
+    judgements,
+    write_metrics,
+)
+from foveate.weights.starting_point import OWN, Loaded, StartingPoint
 
 FOLDS = 5
-STRETCH = 1.12  # of a longer side that is squeezed into the square; measured in docs/LOG.md
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What the one dial sets: the input's size, in parts of the weights' own, and whether the
-    mirror image is seen."""
+    """What the one setting decides: the input's size, as a multiple of the weights' own, and
+    whether the mirror image is seen."""
 
     size: float
     mirror: bool
@@ -37,8 +43,8 @@ class Effort:
 
 EFFORTS = {
     "fast": Effort(1, mirror=False),
-    "best": Effort(9 / 7, mirror=True),
-}  # 224 px; 288 px and mirrored
+    "best": Effort(9 / 7, mirror=True),  # 288 pixels for 224
+}
 
 
 @dataclass(frozen=True)
@@ -54,110 +60,96 @@ class ProbeConfig:
     engine: str
     task: Task
     recipe: str = "probe"
+    weights: str = ""  # identity of weights that are not published ones
 
-
-def shown(weights: Weights, scale: float = 1.0) -> Preprocess:
-    """How a probe shows images to a backbone: at its weights' own size, or at so many parts of
-    it."""
-    published = weights.preprocess
-    size = published.crop if scale == 1 else 32 * round(published.crop * scale / 32)
-    return published.at(size, STRETCH)
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "weights" or value}
 
 
 def solve_probe(
     run: Run,
     dataset: Dataset,
     config: ProbeConfig,
-    weights: Weights,
+    start: StartingPoint,
     threads: int,
     progress: Progress,
     clock: Clock,
     command: str,
 ) -> Classifier:
-    """Features, head, judgement, and the run's files."""
+    """Extract features, solve the head, measure it, and write the run's files."""
     run.log(f"foveate {command or 'train'}")
-    if not is_here(weights):
+    if not start.is_here:
         with clock.phase("weights"):
-            source_file(weights, progress=progress)
-    dial = EFFORTS[config.effort]
-    preprocess = shown(weights, dial.size)
+            start.fetch(progress)
+    effort = EFFORTS[config.effort]
+    preprocess = shown(start.preprocess, effort.size)
     with clock.phase("features"):
-        found = extract(
-            dataset, config.model, preprocess, dial.mirror, config.engine, threads, progress
-        )
+        found = extract(dataset, start, preprocess, effort.mirror, config.engine, threads, progress)
     apply_policy(len(dataset), found.bad, config.on_bad)
-    good = np.array(
-        [i for i, name in enumerate(dataset.files) if name not in found.bad], dtype=np.int64
-    )
+    readable = [i for i, name in enumerate(dataset.files) if name not in found.bad]
+    good = np.array(readable, dtype=np.int64)
     dataset, features = dataset.select(good), found.features[good]
     check_trainable(dataset)
 
     is_test = np.array([split == "test" for split in dataset.splits])
     learn, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    labels, classes = dataset.labels[learn], dataset.classes
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
         groups = dataset.grouping()[learn]
-        check_spread(dataset.labels[learn], groups, dataset.classes)
-        folds = stratified_folds(dataset.labels[learn], groups, FOLDS, config.seed)
-        head = fit_head(
-            features[learn],
-            dataset.labels[learn],
-            folds,
-            len(dataset.classes),
-            threads,
-            progress.advance,
-        )
+        check_spread(labels, groups, classes)
+        folds = stratified_folds(labels, groups, FOLDS, config.seed)
+        head = fit_head(features[learn], labels, folds, len(classes), threads, progress.advance)
 
-    decision = decide(head.out_of_fold, dataset.labels[learn])
+    decision = decide(head.out_of_fold, labels)
     judged = {"out_of_fold": (learn, decision.probabilities(head.out_of_fold))}
     if len(test):
         judged["test"] = (test, decision.probabilities(features[test] @ head.weight.T + head.bias))
-    results = {
-        split: decision.summarise(probabilities, dataset.labels[rows], dataset.classes)
+    splits = {
+        split: decision.summarise(probabilities, dataset.labels[rows], classes)
         for split, (rows, probabilities) in judged.items()
     }
 
-    notes = [*dataset.notes, *twins(dataset)]
+    notes = [*dataset.notes, *duplicate_notes(dataset)]
     with clock.phase("saving"):
-        about = {
-            "metrics": {
-                split: {key: result[key] for key in BRIEF} for split, result in results.items()
-            },
-            "provenance": {"command": command, "environment": environment(), **asdict(config)},
-        }
+        provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(
             run.folder / "classifier",
-            config.model,
+            start,
             head,
             decision,
-            dataset.classes,
+            classes,
             preprocess,
-            dial.mirror,
+            effort.mirror,
             config.engine,
-            about,
+            {"metrics": brief(splits), "provenance": provenance},
         )
-        run.write("data.json", describe(dataset, found.bad, notes, learn, folds))
-        run.write_lines(
-            "history.jsonl", [{"penalty": p, "log_loss": loss} for p, loss in head.path]
-        )
+        if isinstance(start, Loaded) and start.name.startswith(OWN):
+            classifier.module = start.module
+            if not classifier.has_graph:
+                notes.append(ALONE)
+        run.write("data.json", data_json(dataset, found.bad, notes, learn, folds))
+        path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
+        run.write_lines("history.jsonl", path)
         run.write_lines("predictions.jsonl", list(judgements(dataset, judged, decision)))
         for sentence in [*notes, *found.bad.values()]:
             run.log(sentence)
-    run.write(
-        "metrics.json",
-        {
-            "model": config.model,
-            "recipe": config.recipe,
+    write_metrics(
+        run,
+        model=config.model,
+        recipe=config.recipe,
+        engine=config.engine,
+        seed=config.seed,
+        seconds=clock.seconds(),
+        bad=found.bad,
+        notes=notes,
+        details={
             "effort": config.effort,
-            "engine": config.engine,
-            "seed": config.seed,
-            "seconds": clock.seconds(),
             "computed": found.computed,
             "penalty": head.penalty,
             "temperature": head.temperature,
-            "bad": found.bad,
-            "notes": notes,
-            **results,
         },
+        splits=splits,
     )
+    classifier.threads = threads
     return classifier

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from foveate.classifier.decision import Decision
 from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
 from foveate.errors import MissingExtraError
+from foveate.runs import Run
 from foveate.storage import fingerprint, replacing
 
-pass
-
-
+ALONE = (
+    "the network's code was not saved: only a process that has it can predict, by "
+    "Classifier.load(RUN).network(CLASS)"
+)
 BRIEF = ("n", "accuracy", "accuracy_ci95", "macro_f1", "ece")  # of a split's metrics, for the card
 
 
@@ -68,6 +70,39 @@ class Record:
     best: bool
 
 
+def write_metrics(
+    run: Run,
+    *,
+    model: str,
+    recipe: str,
+    engine: str,
+    seed: int,
+    seconds: dict[str, float],
+    bad: dict[str, str],
+    notes: list[str],
+    details: dict[str, Any],
+    splits: dict[str, dict[str, Any]],
+) -> None:
+    """Write metrics.json, the last file of a run: with it the run is finished.
+
+    Args:
+        run: its folder.
+        model, recipe, engine, seed: what was trained.
+        seconds: in all, and by phase.
+        bad: name and reason of each unreadable image.
+        notes: what a person should know.
+        details: of the recipe: its penalty, or its epochs.
+        splits: the metrics of each evaluated split, under its name.
+    """
+    about = {"model": model, "recipe": recipe, "engine": engine, "seed": seed, "seconds": seconds}
+    run.write("metrics.json", about | details | {"bad": bad, "notes": notes} | splits)
+
+
+def brief(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The few figures of each split that a card has."""
+    return {split: {key: result[key] for key in BRIEF} for split, result in splits.items()}
+
+
 def dataset_fingerprint(dataset: Dataset) -> str:
     """Of everything that a training sees of a dataset: bytes, labels, splits, groups. Where it lies
     plays no part."""
@@ -77,18 +112,19 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     return fingerprint([list(dataset.classes), sorted(rows)])
 
 
-def twins(dataset: Dataset) -> list[str]:
+def duplicate_notes(dataset: Dataset) -> list[str]:
     """Notes on files with the same bytes: with two labels, or on both sides of the test split."""
     place = {name: i for i, name in enumerate(dataset.files)}
     sets = duplicates(dataset)
-    quarrels = [names for names in sets if len({dataset.label(place[n]) for n in names}) > 1]
+    contradictions = [names for names in sets if len({dataset.label(place[n]) for n in names}) > 1]
     leaks = [
         names for names in sets if len({dataset.splits[place[n]] == "test" for n in names}) > 1
     ]
     notes = []
-    if quarrels:
+    if contradictions:
         what = "have different labels" if dataset.task == "multilabel" else "are in two classes"
-        notes.append(f"{len(quarrels)} images {what}, byte for byte: {listed(quarrels[0])}")
+        first = listed(contradictions[0])
+        notes.append(f"{len(contradictions)} images {what}, byte for byte: {first}")
     if leaks:
         notes.append(
             f"{len(leaks)} test images are also outside the test split, byte for byte: "
@@ -97,7 +133,7 @@ def twins(dataset: Dataset) -> list[str]:
     return notes
 
 
-def describe(
+def data_json(
     dataset: Dataset,
     bad: dict[str, str],
     notes: list[str],
@@ -219,7 +255,7 @@ def remarks(
     return notes
 
 
-class Listener:
+class EpochLog:
     """Hears of each epoch and, if asked, writes it where TensorBoard looks: the folder
     `tensorboard` of the run.
 
@@ -238,7 +274,7 @@ class Listener:
                 ) from error
             self.writer = SummaryWriter(str(run / "tensorboard"))
 
-    def hear(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         if self.writer is None:
             return
         judged = {

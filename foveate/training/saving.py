@@ -1,9 +1,9 @@
-"""What a training leaves: the calibrated classifier, measured as it was saved, and the run's
-files."""
+"""What a training by steps leaves: the calibrated classifier, measured as it is saved, and the
+run's files."""
 
 import copy
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,161 +12,180 @@ from torch import nn
 
 from foveate.classifier import Classifier
 from foveate.classifier.decision import decide
-from foveate.classifier.saving import save_network
+from foveate.classifier.saving import make_card, write_classifier
 from foveate.data.batches import EvaluationBatches, normalise
 from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
-from foveate.training.report import BRIEF, describe, draw_curves, judgements, remarks, twins
-from foveate.training.setup import Job, Rows
+from foveate.training.report import (
+    ALONE,
+    brief,
+    data_json,
+    draw_curves,
+    duplicate_notes,
+    judgements,
+    remarks,
+    write_metrics,
+)
 from foveate.training.trainer import Fitted
+from foveate.weights.starting_point import OWN
+
+if TYPE_CHECKING:
+    from foveate.training.setup import Job
 
 AGREE = 2e-3  # of the largest logit: how far the two engines may be apart in f32
 
+Judged = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # rows, probabilities
 
-def keep(job: Job, network: nn.Module, fitted: Fitted) -> Classifier | None:
-    """Calibrate, save, measure with what was saved, and write the run's files; on rank 0 alone."""
-    if not job.ranks.first:
-        return None
-    told = len(job.notes)
-    labels = job.dataset.labels[job.rows["validation"]]
-    temperature = fold_temperature(network.cpu(), fit_temperature(fitted.logits, labels))
+
+def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
+    """Calibrate, measure what will be saved, save it, and write the run's files."""
+    logged = len(job.notes)
+    labels, classes = job.dataset.labels[job.rows["validation"]], job.dataset.classes
+    temperature = fit_temperature(fitted.logits, labels)
+    divide = not fold_temperature(network.cpu(), temperature)
     calibrated = fitted.logits / np.float32(temperature)
     decision = decide(calibrated, labels)
     graph, doubts = graph_of(job, network)
     job.notes += doubts
     given = decision.answers(decision.probabilities(calibrated))
-    job.notes += remarks(fitted.history, given, labels, job.dataset.classes, fitted.stopped_early)
-    saved = job.run.folder / "classifier"
-    arguments = (
-        job.request.recipe,
-        job.request.model,
-        network,
-        job.dataset.classes,
-        job.preprocess,
-        temperature,
-        decision,
-        graph,
+    job.notes += remarks(fitted.history, given, labels, classes, fitted.stopped_early)
+
+    card = make_card(
+        form="probe" if isinstance(network, Probe) else "network",
+        recipe=job.request.recipe,
+        model=job.request.model,
+        mirror=False,
+        temperature=temperature,
+        divide=divide,
+        decision=decision,
+        classes=classes,
+        preprocess=job.preprocess,
+        about={"metrics": {}, "provenance": job.provenance},
     )
-    first = save_network(saved, *arguments, job.about | {"metrics": {}})
-    first.threads = job.means.threads
-    results, judged = measure(job, first)
-    brief = {split: {key: result[key] for key in BRIEF} for split, result in results.items()}
-    classifier = save_network(saved, *arguments, {"metrics": brief} | job.about)
+    folder, threads = job.run.folder / "classifier", job.resources.threads
+    unsaved = Classifier(folder, card, threads, module=handed_in(job, network))
+    unsaved.use(graph, network)
+    splits, judged = measure(job, unsaved)
+    card["metrics"] = brief(splits)
+    tensors = {n: t.detach().contiguous().cpu().numpy() for n, t in network.state_dict().items()}
+    classifier = write_classifier(folder, card, tensors, graph)
+    classifier.threads, classifier.module = threads, unsaved.module
 
     run = job.run
     kept = job.dataset.select(np.sort(np.concatenate([*job.rows.values()])))
-    job.notes += twins(kept)
-    run.write("data.json", describe(kept, job.bad, job.notes))
+    job.notes += duplicate_notes(kept)
+    run.write("data.json", data_json(kept, job.bad, job.notes))
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
     run.write_lines("predictions.jsonl", list(judgements(job.dataset, judged, decision)))
-    for sentence in [*job.notes[told:], *job.bad.values()]:
+    for sentence in [*job.notes[logged:], *job.bad.values()]:
         run.log(sentence)
     draw_curves(run.folder / "curves.png", fitted.history)
-    run.write(
-        "metrics.json",
-        {
-            "model": job.request.model,
-            "recipe": job.request.recipe,
-            "engine": job.request.engine,
-            "seed": job.request.seed,
-            "seconds": job.means.clock.seconds(),
+    write_metrics(
+        run,
+        model=job.request.model,
+        recipe=job.request.recipe,
+        engine=job.request.engine,
+        seed=job.request.seed,
+        seconds=job.resources.clock.seconds(),
+        bad=job.bad,
+        notes=job.notes,
+        details={
             "epochs": sum(record.epoch > 0 for record in fitted.history),
             "best_epoch": fitted.best,
             "stopped_early": fitted.stopped_early,
             "temperature": temperature,
-            "bad": job.bad,
-            "notes": job.notes,
-            **results,
         },
+        splits=splits,
     )
     return classifier
 
 
-def fold_temperature(network: nn.Module, temperature: float) -> float:
-    """Divide the logits by a temperature, in the head's own weights; gives the temperature that was
-    folded in.
+def fold_temperature(network: nn.Module, temperature: float) -> bool:
+    """Divide the logits by a temperature, in the head's own weights; whether that could be done.
 
-    A head that is neither linear nor a convolution (`lenet5_1998`'s distances) keeps its logits: 1.
+    A head that is neither linear nor a convolution (`lenet5_1998`'s distances), and a network that
+    names no head, keep their weights: then whoever predicts divides.
     """
-    head: Any = network.head
+    head: Any = getattr(network, "head", None)
     if not isinstance(head, (nn.Linear, nn.Conv2d)):
-        return 1.0
+        return False
     with torch.no_grad():
         head.weight /= temperature
         if head.bias is not None:
             head.bias /= temperature
-    return temperature
+    return True
 
 
-class Doubts(NamedTuple):
-    """A graph, or None and why there is none."""
+def handed_in(job: "Job", network: nn.Module) -> nn.Module | None:
+    """The user's network, without which a classifier of it cannot be rebuilt."""
+    if not job.request.model.startswith(OWN):
+        return None
+    if job.request.module is not None:
+        return job.request.module
+    return None if job.request.start is None else job.request.start.unweighted()
 
-    graph: Any
-    reasons: list[str]
 
-
-def graph_of(job: Job, network: nn.Module) -> Doubts:
-    """The network as an OpenVINO graph that agrees with it on real images, if that is the
-    engine."""
+def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
+    """The network as an OpenVINO graph that agrees with it on real images, if that is the engine;
+    or None, and notes on why there is none."""
+    own = job.request.model.startswith(OWN)
     if job.request.engine != "openvino":
-        return Doubts(None, [])
+        return None, [ALONE] if own else []
     from foveate.engine.conversion import to_graph
     from foveate.engine.openvino import OpenVinoEngine, attach_head
 
     few = EvaluationBatches(
-        job.dataset, job.rows["validation"][:8], job.preprocess, 8, job.means.threads
+        job.dataset, job.rows["validation"][:8], job.preprocess, 8, job.resources.threads
     )
     pixels = next(iter(few)).pixels
+    x = normalise(pixels, job.preprocess)
     with torch.no_grad():
-        expected = network.eval()(normalise(pixels, job.preprocess)).numpy()
+        expected = network.eval()(x if job.request.channels_last else x.contiguous()).numpy()
     twin: Any = copy.deepcopy(network)
-    if isinstance(network, Probe):
-        head = network.linear
-        pooled = to_graph(PooledStages(twin.backbone), job.preprocess)
-        graph = attach_head(
-            pooled, head.weight.detach().numpy(), head.bias.detach().numpy(), mirror=False
-        )
-    else:
-        graph = to_graph(twin, job.preprocess)
-    engine = OpenVinoEngine(graph.clone(), job.means.threads, "f32")
+    try:
+        if isinstance(network, Probe):
+            head = network.linear
+            pooled = to_graph(PooledStages(twin.backbone), job.preprocess)
+            weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+            graph = attach_head(pooled, weight, bias, mirror=False)
+        else:
+            graph = to_graph(twin, job.preprocess)
+    except Exception as error:  # a forward of the user's can fail to be exported in any way
+        if not own:
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return None, [f"the network cannot be exported ({reason[:200]})", ALONE]
+    engine = OpenVinoEngine(graph.clone(), job.resources.threads, "f32")
     rows = pixels.permute(0, 2, 3, 1).numpy()
     gap = 0.0
-    for n in {
-        1,
-        min(engine.batch, len(rows)),
-    }:  # as prediction hands them over: one by one, and several at once
+    for n in {1, min(engine.batch, len(rows))}:  # as prediction gives them: alone, and several
         found = np.concatenate(list(engine.run(rows[i : i + n] for i in range(0, len(rows), n))))
         gap = max(gap, float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max())))
     if gap > AGREE:
-        return Doubts(
-            None,
-            [
-                f"OpenVINO's graph disagrees with the network by {gap:.2g} of its logits: torch "
-                "predicts"
-            ],
-        )
-    return Doubts(graph, [])
+        doubt = f"OpenVINO's graph disagrees with the network by {gap:.2g} of its logits"
+        return None, [f"{doubt}: torch predicts", *([ALONE] if own else [])]
+    return graph, []
 
 
-def measure(
-    job: Job, classifier: Classifier
-) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Rows, NDArray[np.float64]]]]:
-    """Metrics and probabilities of each judged split, by the classifier as it was saved."""
-    results, judged = {}, {}
+def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any]], Judged]:
+    """Metrics and probabilities of each judged split, by the classifier as it will be saved."""
+    results: dict[str, dict[str, Any]] = {}
+    judged: Judged = {}
     for split in ("validation", "test"):
         rows = job.rows[split]
         if not len(rows):
             continue
-        job.means.progress.begin(split, len(rows))
+        job.resources.progress.begin(split, len(rows))
         probabilities = []
         for _, found in classifier.dataset_probabilities(job.dataset.select(rows)):
             if isinstance(found, ImageError):  # it was readable before
                 raise found
             probabilities.append(found)
-            job.means.progress.advance()
+            job.resources.progress.advance()
         judged[split] = (rows, np.stack(probabilities))
+        labels = job.dataset.labels[rows]
         results[split] = classifier.decision.summarise(
-            judged[split][1], job.dataset.labels[rows], job.dataset.classes
+            judged[split][1], labels, job.dataset.classes
         )
     return results, judged

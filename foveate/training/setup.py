@@ -1,9 +1,22 @@
-"""What a training starts from: splits, what the network reads, batches, and the network before its
-first step."""
+"""What a training by steps needs before its first step.
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+    splits ── what the network reads ── augmentation ── plan ── run's folder        Job.open
+           ── network, batches, memory ──────────────────────── Trainer             Job.prepare
+                                                           ──── Classifier          Job.fit
+
+finetune begins with the probe of its backbone, solved on the training images alone: the head is
+right from the first step on, and no random head sends large gradients through what the backbone
+knows (Kumar et al., arXiv:2202.10054).
+"""
+
+import copy
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,59 +26,82 @@ from torch import nn
 
 from foveate import models
 from foveate.catalogue import CATALOGUE
-from foveate.data.augment.policies import Augmentation
+from foveate.classifier import Classifier
+from foveate.data.augment.policies import Augmentation, describe, resolve
+from foveate.data.augment.render import with_pca
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.batches.source import unreadable
-from foveate.data.dataset import Dataset, apply_policy, check_trainable
+from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
 from foveate.data.image import load_image
 from foveate.data.preprocess import LARGEST, Preprocess
-from foveate.data.splits import check_spread, hold_out, stratified_folds
+from foveate.data.splits import check_spread, stratified_folds, with_splits
 from foveate.data.workers import decode_ahead
 from foveate.errors import DataError, ImageError, UsageError
-from foveate.features import extract
+from foveate.features import extract, shown
 from foveate.heads import PENALTIES, fit_head
-from foveate.machine import instructions
-from foveate.probe import Probe
-from foveate.progress import Progress
-from foveate.runs import Run
-from foveate.training.config import TrainConfig
+from foveate.machine import environment, free_memory, instructions
+from foveate.models.adapters import inspect_module
+from foveate.models.folding import folded
+from foveate.probe import Probe, pooled_width
+from foveate.progress import Progress, Silent
+from foveate.runs import Run, read_json
+from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.distributed import Ranks
-from foveate.training.probe import FOLDS, shown
-from foveate.training.report import Clock
-from foveate.training.trainer import mixed
-from foveate.weights import find_weights, pretrained
+from foveate.training.freezing import Norm, Plan, Size, make_plan, meta_twin, without_numbers
+from foveate.training.memory import bytes_per_image, check_batches, give_back, pieces_that_fit
+from foveate.training.probe import FOLDS
+from foveate.training.report import Clock, EpochLog, Record
+from foveate.training.saving import save_trained
+from foveate.training.trainer import Trainer, step_seed
+from foveate.weights.starting_point import OWN, TIMM, StartingPoint
 
-HELD_OUT = 0.15  # of the images, for validation and for test each, where the data has no such split
-ENOUGH = 5_000  # held out are enough; or ENOUGH_EACH of a class, if there are many classes
-ENOUGH_EACH = 50
-JUDGED = 64  # images at once in validation
+VALIDATION_BATCH = 64  # images
 ROUND = 32  # pixels: sizes of progressive resizing are multiples of it, of large images
-
+INSPECTED = 500  # images whose size and colours are looked at, evenly spaced
+SMALL = 64  # networks for images up to this side are shown smaller ones as they are
+FAST_BF16 = {"avx512_bf16", "amx_bf16"}  # instruction sets that multiply bf16 faster than f32
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked; `training.train` explains it."""
+    """What was asked; `training.train` explains it. All of it decides what is learnt."""
 
     recipe: Literal["finetune", "scratch"]
-    model: str
-    settings: dict[str, Any]
-    augment: str | None
-    parts: dict[str, Any]
+    model: str  # name of the network, as the run and the card have it
+    start: StartingPoint | None  # of finetune: the network and its weights
+    module: nn.Module | None  # of scratch: a network that was handed in
+    settings: dict[str, Any]  # single fields of TrainConfig
+    config: TrainConfig | None  # or all of them
+    augment: Any
     size: int | None
     channels: int | None
     seed: int
     on_bad: Literal["skip", "error"]
     engine: str
 
+    def network(self, num_classes: int, in_channels: int) -> nn.Module:
+        """The network of a random start, or a copy of the one that was handed in."""
+        if self.module is not None:
+            return copy.deepcopy(self.module)
+        if self.model.startswith(TIMM):
+            from foveate.weights.timm import timm_network
+
+            return timm_network(self.model.removeprefix(TIMM), num_classes, in_channels)
+        return models.build(self.model, num_classes, in_channels)
+
+    @property
+    def channels_last(self) -> bool:
+        """The memory format of batches; a network of the user's reads contiguous NCHW."""
+        return not self.model.startswith(OWN)
+
 
 @dataclass(frozen=True)
-class Means:
-    """What does not change what is seen and learnt; sums that other numbers of threads share may
-    differ in their last digit."""
+class Resources:
+    """Execution resources: they affect speed, not results, but for the last digits of sums that
+    are shared by another number of threads."""
 
     threads: int
     cache: CacheKind
@@ -75,88 +111,367 @@ class Means:
     command: str
 
 
-@dataclass
-class Job:
-    """A training that is about to run: `rows` are the readable images of each split."""
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was asked, resolved; saved in its config.json, and compared when it is resumed."""
 
-    run: Run
-    ranks: Ranks
-    request: Request
-    means: Means
-    config: TrainConfig
-    dataset: Dataset
-    rows: dict[str, Rows]
-    preprocess: Preprocess
+    data: str  # the set's name
+    fingerprint: str  # of its files, labels, splits and groups
+    recipe: str
+    model: str
+    seed: int
+    on_bad: str
+    engine: str
+    task: Task
+    images: dict[str, int]  # in each split
     policy: str
-    augmentation: Augmentation
-    about: dict[str, Any]  # provenance, for the card
-    notes: list[str]
-    bad: dict[str, str] = field(default_factory=dict)
+    augmentation: dict[str, Any]
+    preprocess: dict[str, Any]
+    training: dict[str, Any]
+
+
+class Job:
+    """A training by steps: everything that is settled before a network is there.
+
+    Args:
+        run: its folder.
+        ranks: this process among all.
+        request, resources: what was asked, and what may be used.
+        config: resolved.
+        dataset: with its splits.
+        rows: of each split, the readable images.
+        preprocess: what the network reads.
+        policy, augmentation: of the training images.
+        plan: which parts of the network learn.
+        provenance: for the card.
+        notes: what a person should know.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        ranks: Ranks,
+        request: Request,
+        resources: Resources,
+        config: TrainConfig,
+        dataset: Dataset,
+        rows: dict[str, Rows],
+        preprocess: Preprocess,
+        policy: str,
+        augmentation: Augmentation,
+        plan: Plan,
+        provenance: dict[str, Any],
+        notes: list[str],
+    ):
+        self.run, self.ranks, self.request, self.resources = run, ranks, request, resources
+        self.config, self.dataset, self.rows = config, dataset, rows
+        self.preprocess, self.policy, self.augmentation = preprocess, policy, augmentation
+        self.plan, self.provenance, self.notes = plan, provenance, notes
+        self.bad: dict[str, str] = {}
+        if not ranks.first:
+            self.resources = replace(resources, progress=Silent())
+
+    @classmethod
+    def open(
+        cls,
+        dataset: Dataset,
+        fingerprint: str,
+        request: Request,
+        resources: Resources,
+        ranks: Ranks,
+        out: Path | None,
+        resume: bool,
+    ) -> "Job":
+        """Settle everything that needs no weights, refuse what does not fit, open the run."""
+        if request.start is not None:
+            if ranks.first and not request.start.is_here:
+                with resources.clock.phase("weights"):
+                    request.start.fetch(resources.progress)
+            ranks.share(None)  # the weights are here now, for all
+        dataset, reasons = with_splits(dataset, request.seed)
+        rows = {
+            split: np.flatnonzero([s == split for s in dataset.splits])
+            for split in ("train", "validation", "test")
+        }
+        if not len(rows["train"]):
+            raise DataError(
+                f"'{dataset.name}' has no training images, all are for validation or test"
+            )
+        preprocess, taken = choose_preprocess(dataset, rows["train"], request, resources.threads)
+        given = request.augment
+        policy, parts = given if isinstance(given, tuple) else (given, {})
+        choice = resolve(dataset, preprocess.crop, preprocess.channels, policy, parts)
+        augmentation = with_pca(
+            choice.augmentation, dataset, rows["train"], preprocess, resources.threads
+        )
+        network = unweighted_network(request, len(dataset.classes), preprocess)
+        normed = any(isinstance(module, Norm) for module in network.modules())
+        config = resolve_config(request.recipe, request.settings, normed, request.config)
+        if config.balance != "none" and dataset.task == "multilabel":
+            raise UsageError(
+                "balance applies to the task multiclass; of several labels each has a threshold "
+                "of its own"
+            )
+        folder = ranks.share(Run.resumed(out, dataset.name) if resume and ranks.first else out)
+        if resume and config.precision == "auto" and folder is not None:
+            before = read_json(folder / "config.json").get("training", {}).get("precision")
+            config = replace(config, precision=before if before in ("f32", "bf16") else "auto")
+        plan = plan_for(network, preprocess, config)
+        if "auxiliary" in request.settings and all(part.name != "auxiliary" for part in plan.parts):
+            raise UsageError(
+                f"auxiliary does not apply: {request.model} learns without auxiliary classifiers "
+                "here"
+            )
+        if config.freeze == "early":
+            config = replace(config, freeze=sum(part.frozen for part in plan.parts if part.lr))
+        check_batches(plan, len(rows["train"]), config, ranks.world)
+        precision = choose_precision(config.precision, ranks.device.type)
+        config = replace(config, precision=precision)
+        settled = as_json(
+            RunConfig(
+                data=dataset.name,
+                fingerprint=fingerprint,
+                recipe=request.recipe,
+                model=request.model,
+                seed=request.seed,
+                on_bad=request.on_bad,
+                engine=request.engine,
+                task=dataset.task,
+                images={split: len(found) for split, found in rows.items()},
+                policy=choice.policy,
+                augmentation=augmentation.to_dict(),
+                preprocess=preprocess.to_dict(),
+                training=config.to_dict(),
+            )
+        )
+        if request.start is not None and request.start.own_weights:
+            settled["weights"] = request.start.identity
+        run = Run.open(folder, dataset.name, settled, resume) if ranks.first else None
+        path, fresh = ranks.share((run.folder, run.fresh) if run else (Path(), False))
+        return cls(
+            run=Run(path, fresh),
+            ranks=ranks,
+            request=request,
+            resources=resources,
+            config=config,
+            dataset=dataset,
+            rows=rows,
+            preprocess=preprocess,
+            policy=choice.policy,
+            augmentation=augmentation,
+            plan=plan,
+            provenance={
+                "command": resources.command,
+                "environment": environment(),
+                **settled,
+            },
+            notes=[*dataset.notes, *reasons, *taken, *choice.reasons],
+        )
+
+    @contextmanager
+    def own_folder(self) -> Iterator[None]:
+        """Keep other processes out of the run's folder; remove it if nothing of use is in it."""
+        if not self.ranks.first:
+            yield
+            return
+        with self.run.kept_if_whole(), self.run.alone():
+            self.run.log(f"foveate {self.resources.command or 'train'}")
+            yield
+
+    def prepare(self) -> Trainer:
+        """The trainer before its first step; the plan is shown and saved."""
+        job, config, preprocess = self, self.config, self.preprocess
+        listener = EpochLog(self.run.folder, self.resources.tensorboard and self.ranks.first)
+        loader = Loader(self)
+        with self.resources.clock.phase("network"):
+            network = starting_network(self, loader)
+
+        def on_epoch(record: Record) -> None:
+            if job.ranks.first:
+                job.show_epoch(record, trainer, loader, listener)
+
+        def validate(network: nn.Module) -> NDArray[np.float32]:
+            return logits_of(
+                network, loader.validation, preprocess, config.precision, job.ranks, channels_last
+            )
+
+        channels_last = self.request.channels_last
+        trainer = Trainer(
+            network=network,
+            plan=self.plan,
+            config=config,
+            batches=loader.batches,
+            validate=validate,
+            labels=self.dataset.labels[self.rows["validation"]],
+            preprocess=preprocess,
+            seed=self.request.seed,
+            ranks=self.ranks,
+            progress=self.resources.progress,
+            folder=self.run.checkpoints,
+            class_weights=class_weights(self) if config.balance == "weights" else None,
+            start_counts=self.request.recipe == "finetune",
+            channels_last=channels_last,
+            log=self.say,
+            on_epoch=on_epoch,
+        )
+        if trainer.device.type == "cpu":
+            self.fit_memory(trainer, loader)
+        seconds = seconds_to_come(trainer, progressive(preprocess.crop, config))
+        if self.ranks.first:
+            rounded = [round(s, 3) for s in seconds]
+            self.run.write("plan.json", self.plan.to_dict() | {"seconds_of_epochs": rounded})
+        for line in plan_lines(self, seconds):
+            self.say(line)
+        return trainer
+
+    def fit(self, resume: bool = False) -> Classifier:
+        """Train, calibrate, measure and save. All ranks get the classifier."""
+        trainer = self.prepare()
+        with self.resources.clock.phase("training"):
+            fitted = trainer.run(resume)
+        classifier = None
+        if self.ranks.first:
+            with self.resources.clock.phase("saving"):
+                classifier = save_trained(self, trainer.network, fitted)
+        self.ranks.share(None)  # nobody leaves before it is written
+        return classifier or Classifier.load(self.run.folder)
+
+    def fit_memory(self, trainer: Trainer, loader: "Loader") -> None:
+        """Cut batches into pieces that fit into memory: where it is only promised, as on Linux, a
+        process that takes too much is killed, with no error to answer to."""
+        config = self.config
+        last = config.epochs - 1  # in which most of the network learns
+        n = images_per_step(trainer)
+        size = size_read(self.preprocess)
+        each = bytes_per_image(trainer.network, self.plan, size, last, config.precision)
+        give_back()
+        free = free_memory() - loader.pixels_to_come()
+        trainer.pieces = pieces_that_fit(n, each, config.accumulate, self.plan.least(last), free)
+        if trainer.pieces > config.accumulate:
+            self.say(
+                f"a step of {n} images would take {n * each / 1e9:.1f} GB: it is done in "
+                f"{trainer.pieces} pieces"
+            )
+
+    def show_epoch(
+        self, record: Record, trainer: Trainer, loader: "Loader", listener: EpochLog
+    ) -> None:
+        """Write an epoch's figures, and show them."""
+        for note in loader.notes() if record.epoch == 1 else []:
+            self.notes.append(note)
+            self.say(f"note  {note}")
+        self.run.write_lines("history.jsonl", [asdict(r) for r in trainer.history])
+        listener.add(record)
+        learnt = f"loss {record.loss:.3f}  accuracy {record.accuracy:.3f}"
+        rate = f"  {record.images_per_second:.0f} images/s"
+        if record.epoch == 0:
+            learnt, rate = f"{'the probe':<26}", ""
+        best = " *" if record.best else "  "
+        self.say(
+            f"epoch {record.epoch:>3}  {learnt}  validation loss {record.validation_loss:.3f}  "
+            f"accuracy {record.validation_accuracy:.3f}{best}{rate}"
+        )
 
     def say(self, sentence: str) -> None:
-        """To a person, now, and into the log."""
+        """Show a sentence now, and log it."""
         if self.ranks.first:
-            self.means.progress.say(sentence)
+            self.resources.progress.say(sentence)
             self.run.log(sentence)
 
 
-def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
-    """The dataset with a validation and a test split: its own, or held out; and what a person
-    should know of that."""
-    there = set(dataset.splits)
-    wanted = [split for split in ("validation", "test") if split not in there]
-    if not wanted:
-        return dataset, []
-    learn = np.flatnonzero([split == "train" for split in dataset.splits])
-    groups = dataset.grouping()[learn]
-    shares = (held_out(len(learn), len(dataset.classes)),) * len(wanted)
-    part = hold_out(dataset.labels[learn], groups, shares, seed)
-    splits = np.array(dataset.splits, dtype=object)
-    for number, split in enumerate(wanted, start=1):
-        splits[learn[part == number]] = split
-        if not (part == number).any():
-            raise DataError(
-                f"{len(learn)} images in {len(np.unique(groups))} groups are too few to hold some "
-                f"out for {split}; "
-                "a probe needs none: --recipe probe"
-            )
-    words = " and ".join(
-        f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1)
-    )
-    return dataset.resplit(tuple(splits)), [f"held out of {len(learn)} images: {words}"]
+def as_json(config: RunConfig) -> dict[str, Any]:
+    """As JSON gives it back: tuples become lists."""
+    value: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return value
 
 
-def held_out(images: int, classes: int) -> float:
-    """The share held out for one split: in twentieths, as few as are enough.
-
-    >>> held_out(1_000, 10), held_out(60_000, 10), held_out(1_000_000, 1_000)
-    (0.15, 0.1, 0.05)
-    """
-    enough = max(ENOUGH, ENOUGH_EACH * classes)
-    return min(HELD_OUT, math.ceil(20 * enough / images) / 20)
+# The network
 
 
-def inputs(dataset: Dataset, rows: Rows, request: Request, threads: int) -> Preprocess:
-    """How images are shown to the network."""
-    if request.size is not None and not 1 <= request.size <= LARGEST:
-        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {request.size}")
-    if request.recipe == "scratch":
+def unweighted_network(request: Request, num_classes: int, preprocess: Preprocess) -> nn.Module:
+    """The network that will be trained, with numbers of no account: for its structure alone."""
+    if request.start is None:
+        if request.module is not None:
+            return request.module
         with torch.device("meta"):
-            smallest = int(models.build(request.model).min_size)  # type: ignore[arg-type]
-        return choose_inputs(
-            request.model, smallest, look_at(dataset, rows, threads), request.size, request.channels
-        )
-    if request.channels not in (None, 3):
-        raise UsageError("channels applies to the recipe scratch: published weights read three")
-    weights = find_weights(request.model)
-    preprocess = shown(weights)
-    return preprocess if request.size is None else preprocess.at(request.size, preprocess.stretch)
-
-
-def has_norms(model: str) -> bool:
-    """Whether a network has batch-norms."""
+            return request.network(num_classes, preprocess.channels)
+    network = request.start.unweighted()
+    width = without_numbers(network, size_read(preprocess), pooled_width)
     with torch.device("meta"):
-        return any(isinstance(m, nn.BatchNorm2d) for m in models.build(model).modules())
+        return Probe(meta_twin(network), width, num_classes)
+
+
+def plan_for(network: nn.Module, preprocess: Preprocess, config: TrainConfig) -> Plan:
+    """The transfer plan. The first epoch's images have to fit the network as well."""
+    first = progressive(preprocess.crop, config)(0)
+    if first != preprocess.crop:
+        smaller = (preprocess.channels, first, first)
+        without_numbers(network, smaller, lambda twin, image: twin(image))
+    return make_plan(
+        network,
+        size_read(preprocess),
+        config.freeze,
+        config.lr,
+        config.head_lr,
+        config.layer_decay,
+        config.unfreeze_at,
+        frozen_norms=config.batch_norm == "frozen",
+    )
+
+
+def size_read(preprocess: Preprocess) -> Size:
+    return preprocess.channels, preprocess.crop, preprocess.crop
+
+
+def starting_network(job: Job, loader: "Loader") -> nn.Module:
+    """The network as it is before the first step; unreadable images are left out from here on."""
+    if job.request.start is None:
+        loader.leave_out(job.ranks.share(check_readable(job, loader) if job.ranks.first else {}))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step_seed(job.request.seed))
+            return job.request.network(len(job.dataset.classes), job.preprocess.channels)
+    head, bad = job.ranks.share(solve_head(job) if job.ranks.first else ((), {}))
+    loader.leave_out(bad)
+    weight, bias = (torch.from_numpy(a) for a in head)
+    probe = Probe(job.request.start.network(), weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        probe.linear.weight.copy_(weight)
+        probe.linear.bias.copy_(bias)
+    return probe
+
+
+def solve_head(job: Job) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], dict[str, str]]:
+    """The probe's head, solved on the training images alone; and the images that cannot be read."""
+    dataset, resources, request = job.dataset, job.resources, job.request
+    assert request.start is not None
+    found = extract(
+        dataset,
+        request.start,
+        job.preprocess,
+        mirror=False,
+        engine=request.engine,
+        threads=resources.threads,
+        progress=resources.progress,
+    )
+    readable = [r for r in job.rows["train"] if dataset.files[r] not in found.bad]
+    rows = np.array(readable, dtype=np.int64)
+    check_trainable(dataset.select(rows))
+    labels, groups = dataset.labels[rows], dataset.grouping()[rows]
+    check_spread(labels, groups, dataset.classes)
+    resources.progress.begin("head", len(PENALTIES))
+    head = fit_head(
+        found.features[rows],
+        labels,
+        stratified_folds(labels, groups, FOLDS, request.seed),
+        len(dataset.classes),
+        resources.threads,
+        resources.progress.advance,
+    )
+    return (head.weight, head.bias), found.bad
+
+
+# Batches
 
 
 class Loader:
@@ -172,8 +487,8 @@ class Loader:
             job.augmentation,
             config.batch_size,
             seed=job.request.seed,
-            threads=job.means.threads,
-            cache=job.means.cache,
+            threads=job.resources.threads,
+            cache=job.resources.cache,
             rank=job.ranks.rank,
             world=job.ranks.world,
             sampling="balanced" if config.balance == "sampling" else "all",
@@ -183,24 +498,23 @@ class Loader:
             job.dataset,
             job.rows["validation"],
             job.preprocess,
-            JUDGED,
-            threads=job.means.threads,
-            cache=job.means.cache,
+            VALIDATION_BATCH,
+            threads=job.resources.threads,
+            cache=job.resources.cache,
             rank=job.ranks.rank,
             world=job.ranks.world,
         )
 
-    def without(self, bad: dict[str, str]) -> None:
-        """Leave unreadable images out."""
+    def leave_out(self, bad: dict[str, str]) -> None:
+        """Train without the unreadable images (name: reason)."""
         job = self.job
         if not bad:
             return
         job.bad, tested = bad, len(job.rows["test"]) > 0
         apply_policy(len(job.dataset), bad, job.request.on_bad)
         for split, rows in job.rows.items():
-            job.rows[split] = np.array(
-                [row for row in rows if job.dataset.files[row] not in bad], dtype=np.int64
-            )
+            readable = [row for row in rows if job.dataset.files[row] not in bad]
+            job.rows[split] = np.array(readable, dtype=np.int64)
         check_trainable(job.dataset.select(np.concatenate([*job.rows.values()])))
         gone = [split for split in ("train", "validation") if not len(job.rows[split])]
         if gone:
@@ -209,9 +523,10 @@ class Loader:
             )
         if tested and not len(job.rows["test"]):
             job.notes.append(
-                "no image of the test split can be read: the validation images alone tell how good "
+                "no image of the test split can be read: only the validation images say how good "
                 "it is"
             )
+        check_batches(job.plan, len(job.rows["train"]), job.config, job.ranks.world)
         self.batches.take(job.rows["train"])
         self.validation.take(job.rows["validation"])
 
@@ -227,8 +542,29 @@ class Loader:
         return [*self.batches.cache.notes(), *self.validation.cache.notes()]
 
 
+def check_readable(job: Job, loader: Loader) -> dict[str, str]:
+    """Decode every image once, which fills the cache; name and reason of each that cannot be
+    read."""
+    bad: dict[str, str] = {}
+    if job.dataset.pixels is not None:  # a built-in set, which has no files
+        return bad
+    threads, progress = job.resources.threads, job.resources.progress
+    progress.begin("reading", len(job.dataset))
+    test = EvaluationBatches(
+        job.dataset, job.rows["test"], job.preprocess, VALIDATION_BATCH, threads
+    )
+    sources = {
+        "train": loader.batches.source,
+        "validation": loader.validation.source,
+        "test": test.source,
+    }
+    for split, source in sources.items():
+        bad |= unreadable(source, job.rows[split], threads, progress.advance)
+    return bad
+
+
 def progressive(full: int, config: TrainConfig) -> Callable[[int], int]:
-    """The side of each epoch's images: from a part of the full one to all of it, evenly."""
+    """The side of each epoch's images: from a fraction of the full one to all of it, evenly."""
     first, epochs = config.progressive, config.epochs
     step = ROUND if full >= 4 * ROUND else 4
 
@@ -239,73 +575,6 @@ def progressive(full: int, config: TrainConfig) -> Callable[[int], int]:
     return size
 
 
-def start(job: Job, loader: Loader) -> nn.Module:
-    """The network as it is before the first step."""
-    if job.request.recipe == "scratch":
-        bad = job.ranks.share(check_readable(job, loader) if job.ranks.first else {})
-        loader.without(bad)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed(job.request.seed))
-            return models.build(
-                job.request.model, len(job.dataset.classes), job.preprocess.channels
-            )
-    head, bad = job.ranks.share(solved_head(job) if job.ranks.first else ((), {}))
-    loader.without(bad)
-    weight, bias = (torch.from_numpy(a) for a in head)
-    probe = Probe(pretrained(job.request.model), weight.shape[1], weight.shape[0])
-    with torch.no_grad():
-        probe.linear.weight.copy_(weight)
-        probe.linear.bias.copy_(bias)
-    return probe
-
-
-def check_readable(job: Job, loader: Loader) -> dict[str, str]:
-    """Decode every image once, which fills the cache; name and reason of each that cannot be
-    read."""
-    bad: dict[str, str] = {}
-    if job.dataset.pixels is not None:  # a built-in set, which has no files
-        return bad
-    job.means.progress.begin("reading", len(job.dataset))
-    test = EvaluationBatches(
-        job.dataset, job.rows["test"], job.preprocess, JUDGED, job.means.threads
-    )
-    for batches, split in (
-        (loader.batches, "train"),
-        (loader.validation, "validation"),
-        (test, "test"),
-    ):
-        bad |= unreadable(
-            batches.source, job.rows[split], job.means.threads, job.means.progress.advance
-        )
-    return bad
-
-
-def solved_head(job: Job) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], dict[str, str]]:
-    """The probe's head, solved on the training images alone; and the images that cannot be read."""
-    dataset, means, request = job.dataset, job.means, job.request
-    found = extract(
-        dataset, request.model, job.preprocess, False, request.engine, means.threads, means.progress
-    )
-    rows = np.array(
-        [r for r in job.rows["train"] if dataset.files[r] not in found.bad], dtype=np.int64
-    )
-    check_trainable(dataset.select(rows))
-    labels = dataset.labels[rows]
-    groups = dataset.grouping()[rows]
-    check_spread(labels, groups, dataset.classes)
-    folds = stratified_folds(labels, groups, FOLDS, request.seed)
-    means.progress.begin("head", len(PENALTIES))
-    head = fit_head(
-        found.features[rows],
-        labels,
-        folds,
-        len(dataset.classes),
-        means.threads,
-        means.progress.advance,
-    )
-    return (head.weight, head.bias), found.bad
-
-
 def class_weights(job: Job) -> tuple[float, ...]:
     """How much an image of each class counts, so that all classes count the same and an image 1 in
     the mean."""
@@ -314,29 +583,27 @@ def class_weights(job: Job) -> tuple[float, ...]:
 
 
 @torch.no_grad()
-def judge(
+def logits_of(
     network: nn.Module,
     batches: EvaluationBatches,
     preprocess: Preprocess,
     precision: str,
     ranks: Ranks,
+    channels_last: bool = True,
 ) -> NDArray[np.float32]:
     """A network's logits of the validation images, (N, classes), on all ranks."""
     device = ranks.device
     rows = []
     for batch in batches:
+        x = normalise(batch.pixels.to(device), preprocess)
+        x = x if channels_last else x.contiguous()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            rows.append(
-                network(normalise(batch.pixels.to(device), preprocess)).float().cpu().numpy()
-            )
+            rows.append(network(x).float().cpu().numpy())
     own: NDArray[np.float32] = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
     return np.concatenate([part for part in ranks.gather(own) if len(part)])
 
 
-LOOKED_AT = 500  # images, evenly spaced
-
-
-SMALL = 64  # networks for images up to this side are shown smaller ones as they are
+# What the network reads
 
 
 class Seen(NamedTuple):
@@ -354,8 +621,57 @@ class Seen(NamedTuple):
     std: tuple[float, ...]
 
 
-def look_at(dataset: Dataset, rows: NDArray[np.int64], threads: int) -> Seen:
-    """Look at LOOKED_AT of the images; those that cannot be read are passed over.
+def choose_preprocess(
+    dataset: Dataset, rows: Rows, request: Request, threads: int
+) -> tuple[Preprocess, list[str]]:
+    """How images are shown to the network, and a sentence where something was inferred."""
+    size, channels = request.size, request.channels
+    if size is not None and not 1 <= size <= LARGEST:
+        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size}")
+    if request.start is not None:
+        own = request.start.preprocess
+        if channels not in (None, own.channels):
+            raise UsageError(
+                f"channels applies to the recipe scratch: these weights read {own.channels}"
+            )
+        preprocess = shown(own)
+        return (preprocess if size is None else preprocess.at(size, preprocess.stretch)), []
+    seen = inspect_images(dataset, rows, threads)
+    if request.module is not None:
+        taken = inspect_module(
+            request.module,
+            len(dataset.classes),
+            channels=channels,
+            size=size,
+            image_side=seen.short_side,
+        )
+        return preprocess_of(seen, taken.size, taken.channels), [taken.sentence]
+    if request.model.startswith(TIMM):
+        from foveate.weights.timm import timm_network
+
+        with torch.device("meta"):
+            network: Any = timm_network(request.model.removeprefix(TIMM))
+        smallest, own_size = int(network.min_size), int(network.input_size)
+    else:
+        with torch.device("meta"):
+            smallest = int(models.build(request.model).min_size)  # type: ignore[arg-type]
+        own_size = CATALOGUE[request.model].input_size
+    if size is None:  # small images are shown as they are to networks for small images
+        small = max(smallest, min(own_size, seen.short_side))
+        size = small if own_size <= SMALL else own_size
+    return preprocess_of(seen, size, channels or (1 if seen.grey else 3)), []
+
+
+def preprocess_of(seen: Seen, size: int, channels: int) -> Preprocess:
+    """Whole images at a size, normalised by their own mean and deviation."""
+    if channels == 3:
+        return Preprocess(size, size, mean=seen.mean, std=seen.std)
+    mean, std = (round(float(np.mean(numbers)), 4) for numbers in (seen.mean, seen.std))
+    return Preprocess(size, size, channels=channels, mean=(mean,), std=(std,))
+
+
+def inspect_images(dataset: Dataset, rows: Rows, threads: int) -> Seen:
+    """What INSPECTED of the images are like; those that cannot be read are passed over.
 
     Raises:
         DataError: none can be read.
@@ -370,12 +686,11 @@ def look_at(dataset: Dataset, rows: NDArray[np.int64], threads: int) -> Seen:
         image.thumbnail((SMALL, SMALL))
         return np.asarray(image)
 
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).round().astype(int)]
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), INSPECTED)).round().astype(int)]
     as_read = Preprocess(SMALL, SMALL)
+    name = dataset.files.__getitem__
     reasons: list[str] = []
-    for _, pixels in decode_ahead(
-        [int(row) for row in chosen], small, dataset.files.__getitem__, as_read, threads
-    ):
+    for _, pixels in decode_ahead([int(row) for row in chosen], small, name, as_read, threads):
         if isinstance(pixels, ImageError):
             reasons.append(str(pixels))
             continue
@@ -383,50 +698,130 @@ def look_at(dataset: Dataset, rows: NDArray[np.int64], threads: int) -> Seen:
         values = pixels.reshape(-1, 3) / 255
         sums.append(np.stack([values.mean(axis=0), (values**2).mean(axis=0)]))
     if not sums:
-        told = "\n  ".join(reasons[:5])
-        raise DataError(f"none of the training images of '{dataset.name}' can be read:\n  {told}")
+        first = "\n  ".join(reasons[:5])
+        raise DataError(f"none of the training images of '{dataset.name}' can be read:\n  {first}")
     mean, square = np.mean(sums, axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 1e-4))
-    return Seen(
-        grey, int(np.median(sides)), tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
-    )
+    colours = tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+    return Seen(grey, int(np.median(sides)), *colours)
 
 
-def choose_inputs(
-    model: str, smallest: int, seen: Seen, size: int | None, channels: int | None
-) -> Preprocess:
-    """The Preprocess of a random start.
-
-    Args:
-        model: a network's name.
-        smallest: the side that it can read at least.
-        seen: what the training images are like.
-        size: what was asked; by default the network's own, and for networks of small images that of
-            the images where they are smaller still.
-        channels: what was asked; by default 1 where all images are grey.
-    """
-    own = CATALOGUE[model].input_size
-    if size is None:
-        size = max(smallest, min(own, seen.short_side)) if own <= SMALL else own
-    channels = channels or (1 if seen.grey else 3)
-    mean = seen.mean if channels == 3 else (round(float(np.mean(seen.mean)), 4),)
-    std = seen.std if channels == 3 else (round(float(np.mean(seen.std)), 4),)
-    return Preprocess(size, size, channels=channels, mean=mean, std=std)
-
-
-PAYS = {"avx512_bf16", "amx_bf16"}  # instruction sets that multiply bf16 faster than f32
-
-
-def choose_precision(wish: Literal["auto", "f32", "bf16"], device: str) -> Literal["f32", "bf16"]:
+def choose_precision(
+    requested: Literal["auto", "f32", "bf16"], device: str
+) -> Literal["f32", "bf16"]:
     """The precision of convolutions and linear layers in training; weights and their updates are
-    always f32.
+    always f32. It is chosen from what the processor has, never from a timing, which could differ
+    when a run is resumed.
 
     Args:
-        wish: what was asked.
+        requested: what was asked.
         device: "cpu", "cuda" or "mps"; Apple's GPUs compute in f32.
     """
-    if wish != "auto":
-        return wish
+    if requested != "auto":
+        return requested
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
-    return "bf16" if device == "cpu" and PAYS & instructions() else "f32"
+    return "bf16" if device == "cpu" and FAST_BF16 & instructions() else "f32"
+
+
+# The plan in lines, and what it will cost
+
+
+def seconds_to_come(trainer: Trainer, size: Callable[[int], int]) -> list[float]:
+    """What each epoch will take, from a step before and a step after the thaw, and the epochs'
+    image sizes; loading is not counted."""
+    epochs, thaw = trainer.config.epochs, trainer.plan.unfreeze_at
+    first = seconds_per_epoch(trainer, 0)
+    later = seconds_per_epoch(trainer, thaw) if 0 < thaw < epochs else first
+    full = trainer.preprocess.crop
+    each = [first if not 0 < thaw <= epoch else later for epoch in range(epochs)]
+    return [seconds * (size(epoch) / full) ** 2 for epoch, seconds in enumerate(each)]
+
+
+def seconds_per_epoch(trainer: Trainer, epoch: int) -> float:
+    """From a step at the full size; one that needs too much memory makes the trainer cut its
+    batches smaller."""
+    while True:
+        try:
+            return trainer.pieces * len(trainer.batches) * seconds_per_piece(trainer, epoch)
+        except (RuntimeError, MemoryError) as error:
+            trainer.cut_smaller(images_per_step(trainer), error)
+        gc.collect()  # out of the handler, which holds what filled the memory
+
+
+def images_per_step(trainer: Trainer) -> int:
+    """Of this rank, at most."""
+    return -(-len(trainer.batches.rows) // len(trainer.batches) // trainer.ranks.world)
+
+
+def seconds_per_piece(trainer: Trainer, epoch: int) -> float:
+    """Forward and backward on a copy of the network, with images of zeros."""
+    channels, side, _ = size_read(trainer.preprocess)
+    network = copy.deepcopy(trainer.network)
+    trainer.plan.apply(network, epoch)
+    network = folded(network, (channels, side, side))
+    n = -(-images_per_step(trainer) // trainer.pieces)
+    x = torch.zeros(n, channels, side, side, device=trainer.device)
+    x = x.contiguous(memory_format=trainer.memory_format)
+    targets = torch.zeros((n, *trainer.labels.shape[1:]), dtype=torch.int64, device=trainer.device)
+    bf16 = trainer.config.precision == "bf16"
+    seconds = 0.0
+    for _ in range(2):  # the first makes room
+        synchronise(trainer.device)
+        begun = time.perf_counter()
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=bf16):
+            outputs = network(x)
+        _, loss = trainer.objective.loss(outputs, targets)
+        torch.autograd.backward(loss)
+        synchronise(trainer.device)
+        seconds = time.perf_counter() - begun
+    return seconds
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what a GPU has been given to do."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def plan_lines(job: Job, seconds: list[float]) -> Iterator[str]:
+    """The transfer plan as lines; `seconds` the epochs will take."""
+    config, plan = job.config, job.plan
+    channels, side, _ = size_read(job.preprocess)
+    yield (
+        f"{job.request.recipe} of {job.request.model}, {channels}x{side}x{side}, {config.precision}"
+    )
+    yield f"{'part':<10} {'parameters':>12} {'MACs':>14}  learns"
+    for part in plan.parts:
+        if part.name == "unread":
+            learns = "not: nothing reads it"
+        elif part.frozen:
+            thaw = f"from epoch {plan.unfreeze_at + 1} on, at {part.lr:.2g}"
+            learns = "not" if plan.unfreeze_at < 0 else thaw
+        else:
+            learns = f"at {part.lr:.2g}"
+        thaws = plan.unfreeze_at >= 0 and part.lr > 0 and not plan.frozen_norms
+        frozen = "; statistics frozen until then" if thaws else "; statistics frozen"
+        norms = {"batch": "; batch statistics", "frozen": frozen, "": ""}[part.norms]
+        yield f"{part.name:<10} {part.parameters:>12,} {part.macs:>14,}  {learns}{norms}"
+    total, n = sum(part.parameters for part in plan.parts), len(job.rows["train"])
+    yield (
+        f"{plan.learning():,} of {total:,} parameters learn; a step costs "
+        f"{plan.macs() / 1e9:.3g} G MACs an image"
+    )
+    first, last = clock_time(seconds[0]), clock_time(seconds[-1])
+    each = first if first == last else f"{first}, at the end {last},"
+    whole = clock_time(sum(seconds))
+    yield (
+        f"{n} images an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
+    )
+    yield f"augmentation {job.policy}: {', '.join(describe(job.augmentation))}"
+    for note in job.notes:
+        yield f"note  {note}"
+
+
+def clock_time(seconds: float) -> str:
+    """90 -> "1:30"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

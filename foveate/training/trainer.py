@@ -1,13 +1,12 @@
 """The one loop: from random or pretrained weights, in one process or in many.
 
     for each epoch    what learns, the images' size
-      for each batch  rate ── forward, loss, backward, in pieces ── finite? ── clip ── step ──
-                      average
-      judge           on the validation images, which choose the epoch that is kept
-      save            network, optimiser, average, history: enough to go on, bit for bit
+      for each batch  rate ─ forward, loss, backward, in micro-batches ─ finite? ─ clip ─ step ─ EMA
+      validate        the validation images choose the epoch that is kept
+      save            network, optimiser, EMA, history: enough to go on, bit for bit
 
 What a step does depends on (seed, epoch, batch) and the weights alone: dropout draws from them, as
-the images do (data/batches.py). So a training that was interrupted anywhere ends with the same
+the images do (data/batches). So a training that was interrupted anywhere ends with the same
 weights as one that was not.
 """
 
@@ -57,48 +56,57 @@ from foveate.training.optim import (
 from foveate.training.report import Record
 
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if hasattr(signal, "SIGUSR1"):  # not on Windows
+    EXIT_CODES[signal.SIGUSR1] = 75  # saved; a scheduler may queue the job again
 
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+class StopRequest:
+    """Whether a signal has asked training to save and stop: `code` is the exit code, 0 before that.
 
-
-class Wish:
-    """What a signal asked for: `code` is the exit code, 0 as long as none has come."""
+    The second signal goes to whoever handled it before, which ends a program at once and raises
+    KeyboardInterrupt in a notebook.
+    """
 
     def __init__(self) -> None:
         self.code = 0
+        self.before: dict[signal.Signals, Any] = {}
 
-    def hear(self, signum: int, frame: FrameType | None) -> None:
-        self.code = CODES[signal.Signals(signum)]
-        for each in CODES:
-            signal.signal(each, signal.SIG_DFL)
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        self.code = EXIT_CODES[signal.Signals(number)]
+        self.restore()
 
-
-@contextmanager
-def heard() -> Iterator[Wish]:
-    """Signals become a wish that the loop looks at after each step; in threads, which cannot have
-    any, none comes."""
-    wish = Wish()
-    if threading.current_thread() is not threading.main_thread():
-        yield wish
-        return
-    before: dict[signal.Signals, Any] = {each: signal.signal(each, wish.hear) for each in CODES}
-    try:
-        yield wish
-    finally:
-        for each, handler in before.items():
+    def restore(self) -> None:
+        """Give signals back to those who handled them before."""
+        for each, handler in self.before.items():
             signal.signal(each, handler)
 
 
-def stop(code: int) -> BaseException:
-    """What to raise when a wish has been granted."""
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn signals into a request that the trainer looks at after each step. Python delivers
+    signals to the main thread alone: in other threads none comes."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    for each in EXIT_CODES:
+        request.before[each] = signal.signal(each, request.receive)
+    try:
+        yield request
+    finally:
+        request.restore()
+
+
+def stopped(code: int) -> BaseException:
+    """What to raise when the state is saved."""
     return KeyboardInterrupt() if code == 130 else SystemExit(code)
 
 
-def mixed(*numbers: int) -> int:
+def step_seed(*numbers: int) -> int:
     """A seed of 63 bits from several numbers.
 
-    >>> mixed(0, 1) == mixed(0, 1) != mixed(1, 0)
+    >>> step_seed(0, 1) == step_seed(0, 1) != step_seed(1, 0)
     True
     """
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
@@ -151,7 +159,7 @@ class Epochs(Protocol):
 
 
 @dataclass
-class Loop:
+class Trainer:
     """A training: what it works on, and how far it is.
 
     Args:
@@ -159,7 +167,7 @@ class Loop:
         plan: what learns, at which rate.
         config: resolved; `precision` is "f32" or "bf16".
         batches: the training images.
-        judge: gives a network's logits of the validation images.
+        validate: gives a network's logits of the validation images.
         labels: (N,), theirs; or (N, classes), 0 or 1.
         preprocess: whose mean and std normalise.
         seed: of dropout and the like.
@@ -167,14 +175,17 @@ class Loop:
         folder: of the checkpoints; None saves nothing.
         class_weights: (classes,), how much an image of each class counts; None is all the same.
         start_counts: whether the state before the first epoch may be the one that is kept.
-        progress, log, on_epoch: hear of each batch, of what a person should know, of each epoch.
+        channels_last: the memory format of network and batches; else they are contiguous NCHW.
+        progress: is advanced with each batch.
+        log: is called with what a person should know.
+        on_epoch: is called with each epoch's figures.
     """
 
     network: nn.Module
     plan: Plan
     config: TrainConfig
     batches: Epochs
-    judge: Callable[[nn.Module], NDArray[np.float32]]
+    validate: Callable[[nn.Module], NDArray[np.float32]]
     labels: NDArray[np.int64]
     preprocess: Preprocess
     seed: int
@@ -183,6 +194,7 @@ class Loop:
     folder: Path | None = None
     class_weights: tuple[float, ...] | None = None
     start_counts: bool = False
+    channels_last: bool = True
     log: Callable[[str], object] = lambda sentence: None
     on_epoch: Callable[[Record], object] = lambda record: None
 
@@ -197,7 +209,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.device = self.ranks.device
-        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.memory_format: torch.memory_format = layout
+        self.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, self.plan, self.config)
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.pieces = self.config.accumulate
@@ -212,9 +226,8 @@ class Loop:
         self.objective = Objective(
             task, self.config.label_smoothing, self.config.auxiliary, weights
         )
-        self.inputs: dict[
-            tuple[int, ...], Tensor
-        ] = {}  # by their shape: memory that is written over
+        # by their shape: memory that is written over
+        self.inputs: dict[tuple[int, ...], Tensor] = {}
         self.saved = time.monotonic()
 
     def run(self, resume: bool = False) -> Fitted:
@@ -229,24 +242,24 @@ class Loop:
         found = self.found() if resume else None
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
-            heard() as wish,
+            stop_requests() as request,
         ):
             if found:
                 self.restore(found)
             elif self.start_counts:
-                before = Record(0, 0.0, 0.0, 0.0, *self.judged()[:2], 0.0, 0.0, 0.0, best=True)
+                before = Record(0, 0.0, 0.0, 0.0, *self.validated()[:2], 0.0, 0.0, 0.0, best=True)
                 self.keep_if_best(before)
                 self.on_epoch(before)
             while self.epoch < self.config.epochs and not self.stale:
-                self.train_epoch(lambda: wish.code)
+                self.train_epoch(lambda: request.code)
                 self.end_epoch()
-                if code := int(self.ranks.largest(wish.code)):
-                    raise stop(code)
+                if code := int(self.ranks.largest(request.code)):
+                    raise stopped(code)
         return self.finish()
 
     # one epoch
 
-    def train_epoch(self, wish: Callable[[], int]) -> None:
+    def train_epoch(self, stop_code: Callable[[], int]) -> None:
         """The rest of the epoch that has begun."""
         self.plan.apply(self.network, self.epoch)
         module = self.module_of(self.epoch)
@@ -263,11 +276,11 @@ class Loop:
             self.sums.seconds, begun = self.sums.seconds + now - begun, now
             due = self.folder is not None and time.monotonic() - self.saved > SAVE_EVERY
             # on all ranks together, or they would wait for each other
-            told = self.ranks.largest(wish() + 0.5 * due)
-            if told and self.batch < len(self.batches):
+            asked = self.ranks.largest(stop_code() + 0.5 * due)
+            if asked and self.batch < len(self.batches):
                 self.save()
-                if told >= 1:
-                    raise stop(int(told))
+                if asked >= 1:
+                    raise stopped(int(asked))
 
     def module_of(self, epoch: int) -> nn.Module:
         """The network as its forward is called: frozen batch-norms folded, compiled, gradients
@@ -364,7 +377,7 @@ class Loop:
 
     def attempt(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
         self.optimizer.zero_grad(set_to_none=True)
-        seed_dropout(mixed(self.seed, self.epoch, batch.number, self.ranks.rank), self.device)
+        seed_dropout(step_seed(self.seed, self.epoch, batch.number, self.ranks.rank), self.device)
         n, loss, right = len(batch.rows), 0.0, 0.0
         pieces = min(self.pieces, self.most_pieces(n))
         for i in range(pieces):
@@ -375,9 +388,9 @@ class Loop:
                 self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
             ):
                 outputs = module(x)
-            logits, cost = self.objective.cost(outputs, targets)
+            logits, total = self.objective.loss(outputs, targets)
             # ranks' gradients are averaged, pieces' are added
-            share = cost * (self.ranks.world / batch.total)
+            share = total * (self.ranks.world / batch.total)
             last = i == pieces - 1
             # ranks talk once a step
             with nullcontext() if last else getattr(module, "no_sync", nullcontext)():
@@ -393,19 +406,19 @@ class Loop:
         self.inputs[shape] = x = normalise(
             pixels.to(self.device, non_blocking=True), self.preprocess, self.inputs.get(shape)
         )
-        return x
+        return x if self.channels_last else x.contiguous()
 
-    # judging and keeping
+    # validating and keeping
 
     @property
-    def judged_network(self) -> nn.Module:
+    def validated_network(self) -> nn.Module:
         """The one whose validation counts, and that is kept."""
         return self.average.network if self.average else self.network
 
-    def judged(self) -> tuple[float, float, NDArray[np.float32]]:
+    def validated(self) -> tuple[float, float, NDArray[np.float32]]:
         """Calibrated log-loss, accuracy and logits on the validation images."""
-        network = self.judged_network.eval()
-        logits = self.judge(network)
+        network = self.validated_network.eval()
+        logits = self.validate(network)
         if not np.isfinite(logits).all():
             raise FoveateError(
                 f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower "
@@ -421,7 +434,7 @@ class Loop:
         self.ranks.mean_of_buffers(self.network)
         if self.average:
             self.ranks.mean_of_buffers(self.average.network)
-        loss, accuracy, _ = self.judged()
+        loss, accuracy, _ = self.validated()
         sums = self.summed()
         record = Record(
             epoch=self.epoch + 1,
@@ -449,7 +462,7 @@ class Loop:
         self.history.append(record)
         if record.best:
             state = {
-                name: t.detach().clone() for name, t in self.judged_network.state_dict().items()
+                name: t.detach().clone() for name, t in self.validated_network.state_dict().items()
             }
             self.best_state = state
             if self.folder and self.ranks.first:
@@ -474,7 +487,7 @@ class Loop:
         self.network.eval().requires_grad_(True)
         best = max(r.epoch for r in self.history if r.best)
         return Fitted(
-            tuple(self.history), self.judge(self.network), best, self.epoch < self.config.epochs
+            tuple(self.history), self.validate(self.network), best, self.epoch < self.config.epochs
         )
 
     # saving and going on

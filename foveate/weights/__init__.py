@@ -9,15 +9,18 @@ Files in torch's own format are read once, renamed, and kept in the cache as saf
 imported only where such a file is read or a network is built.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.catalogue import CATALOGUE
 from foveate.errors import UsageError
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
 from foveate.weights.published import WEIGHTS, Weights
+from foveate.weights.starting_point import preprocess_of
 from foveate.weights.tensors import network_from
 
 if TYPE_CHECKING:
@@ -29,20 +32,23 @@ __all__ = [
     "build",
     "find_weights",
     "is_here",
+    "list_models",
     "pretrained",
     "source_file",
     "weights_file",
 ]
 
+LOG = logging.getLogger("foveate")
 SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # what a key of WEIGHTS has after the network's name
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def build(
     name: str,
-    weights: str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
 ) -> "nn.Module":
     """A network of the canon, with weights if asked.
 
@@ -51,14 +57,20 @@ def build(
 
     Args:
         name: a key of `foveate.models.MODELS`.
+        num_classes: outputs; by default the paper's, or as many as the weights have. If it is
+            another number than the weights', the head is fresh, and a log message says so.
+        in_channels: 3 for RGB, 1 for grey; by default the paper's, or as many as the weights have.
         weights: None (random); "imagenet", the best published ones; "imagenet-v1", torchvision's
             older set where there are two; or the path of a .pth or .safetensors file with the
             network's tensors, under our names or the published ones.
-        num_classes: outputs; by default the paper's, or as many as the file has.
-        in_channels: 3 for RGB, 1 for grey; by default the paper's, or as many as the file has.
+
+    Returns:
+        The network. Its `name` is its name here; with weights, its `preprocess` says how they
+        expect images.
 
     Raises:
-        UsageError: no such network; no such weights; num_classes or in_channels below 1.
+        UsageError: no such network; no such weights; num_classes or in_channels below 1; a wrong
+            type.
         ArtefactError: a weights file is missing, damaged, unsafe, or not the network's: every
             tensor that is missing, unexpected or misshapen is named.
         MissingExtraError: the package that carries the weights is not installed.
@@ -72,25 +84,77 @@ def build(
     from foveate import models
     from foveate.models.surgery import replace_head, set_in_channels
 
+    check_arguments(name, num_classes, in_channels, weights)
+    network: Any
     if weights is None or name not in models.MODELS:
         with as_usage_error():
-            return models.build(name, num_classes, in_channels)
-    network: Any
+            network = models.build(name, num_classes, in_channels)
+        network.name = name
+        return network
     if weights in SETS:
-        network = pretrained(f"{name}{SETS[str(weights)]}")
+        key = f"{name}{SETS[str(weights)]}"
+        network, preprocess = pretrained(key), find_weights(key).preprocess
     elif isinstance(weights, os.PathLike) or Path(weights).suffix in SUFFIXES:
         network = network_from(name, Path(weights))
+        preprocess = preprocess_of(name, network)
     else:
         raise UsageError(
             f"weights '{weights}' are unknown; expected {', '.join(SETS)}, None, or a file "
             f"({', '.join(SUFFIXES)})"
         )
-    with as_usage_error():
-        if num_classes is not None and num_classes != len(network.head.weight):
-            replace_head(network, num_classes)
-        if in_channels is not None:
-            set_in_channels(network, in_channels)
+    had = len(network.head.weight)
+    if num_classes is not None and num_classes != had:
+        replace_head(network, num_classes)
+        LOG.warning(
+            "%s: the head of %d classes is fresh; the weights had %d", name, num_classes, had
+        )
+    if in_channels is not None:
+        set_in_channels(network, in_channels)
+        preprocess = preprocess.with_channels(in_channels)
+    network.name, network.preprocess = name, preprocess
     return network
+
+
+def check_arguments(name: Any, num_classes: Any, in_channels: Any, weights: Any) -> None:
+    """UsageError for what is of a wrong type or range, saying what is taken."""
+    if not isinstance(name, str):
+        raise UsageError(f"build takes a network's name, not {type(name).__name__}")
+    for what, n in (("num_classes", num_classes), ("in_channels", in_channels)):
+        whole = isinstance(n, int) and not isinstance(n, bool)
+        if n is not None and not (whole and n >= 1):
+            raise UsageError(f"{what} is a whole number of at least 1, not {n!r}")
+    if weights is not None and not isinstance(weights, (str, os.PathLike)):
+        raise UsageError(
+            f"weights is {', '.join(map(repr, SETS))}, a file or None, not {weights!r}"
+        )
+
+
+def list_models(pretrained: bool | None = None, family: str | None = None) -> list[str]:
+    """Names of the networks of the canon, in the order of their history.
+
+    Args:
+        pretrained: only those with published weights, or only those without.
+        family: only those of one family, such as "ResNet"; upper and lower case are the same.
+
+    Raises:
+        UsageError: no such family; the message lists them.
+
+    >>> list_models(family="densenet", pretrained=False)
+    ['densenet_bc_100_12']
+    """
+    entries = list(CATALOGUE.values())
+    if family is not None:
+        families = {entry.family.lower(): entry.family for entry in entries}
+        if not isinstance(family, str) or family.lower() not in families:
+            raise UsageError(
+                f"no family is called {family!r}; there are {', '.join(families.values())}"
+            )
+        entries = [entry for entry in entries if entry.family.lower() == family.lower()]
+    names = [entry.name for entry in entries]
+    if pretrained is None:
+        return names
+    with_weights = {weights.network for weights in WEIGHTS.values()}
+    return [name for name in names if (name in with_weights) == bool(pretrained)]
 
 
 def pretrained(key: str) -> "nn.Module":

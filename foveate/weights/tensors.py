@@ -196,6 +196,12 @@ def network_from(name: str, path: Path) -> "nn.Module":
     return network
 
 
+def load_into(network: "nn.Module", path: Path) -> None:
+    """Load a checkpoint file into a network, in place; ArtefactError if its tensors are others."""
+    expected = network.state_dict()
+    network.load_state_dict(fitted(read_tensors(path), expected, path.name))
+
+
 def size(tensor: "Tensor | None", dimension: int) -> int | None:
     """How long a tensor is; None if there is nothing to measure."""
     return (

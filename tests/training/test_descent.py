@@ -16,7 +16,7 @@ from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, FoveateError
 from foveate.training import find_lr, train
-from foveate.training.setup import with_splits
+from foveate.data.splits import with_splits
 
 SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 24}
 
