@@ -147,7 +147,7 @@ def overhead(name: str, data: Path, steps: int) -> float:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, config.clip)
         loop.optimizer.step()
-        loop.average.update(network)
+        loop.ema.update(network)
         loss.item()
 
     seconds: dict[str, list[float]] = {"loop": [], "bare": []}

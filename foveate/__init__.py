@@ -23,24 +23,62 @@ from foveate.errors import (
 if TYPE_CHECKING:
     from foveate import (
         catalogue as catalogue,
+    )
+    from foveate import (
         checkpoint as checkpoint,
+    )
+    from foveate import (
         classifier as classifier,
+    )
+    from foveate import (
         data as data,
+    )
+    from foveate import (
         download as download,
+    )
+    from foveate import (
         engine as engine,
+    )
+    from foveate import (
         errors as errors,
+    )
+    from foveate import (
         evaluation as evaluation,
+    )
+    from foveate import (
         features as features,
+    )
+    from foveate import (
         heads as heads,
+    )
+    from foveate import (
         machine as machine,
+    )
+    from foveate import (
         metrics as metrics,
+    )
+    from foveate import (
         models as models,
+    )
+    from foveate import (
         probe as probe,
+    )
+    from foveate import (
         progress as progress,
+    )
+    from foveate import (
         runs as runs,
+    )
+    from foveate import (
         storage as storage,
+    )
+    from foveate import (
         training as training,
+    )
+    from foveate import (
         verification as verification,
+    )
+    from foveate import (
         weights as weights,
     )
     from foveate.classifier import Classifier, Prediction

@@ -16,7 +16,7 @@ LIMIT = 300  # seconds
 
 nursery = multiprocessing.get_context("forkserver")
 nursery.set_forkserver_preload(
-    "__main__ commands foveate.cli foveate.training.descent torchvision.transforms.v2.functional".split()
+    "__main__ commands foveate.cli foveate.training.setup torchvision.transforms.v2.functional".split()
 )
 
 

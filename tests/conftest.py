@@ -19,15 +19,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def backbone_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds the embedded weights and their graph at 224 pixels."""
     from foveate.engine import prepare_backbone
-    from foveate.weights import find_weights, weights_file
+    from foveate.weights import weights_file
+    from foveate.weights.starting_point import find_start
 
     folder = tmp_path_factory.mktemp("backbone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEATE_CACHE", str(folder))
         weights_file("efficientnet_lite0")
-        prepare_backbone(
-            "openvino", "efficientnet_lite0", find_weights("efficientnet_lite0").preprocess, 2
-        ).engine()
+        start = find_start("efficientnet_lite0")
+        prepare_backbone("openvino", start, start.preprocess, 2).engine()
     return folder
 
 

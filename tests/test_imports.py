@@ -26,13 +26,20 @@ LAYERS = [
     {"cli"},
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
+EXCEPTIONS = {("data/preprocess.py", "weights")}  # `Preprocess.of` looks a name up
 TORCH_AT_THE_TOP = {
     "models",
     "data/augment",
     "data/batches",
     "training",
 }  # folders: others import it in functions
-TORCH_TOO = {"probe.py", "checkpoint.py", "engine/torch.py", "data/decoding.py", "data/torch_dataset.py"}
+TORCH_TOO = {
+    "probe.py",
+    "checkpoint.py",
+    "engine/torch.py",
+    "data/decoding.py",
+    "data/torch_dataset.py",
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -82,8 +89,8 @@ def test_imports_point_down(file):
     inside = [
         i.split(".")[1] for i in imports(ast.parse(file.read_text())) if i.startswith("foveate.")
     ]
-    wrong = [target for target in inside if target in LAYER and LAYER[target] > LAYER[room(file)]]
-    assert wrong == []
+    above = [target for target in inside if target in LAYER and LAYER[target] > LAYER[room(file)]]
+    assert set(above) == {above for below, above in EXCEPTIONS if below == name(file)}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "models").glob("*.py")), ids=name)

@@ -197,19 +197,19 @@ def test_a_task_does_not_fit_the_other(
 
 def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
     settings = {"epochs": 8, "batch_size": 20, "lr": 0.05, "ema": 0.9}
-    run = train(table, **SCRATCH, settings=settings, parts={"mixup": 0.1}, out=tmp_path / "run").run
+    run = train(table, **SCRATCH, **settings, parts={"mixup": 0.1}, out=tmp_path / "run").run
     metrics = json.loads((run / "metrics.json").read_text())
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     assert metrics["test"]["n"] == 40 and metrics["test"]["mean_average_precision"] > 0.4
     assert Classifier.load(run).predict(table.parent / "0.png", top=1).file.endswith("0.png")
-    again = train(table, **SCRATCH, settings=settings, parts={"mixup": 0.1}, out=run, resume=True)
+    again = train(table, **SCRATCH, **settings, parts={"mixup": 0.1}, out=run, resume=True)
     assert again.run == run
     with pytest.raises(UsageError, match="begun with other settings"):
         train(
             table,
             **SCRATCH,
-            settings=settings | {"lr": 0.1},
+            **settings | {"lr": 0.1},
             parts={"mixup": 0.1},
             out=run,
             resume=True,
@@ -223,7 +223,7 @@ def test_finetune_learns_labels(table: Path, tmp_path: Path) -> None:
         recipe="finetune",
         task="multilabel",
         size=64,
-        settings={"epochs": 1},
+        epochs=1,
         out=tmp_path / "run",
     )
     metrics = json.loads((made.run / "metrics.json").read_text())
@@ -233,7 +233,7 @@ def test_finetune_learns_labels(table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("balance", ["weights", "sampling"])
 def test_balance_does_not_apply(balance: str, table: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="balance applies to the task multiclass"):
-        train(table, **SCRATCH, settings={"balance": balance}, out=tmp_path / "run")
+        train(table, **SCRATCH, balance=balance, out=tmp_path / "run")
 
 
 def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
@@ -248,5 +248,5 @@ def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
 
 
 def test_the_rate_test_reads_labels(table: Path) -> None:
-    test = find_lr(table, "resnet20", "scratch", "multilabel", settings={"batch_size": 16}, size=24)
+    test = find_lr(table, "resnet20", "scratch", "multilabel", batch_size=16, size=24)
     assert 0 < test.suggestion < 100

@@ -17,8 +17,8 @@ from foveate.data.batches import TrainingBatches
 from foveate.data.image import load_image
 from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess
-from foveate.errors import DataError, FoveateError, UsageError
 from foveate.data.splits import with_splits
+from foveate.errors import DataError, FoveateError, UsageError
 
 
 def run(*arguments: object) -> str:

@@ -1,33 +1,30 @@
 """The public names are a promise: this test is where it is changed, knowingly."""
 
 import inspect
+import pkgutil
+import typing
 
 import pytest
 
 import foveate
 
-PUBLIC = [
-    "ArtefactError",
-    "Classifier",
-    "DataError",
-    "Dataset",
-    "FoveateError",
-    "ImageError",
-    "MissingExtraError",
-    "Prediction",
-    "Preprocess",
-    "UsageError",
-    "build",
-    "evaluate",
-    "load_dataset",
-    "load_image",
-    "train",
-]
+PUBLIC = """
+    ArtefactError Augment Classifier DataError Dataset FoveateError ImageError MissingExtraError
+    Prediction Preprocess TrainConfig UsageError build evaluate extract_features find_lr freeze
+    list_models load_dataset load_image replace_head set_in_channels train
+""".split()
 SIGNATURES = {
-    "train": "data model recipe task effort out seed on_bad engine threads resume settings augment parts size channels "
-    "cache tensorboard progress command",
+    "train": "data model recipe weights task effort augment size channels config out resume seed "
+    "on_bad engine threads cache tensorboard progress command settings",
+    "find_lr": "data model recipe weights task augment size channels config seed threads progress "
+    "settings",
     "evaluate": "classifier data on_bad progress tta",
-    "build": "name weights num_classes in_channels",
+    "build": "name num_classes in_channels weights",
+    "list_models": "pretrained family",
+    "extract_features": "dataset model weights size mirror engine threads progress",
+    "freeze": "network what lr head_lr layer_decay size",
+    "replace_head": "network num_classes",
+    "set_in_channels": "network channels",
     "load_dataset": "source task",
     "load_image": "source name short_side",
     "Preprocess": "resize crop stretch interpolation channels mean std",
@@ -48,6 +45,28 @@ def test_each_name_is_there_and_explained(name):
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name):
     assert list(inspect.signature(getattr(foveate, name)).parameters) == SIGNATURES[name].split()
+
+
+def test_settings_of_train_are_the_fields_of_train_config():
+    from foveate.training import Settings
+
+    hints = typing.get_type_hints(foveate.TrainConfig)
+    assert typing.get_type_hints(Settings) == hints
+
+
+def test_no_public_function_has_a_modules_name():
+    modules = {name for _, name, _ in pkgutil.walk_packages(foveate.__path__, "foveate.")}
+    functions = {name for name in PUBLIC if inspect.isfunction(getattr(foveate, name))}
+    verbs = {name for name in modules if name.startswith("foveate.cli.")}  # a file for each verb
+    assert not {name.rpartition(".")[2] for name in modules - verbs} & functions
+
+
+def test_submodules_resolve_in_a_fresh_interpreter(python):
+    program = "import foveate; print(*(getattr(foveate, n).__name__ for n in foveate.SUBMODULES))"
+    found = python(program).split()
+    assert found == [f"foveate.{name}" for name in foveate.SUBMODULES]
+    rooms = {m.name for m in pkgutil.iter_modules(foveate.__path__)} - {"__main__"}
+    assert set(foveate.SUBMODULES) == rooms
 
 
 def test_unknown_name():

@@ -13,7 +13,8 @@ from foveate.storage import sha256
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
-FORMAT = 1
+FORMAT = 2  # 1 had no `divide_logits`, and is written where it is not needed
+READABLE = (1, 2)
 TENSORS, GRAPH = "model.safetensors", "engine.xml"
 FORMS = ("probe", "network")  # a backbone with a linear layer on its stages; a network as it is
 
@@ -23,10 +24,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / "card.json"
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        if card["format"] != FORMAT:
+        if card["format"] not in READABLE:
             raise ArtefactError(
-                f"'{path}' has format {card['format']!r}, this version reads {FORMAT}; update "
-                "Foveate"
+                f"'{path}' has format {card['format']!r}, this version reads up to {FORMAT}; "
+                "update Foveate"
             )
         fits = (
             card["form"] in FORMS

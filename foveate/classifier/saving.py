@@ -88,7 +88,7 @@ def make_card(
         about: provenance and metrics.
     """
     return {
-        "format": FORMAT,
+        "format": FORMAT if divide else 1,
         "form": form,
         "recipe": recipe,
         "model": model,

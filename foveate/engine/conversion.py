@@ -55,12 +55,13 @@ def is_whole(path: Path) -> bool:
 def backbone_graph(start: StartingPoint, preprocess: Preprocess) -> Any:
     """The graph of a backbone's pooled stages: its path in the cache, where it is put if need be;
     or the graph itself, of a network that nothing may be cached of."""
-    from foveate.engine.openvino import save_graph
-    from foveate.probe import PooledStages
-
     path = graph_path(start, preprocess)
     if start.identity and is_whole(path):
         return path
+
+    from foveate.engine.openvino import save_graph  # these import torch
+    from foveate.probe import PooledStages
+
     model = to_graph(PooledStages(start.network()), preprocess)
     if not start.identity:
         return model

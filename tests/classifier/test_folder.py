@@ -18,6 +18,7 @@ from foveate.errors import ArtefactError, FoveateError
 from foveate.heads import Head
 from foveate.storage import sha256
 from foveate.weights import find_weights
+from foveate.weights.starting_point import find_start
 
 FILES = ("README.md", "card.json", "engine.bin", "engine.xml", "model.safetensors")
 
@@ -212,7 +213,7 @@ def save(
     preprocess = find_weights("efficientnet_lite0").preprocess.at(224)
     return save_probe(
         folder,
-        "efficientnet_lite0",
+        find_start("efficientnet_lite0"),
         head(len(classes), seed),
         Decision(thresholds),
         classes,

@@ -92,7 +92,7 @@ def test_the_classes_are_a_distribution_best_first(classifier: Classifier, image
 
 @pytest.mark.parametrize("top", [0, -1])
 def test_no_classes_at_all(top: int, classifier: Classifier, image: Path) -> None:
-    with pytest.raises(UsageError, match=f"expected top of at least 1, got {top}"):
+    with pytest.raises(UsageError, match=f"top .* not {top}"):
         classifier.predict(image, top=top)
 
 

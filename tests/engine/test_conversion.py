@@ -13,6 +13,7 @@ from foveate.engine import conversion
 from foveate.engine.openvino import OpenVinoEngine
 from foveate.probe import PooledStages
 from foveate.weights import find_weights
+from foveate.weights.starting_point import find_start
 
 SIDE = 96  # pixels
 # As different in their stages as the canon is. Whole networks of every paper:
@@ -31,7 +32,7 @@ def test_openvino_gives_torchs_stages(
     with torch.no_grad():
         expected = reference(torch.from_numpy(preprocess.normalise(pixels))).numpy()
     monkeypatch.setattr(weights, "pretrained", lambda key: network if key == name else None)
-    path = conversion.convert(name, preprocess)
+    path = conversion.backbone_graph(find_start(name), preprocess)
     assert path.is_relative_to(cache) and conversion.is_whole(path)
     for batch in (1, 3):
         engine = OpenVinoEngine(path, 1, "f32", batch)

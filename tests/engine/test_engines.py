@@ -32,8 +32,10 @@ from foveate.errors import ArtefactError, FoveateError, MissingExtraError, Usage
 from foveate.machine import has_gpu
 from foveate.probe import PooledStages, Probe
 from foveate.weights import build, find_weights
+from foveate.weights.starting_point import find_start
 
 LITE0 = "efficientnet_lite0"
+START = find_start(LITE0)
 PREPROCESS = find_weights(LITE0).preprocess.at(224)
 WIDTH = 2064  # numbers in Lite0's pooled stages
 PRECISIONS = ("bf16", "f32") if precision() == "bf16" else ("f32",)
@@ -80,7 +82,7 @@ def close(found: NDArray[np.float32], expected: NDArray[np.float32], share: floa
 def test_openvino_gives_torchs_features(
     hint: str, pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
-    found = run(OpenVinoEngine(graph_path(LITE0, PREPROCESS), 2, hint), pixels)
+    found = run(OpenVinoEngine(graph_path(START, PREPROCESS), 2, hint), pixels)
     assert found.shape == (24, WIDTH) and found.dtype == np.float32
     likeness = cosines(found, reference)
     assert likeness.min() >= 0.995 and np.median(likeness) >= 0.999
@@ -95,7 +97,7 @@ def test_openvino_gives_torchs_features(
 def test_the_torch_engine_gives_torchs_features(
     pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
-    backbone = prepare_backbone("torch", LITE0, PREPROCESS, 2)
+    backbone = prepare_backbone("torch", START, PREPROCESS, 2)
     backbone.start()
     found = run(backbone.engine(), pixels)
     backbone.cancel()
@@ -108,7 +110,7 @@ def test_the_torch_engine_gives_torchs_features(
 def test_prepared_openvino_backbone(
     pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
-    backbone = prepare_backbone("openvino", LITE0, PREPROCESS, 1)
+    backbone = prepare_backbone("openvino", START, PREPROCESS, 1)
     assert isinstance(backbone, OpenVinoBackbone)
     assert cosines(run(backbone.engine(), pixels[:3]), reference[:3]).min() > 0.995
     assert backbone.process is None  # the graph was there
@@ -119,7 +121,7 @@ def test_prepared_openvino_backbone(
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("hint", PRECISIONS)
 def test_threads_do_not_change_a_bit(hint: str, threads: int, pixels: NDArray[np.uint8]) -> None:
-    path = graph_path(LITE0, PREPROCESS)
+    path = graph_path(START, PREPROCESS)
     assert np.array_equal(
         run(OpenVinoEngine(path, threads, hint), pixels[:9]),
         run(OpenVinoEngine(path, 2, hint), pixels[:9]),
@@ -132,7 +134,7 @@ def test_openvino_keeps_the_order_and_may_be_left_and_shared(
 ) -> None:
     """More images than requests wait their turn; a run that is left halfway, or shared, is no
     harm."""
-    runner = OpenVinoEngine(graph_path(LITE0, PREPROCESS), 1, "f32")
+    runner = OpenVinoEngine(graph_path(START, PREPROCESS), 1, "f32")
     left = runner.run(pixels[i : i + 1] for i in range(24))
     assert close(next(left), reference[:1], 1e-3)
     with ThreadPoolExecutor(2) as pool:
@@ -162,7 +164,7 @@ def test_the_torch_engine_gives_back_the_threads_it_took() -> None:
 
 @pytest.mark.usefixtures("warm_cache")
 def test_no_batches_give_no_rows() -> None:
-    assert list(OpenVinoEngine(graph_path(LITE0, PREPROCESS), 1).run([])) == []
+    assert list(OpenVinoEngine(graph_path(START, PREPROCESS), 1).run([])) == []
 
 
 @pytest.mark.usefixtures("warm_cache")
@@ -172,14 +174,14 @@ def test_attached_head_is_the_probe(mirror: bool, pixels: NDArray[np.uint8]) -> 
     probe = Probe(build(LITE0, weights="imagenet"), WIDTH, 5, mirror).eval()
     nn.init.normal_(probe.linear.bias)
     weight, bias = (p.detach().numpy() for p in (probe.linear.weight, probe.linear.bias))
-    graph = attach_head(graph_path(LITE0, PREPROCESS), weight, bias, mirror)
+    graph = attach_head(graph_path(START, PREPROCESS), weight, bias, mirror)
     found = run(OpenVinoEngine(graph, 2, "f32"), pixels[:6])
     with torch.no_grad():
         expected = probe(torch.from_numpy(PREPROCESS.normalise(pixels[:6]))).numpy()
     assert found.shape == (6, 5)
     assert close(found, expected, 1e-3)
     flipped = run(
-        OpenVinoEngine(attach_head(graph_path(LITE0, PREPROCESS), weight, bias, mirror), 2, "f32"),
+        OpenVinoEngine(attach_head(graph_path(START, PREPROCESS), weight, bias, mirror), 2, "f32"),
         pixels[:6, :, ::-1],
     )
     assert close(found, flipped, 1e-4) == mirror
@@ -330,7 +332,7 @@ def test_damage_is_noticed(
     damage: Callable[[Path], None], backbone_cache: Path, cache: Path
 ) -> None:
     shutil.copytree(backbone_cache / "networks", cache / "networks")
-    path = graph_path(LITE0, PREPROCESS)
+    path = graph_path(START, PREPROCESS)
     assert path.is_relative_to(cache) and is_whole(path)
     damage(path.parent)
     assert not is_whole(path)
@@ -341,9 +343,9 @@ def test_a_damaged_graph_is_converted_again(
 ) -> None:
     shutil.copytree(backbone_cache / "networks", cache / "networks")
     (cache / "weights").symlink_to(backbone_cache / "weights")
-    path = graph_path(LITE0, PREPROCESS)
+    path = graph_path(START, PREPROCESS)
     flip(path.with_suffix(".bin"))
-    backbone = prepare_backbone("openvino", LITE0, PREPROCESS, 2)
+    backbone = prepare_backbone("openvino", START, PREPROCESS, 2)
     backbone.start()
     backbone.start()  # once is enough
     assert cosines(run(backbone.engine(), pixels[:2]), reference[:2]).min() > 0.995
@@ -359,17 +361,17 @@ def test_a_damaged_graph_is_converted_again(
     ],
 )
 def test_a_graph_is_known_by_what_made_it(change: Callable[..., object], same: bool) -> None:
-    assert (graph_path(LITE0, change(PREPROCESS)) == graph_path(LITE0, PREPROCESS)) == same  # type: ignore[arg-type]
+    assert (graph_path(START, change(PREPROCESS)) == graph_path(START, PREPROCESS)) == same  # type: ignore[arg-type]
 
 
 def test_new_rules_make_a_new_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = graph_path(LITE0, PREPROCESS)
+    before = graph_path(START, PREPROCESS)
     monkeypatch.setattr("foveate.engine.conversion.RULES", 99)
-    assert graph_path(LITE0, PREPROCESS) != before
+    assert graph_path(START, PREPROCESS) != before
 
 
 def test_a_failing_conversion_says_why() -> None:
-    backbone = OpenVinoBackbone(LITE0, PREPROCESS, 1)
+    backbone = OpenVinoBackbone(START, PREPROCESS, 1)
     backbone.command = [sys.executable, "-c", "raise SystemExit('the moon is full')"]
     backbone.start()
     with pytest.raises(
@@ -388,11 +390,11 @@ def test_a_refused_weights_file_is_what_the_conversion_says(
     (place / weights.file).write_bytes(b"\x80\x04cposix\nsystem\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(FoveateError, match="is not the published file"):
-        OpenVinoBackbone(LITE0, PREPROCESS, 1).engine()
+        OpenVinoBackbone(START, PREPROCESS, 1).engine()
 
 
 def test_cancelled_conversion_is_gone() -> None:
-    backbone = OpenVinoBackbone(LITE0, PREPROCESS, 1)
+    backbone = OpenVinoBackbone(START, PREPROCESS, 1)
     backbone.cancel()  # nothing was begun
     backbone.command = [sys.executable, "-c", "import time; time.sleep(600)"]
     backbone.start()
@@ -411,8 +413,9 @@ import os, socket, sys
 def refuse(*_, **__): raise AssertionError("a socket was opened")
 socket.socket = socket.create_connection = socket.getaddrinfo = refuse
 import foveate.engine.openvino as openvino
-from foveate.weights import find_weights
-backbone = openvino.OpenVinoBackbone("efficientnet_lite0", find_weights("efficientnet_lite0").preprocess, 1)
+from foveate.weights.starting_point import find_start
+start = find_start("efficientnet_lite0")
+backbone = openvino.OpenVinoBackbone(start, start.preprocess, 1)
 backbone.engine()
 assert sys.modules["openvino_telemetry"] is None
 assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
@@ -448,4 +451,4 @@ def test_no_module_but_one_imports_openvino() -> None:
 def test_a_graph_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "x.xml").mkdir()
     with pytest.raises(FoveateError, match=r"(?s)x\.xml' could not be written .*is the disk full"):
-        save_graph(read_graph(graph_path(LITE0, PREPROCESS)), tmp_path / "x.xml")
+        save_graph(read_graph(graph_path(START, PREPROCESS)), tmp_path / "x.xml")

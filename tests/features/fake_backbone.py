@@ -12,6 +12,7 @@ from foveate.data.preprocess import Preprocess, decode
 from foveate.features import Extracted, extract
 from foveate.progress import Silent
 from foveate.storage import cache_root
+from foveate.weights.starting_point import find_start
 
 PREPROCESS = Preprocess(32, 32)
 
@@ -64,7 +65,9 @@ def extracted(
 ) -> Extracted:
     dataset = load_dataset(root) if isinstance(root, Path) else root
     progress = more.pop("progress", Silent())
-    return extract(dataset, "efficientnet_lite0", preprocess, mirror, "openvino", 2, progress)
+    return extract(
+        dataset, find_start("efficientnet_lite0"), preprocess, mirror, "openvino", 2, progress
+    )
 
 
 def by_hand(root: Path, mirror: bool = False) -> NDArray[np.float32]:

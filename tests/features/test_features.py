@@ -13,8 +13,9 @@ from foveate import features
 from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess
 from foveate.errors import FoveateError
-from foveate.features import extract, in_batches
+from foveate.features import extract
 from foveate.progress import Silent
+from foveate.weights.starting_point import find_start
 
 
 class Steps(Silent):
@@ -134,7 +135,13 @@ def test_another_preprocess_shares_nothing(other: Preprocess, root: Path) -> Non
 def test_another_network_shares_nothing(root: Path) -> None:
     extracted(root)
     other = extract(
-        load_dataset(root), "efficientnet_lite1", PREPROCESS, False, "openvino", 2, Silent()
+        load_dataset(root),
+        find_start("efficientnet_lite1"),
+        PREPROCESS,
+        False,
+        "openvino",
+        2,
+        Silent(),
     )
     assert other.computed == 12
 
@@ -213,10 +220,3 @@ def test_only_bad_images(tmp_path: Path) -> None:
         (tmp_path / "set" / name / "x.jpg").write_bytes(name.encode())
     found = extracted(tmp_path / "set")
     assert len(found.bad) == 2 and found.features.shape == (2, 0)
-
-
-@pytest.mark.parametrize(
-    ("items", "size", "batches"), [("", 2, []), ("abc", 2, ["ab", "c"]), ("abcd", 2, ["ab", "cd"])]
-)
-def test_in_batches(items: str, size: int, batches: list[str]) -> None:
-    assert ["".join(batch) for batch in in_batches(items, size)] == batches

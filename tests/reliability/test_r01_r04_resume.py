@@ -157,12 +157,14 @@ def test_nothing_to_resume_is_a_start(tmp_path: Path) -> None:
 
 def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, images: Path) -> None:
     options = {"recipe": "scratch", "model": "resnet20", "size": 16, "out": tmp_path / "run"}
-    train_images(images, **options, settings={"epochs": 1, "batch_size": 24})  # type: ignore[arg-type]
+    train_images(images, **options, epochs=1, batch_size=24)  # type: ignore[arg-type]
     with pytest.raises(UsageError) as caught:
         train_images(
             images,
             **options,  # type: ignore[arg-type]
-            settings={"epochs": 2, "batch_size": 24, "clip": 2.0},
+            epochs=2,
+            batch_size=24,
+            clip=2.0,
             parts={"rotation": 5.0},
             seed=1,
             resume=True,

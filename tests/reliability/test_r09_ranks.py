@@ -31,7 +31,7 @@ STEPS = int(sys.argv[3])
 
 
 def one(way: str, out: Path, ranks) -> None:
-    config = replace(CONFIG, accumulate=2) if way == "pieces" else CONFIG
+    config = replace(CONFIG, accumulate=2) if way == "micro_batches" else CONFIG
     # rank 1 begins elsewhere, and is given what rank 0 has
     network = small(ranks.rank, norms=way.startswith("norms"))
     batches = batches_of(drawn(), config, rank=ranks.rank, world=ranks.world, threads=1)
@@ -97,7 +97,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """What each rank has in the end, by the way it was trained."""
     folder, ways = (
         tmp_path_factory.mktemp("ranks"),
-        ("plain", "pieces", "norms", "norms, stopped", "norms, frozen", "rates"),
+        ("plain", "micro_batches", "norms", "norms, stopped", "norms, frozen", "rates"),
     )
     done = torchrun(folder, *ways)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -107,7 +107,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     }
 
 
-@pytest.mark.parametrize("way", ["plain", "pieces", "norms, frozen"])
+@pytest.mark.parametrize("way", ["plain", "micro_batches", "norms, frozen"])
 def test_two_ranks_equal_one(way: str, saved: Saved) -> None:
     (first, losses, logits), (second, _, same_logits) = saved[way]
     assert all(torch.equal(first[name], second[name]) for name in first)

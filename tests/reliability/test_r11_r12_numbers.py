@@ -47,7 +47,7 @@ def test_r11_smaller_pieces_of_the_same_batch(error: Exception) -> None:
     said: list[str] = []
     loop = loop_of(narrow, config=PLAIN, log=said.append)
     loop.run()
-    assert loop.pieces == 4 and len(said) == 2
+    assert loop.micro_batches == 4 and len(said) == 2
     assert said[-1] == "out of memory: batches go through the network in 4 pieces from here on"
     for mine, its in zip(narrow.parameters(), wide.parameters(), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)  # added up in another order
@@ -56,7 +56,7 @@ def test_r11_smaller_pieces_of_the_same_batch(error: Exception) -> None:
 def test_r11_pieces_are_kept_when_resumed(tmp_path: Path) -> None:
     train(Narrow(4, MemoryError()), tmp_path, config=PLAIN)
     found = latest(tmp_path, print)
-    assert found and found.about["pieces"] == 4
+    assert found and found.about["micro_batches"] == 4
 
 
 def test_r11_ends_when_a_single_image_is_too_much() -> None:
@@ -95,7 +95,7 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
 
     class Poisoned(Objective):
         def cost(self, outputs, targets):
-            logits, total = objective.cost(outputs, targets)
+            logits, total = objective.loss(outputs, targets)
             return logits, total * (poison if loop.epoch == 1 and loop.batch == 2 else 1)
 
     loop.objective = Poisoned(objective.task)
@@ -124,8 +124,8 @@ def test_r12_a_gradient_that_is_no_number() -> None:
 
 def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
     loop = loop_of(small(), tmp_path)
-    judge = loop.judge
-    loop.judge = lambda network: judge(network) * (float("nan") if loop.epoch == 1 else 1)
+    judge = loop.validate
+    loop.validate = lambda network: judge(network) * (float("nan") if loop.epoch == 1 else 1)
     with pytest.raises(
         FoveateError, match="validation after epoch 2 gives numbers that are not finite; lower --lr"
     ):
@@ -138,10 +138,10 @@ def test_a_rate_that_throws_it_off(tmp_path: Path, images: Path) -> None:
     from foveate.training import train as train_images
 
     with pytest.raises(UsageError, match=r"lr must be a number from 1e-09 to 100, not 1e\+30"):
-        train_images(images, "resnet20", "scratch", settings={"lr": 1e30}, out=tmp_path / "run")
+        train_images(images, "resnet20", "scratch", lr=1e30, out=tmp_path / "run")
     settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
     with pytest.raises(FoveateError, match=r"not finite.*ower --lr"):
-        train_images(images, "lenet5", "scratch", settings=settings, out=tmp_path / "run")
+        train_images(images, "lenet5", "scratch", **settings, out=tmp_path / "run")
 
 
 def test_a_batch_of_one_with_batch_norm() -> None:
@@ -170,7 +170,7 @@ def test_no_piece_is_one_image_where_batches_differ() -> None:
     """Four pieces of eight images are pairs; of seven one would be alone, and batch-norm takes
     nothing from it."""
     loop = loop_of(small(), config=replace(CONFIG, batch_size=8))
-    loop.pieces, sizes = 4, []
+    loop.micro_batches, sizes = 4, []
     loop.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     loop.plan.apply(loop.network, 0)
     for batch in loop.batches.epoch(0):

@@ -19,7 +19,7 @@ from foveate.progress import Silent
 from foveate.training.config import SCRATCH, TrainConfig
 from foveate.training.distributed import Ranks
 from foveate.training.freezing import Part, Plan
-from foveate.training.trainer import Fitted, Loop
+from foveate.training.trainer import Fitted, Trainer
 
 SIDE, CLASSES = 12, 4
 PREPROCESS = Preprocess(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -91,7 +91,7 @@ def loop_of(
     dataset: Dataset | None = None,
     ranks: Ranks | None = None,
     **options: Any,
-) -> Loop:
+) -> Trainer:
     dataset = dataset or drawn()
     validation = drawn(24, seed=5)
     pixels = np.stack(
@@ -105,12 +105,12 @@ def loop_of(
 
     ranks = ranks or Ranks()
     batches = batches or batches_of(dataset, config, rank=ranks.rank, world=ranks.world)
-    return Loop(
+    return Trainer(
         network=network,
         plan=options.pop("plan", None) or plan_of(network, config),
         config=config,
         batches=batches,
-        judge=judge,
+        validate=judge,
         labels=validation.labels,
         preprocess=PREPROCESS,
         seed=1,

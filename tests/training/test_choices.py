@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from foveate.data.layouts import load_dataset
@@ -17,13 +16,23 @@ from foveate.models import build
 from foveate.training import memory, setup
 from foveate.training.config import SCRATCH
 from foveate.training.freezing import make_plan
-from foveate.training.memory import bytes_per_image, give_back, memory_kept, pieces_that_fit
-from foveate.training.setup import Seen, choose_inputs, look_at, progressive
-from foveate.training.telling import clock_time
+from foveate.training.memory import (
+    bytes_per_image,
+    give_back,
+    keep_freed_memory,
+    micro_batches_that_fit,
+)
+from foveate.training.setup import (
+    Seen,
+    choose_preprocess,
+    clock_time,
+    inspect_images,
+    progressive,
+)
 
 
 @pytest.mark.parametrize(
-    ("wish", "device", "flags", "chosen"),
+    ("requested", "device", "flags", "chosen"),
     [
         ("f32", "cpu", {"amx_bf16"}, "f32"),
         ("bf16", "cpu", set(), "bf16"),
@@ -33,9 +42,9 @@ from foveate.training.telling import clock_time
         ("auto", "mps", {"amx_bf16"}, "f32"),
     ],
 )
-def test_precision(wish, device, flags, chosen, monkeypatch):
+def test_precision(requested, device, flags, chosen, monkeypatch):
     monkeypatch.setattr(setup, "instructions", lambda: flags)
-    assert setup.choose_precision(wish, device) == chosen
+    assert setup.choose_precision(requested, device) == chosen
 
 
 def test_precision_of_a_gpu(monkeypatch):
@@ -61,12 +70,13 @@ SEEN = Seen(grey=True, short_side=28, mean=(0.2, 0.3, 0.4), std=(0.1, 0.2, 0.3))
         ("nin_cifar", 4, SEEN._replace(short_side=2), (None, None), (4, 1)),
     ],
 )
-def test_inputs(model, smallest, seen, asked, expected):
-    preprocess = choose_inputs(model, smallest, seen, *asked)
-    assert (
-        preprocess.crop,
-        preprocess.channels,
-    ) == expected and preprocess.resize == preprocess.crop
+def test_inputs(model, smallest, seen, asked, expected, monkeypatch):
+    monkeypatch.setattr(setup, "inspect_images", lambda *_: seen)
+    size, channels = asked
+    request = SimpleNamespace(model=model, start=None, module=None, size=size, channels=channels)
+    preprocess, _ = choose_preprocess(None, None, request, 1)
+    assert (preprocess.crop, preprocess.channels) == expected
+    assert preprocess.resize == preprocess.crop
     assert preprocess.mean == ((0.2, 0.3, 0.4) if expected[1] == 3 else (0.3,))
 
 
@@ -81,18 +91,18 @@ def test_what_images_are_like(tmp_path: Path):
         arrays.append(pixels)
         Image.fromarray(pixels).save(tmp_path / "ab"[i % 2] / f"{i}.png")
     dataset = load_dataset(tmp_path)
-    seen = look_at(dataset, np.arange(8), 2)
+    seen = inspect_images(dataset, np.arange(8), 2)
     values = np.stack(arrays).reshape(-1, 3) / 255
     assert not seen.grey and seen.short_side == 20
     np.testing.assert_allclose(seen.mean, values.mean(axis=0), atol=1e-3)
     np.testing.assert_allclose(seen.std[:2], values.std(axis=0)[:2], atol=1e-3)
     # a colour that never changes is not divided by nothing
     assert seen.std[2] == pytest.approx(0.01)
-    assert look_at(load_dataset("digits"), np.arange(100), 2).grey
+    assert inspect_images(load_dataset("digits"), np.arange(100), 2).grey
     for path in tmp_path.glob("*/*.png"):
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"none of the training images of .* can be read"):
-        look_at(dataset, np.arange(8), 2)
+        inspect_images(dataset, np.arange(8), 2)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_memory_of_an_image():
 
 
 @pytest.mark.parametrize(
-    ("images", "each", "pieces", "least", "free", "expected"),
+    ("images", "each", "micro_batches", "least", "free", "expected"),
     [
         (128, 1, 1, 1, 10**9, 1),
         (128, 10**9, 1, 1, 10**9, 128),
@@ -155,47 +165,47 @@ def test_memory_of_an_image():
         (3, 9, 9, 2, -5, 1),
     ],
 )
-def test_pieces_that_fit(images, each, pieces, least, free, expected):
-    assert pieces_that_fit(images, each, pieces, least, free) == expected
+def test_micro_batches_that_fit(images, each, pieces, least, free, expected):
+    assert micro_batches_that_fit(images, each, pieces, least, free) == expected
 
 
-# memory_kept does nothing with another C library, so there is nothing to see; the test after this
-# one needs none
-@pytest.mark.skipif(memory.glibc() is None, reason="other C libraries are left as they are")
-def test_freed_memory_is_kept_meanwhile_and_given_back() -> None:
-    import resource  # of Linux, as glibc is
-
-    def new_pages(turns: int) -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(turns):
-            torch.ones(16 << 20)  # 64 MB, more than glibc keeps by itself
-        return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-    give_back()  # what tests before this one left
-    with memory_kept():
-        once = new_pages(1)
-        # not always the same place, but far from 20 new ones
-        assert once > 0 and new_pages(20) < 5 * once
-        within = resident()
-        give_back()
-        assert resident() < within - (60 << 20)
-
-
-def test_the_c_librarys_own_ways_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, ...]] = []
+def test_the_c_library_is_told_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, ...]] = []
     fake = SimpleNamespace(
-        mallopt=lambda *numbers: told.append(numbers),
-        malloc_trim=lambda *numbers: told.append(numbers),
+        mallopt=lambda *numbers: calls.append(numbers),
+        malloc_trim=lambda *numbers: calls.append(numbers),
     )
     monkeypatch.setattr(memory, "glibc", lambda: fake)
-    with pytest.raises(KeyError), memory_kept():
-        assert told == [(-4, 0), (-1, -1)]
-        raise KeyError
-    assert told[2:] == [(-4, 65_536), (-3, 32 << 20), (-1, 64 << 20), (0,)]
+    keep_freed_memory()
+    give_back()
+    assert calls == [(-4, 0), (-1, -1), (0,)]
     monkeypatch.setattr(memory, "glibc", lambda: None)
-    with memory_kept():
-        give_back()
-    assert len(told) == 6
+    keep_freed_memory()
+    give_back()
+    assert len(calls) == 3
+
+
+# With another C library keep_freed_memory does nothing; the test before this one needs none.
+@pytest.mark.skipif(memory.glibc() is None, reason="other C libraries are left as they are")
+def test_freed_memory_is_taken_again(python) -> None:
+    program = """
+import resource, torch
+from foveate.training.memory import give_back, keep_freed_memory
+
+def faults(turns):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(turns):
+        torch.ones(16 << 20)  # 64 MB, more than glibc keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+keep_freed_memory()
+first = faults(1)
+print(first > 0, faults(40) < 20 * first)  # not always the same place, but far from 40 new ones
+kept = resident()
+give_back()
+print(resident() < kept - (60 << 20))
+"""
+    assert python(program).split() == ["True"] * 3

@@ -14,7 +14,7 @@ from foveate.training.losses import Objective, share_right
 def test_the_sum_of_each_labels_own(smoothing: float) -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(6, 4), torch.randint(0, 2, (6, 4))
-    found, cost = Objective("multilabel", smoothing).cost(logits, targets)
+    found, cost = Objective("multilabel", smoothing).loss(logits, targets)
     p, y = torch.sigmoid(logits), targets * (1 - smoothing) + smoothing / 2
     torch.testing.assert_close(cost, -(y * p.log() + (1 - y) * (1 - p).log()).sum())
     assert torch.equal(found, logits)
@@ -22,7 +22,7 @@ def test_the_sum_of_each_labels_own(smoothing: float) -> None:
 
 def test_mixed_labels_and_auxiliary_classifiers() -> None:
     outputs = namedtuple("outputs", "logits first")(torch.zeros(1, 2), torch.zeros(1, 2))
-    _, cost = Objective("multilabel", auxiliary=0.5).cost(outputs, torch.tensor([[0.3, 1.0]]))
+    _, cost = Objective("multilabel", auxiliary=0.5).loss(outputs, torch.tensor([[0.3, 1.0]]))
     assert float(cost) == pytest.approx(1.5 * 2 * np.log(2))
 
 

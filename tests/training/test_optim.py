@@ -11,7 +11,7 @@ from foveate.models import build
 from foveate.training.config import SCRATCH, TrainConfig
 from foveate.training.freezing import make_plan
 from foveate.training.optim import (
-    Average,
+    EMA,
     make_optimizer,
     optimizer_tensors,
     rate_factor,
@@ -162,7 +162,7 @@ def test_short_trainings(schedule, steps: int) -> None:
 
 
 def test_average_by_hand(network: nn.Module) -> None:
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     expected = network.fc.weight.detach().clone()
     for update in range(40):
         with torch.no_grad():
@@ -181,7 +181,7 @@ def test_average_by_hand(network: nn.Module) -> None:
 
 
 def test_the_average_of_what_is_frozen_is_itself(network: nn.Module) -> None:
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     network.conv1.weight.requires_grad_(False)
     before = average.network.conv1.weight.clone()
     for _ in range(50):

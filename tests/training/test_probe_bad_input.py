@@ -80,8 +80,8 @@ def test_a_class_whose_images_are_all_bad(
     [
         ({"effort": "slow"}, UsageError, "no effort is called 'slow'; expected fast or best"),
         ({"on_bad": "ignore"}, UsageError, "no policy is called 'ignore'; expected skip or error"),
-        ({"threads": 0}, UsageError, "expected at least 1 thread, got 0"),
-        ({"threads": -2}, UsageError, "expected at least 1 thread, got -2"),
+        ({"threads": 0}, UsageError, "threads .* not 0"),
+        ({"threads": -2}, UsageError, "threads .* not -2"),
         (
             {"engine": "onnx"},
             UsageError,

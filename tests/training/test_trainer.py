@@ -18,7 +18,7 @@ from foveate.models import build
 from foveate.training.losses import auxiliary
 from foveate.training.memory import is_out_of_memory
 from foveate.training.optim import rate_factor
-from foveate.training.trainer import mixed
+from foveate.training.trainer import step_seed
 
 PLAIN = replace(CONFIG, label_smoothing=0.1, clip=0.5, weight_decay=1e-3)
 
@@ -40,7 +40,7 @@ def plain(network: nn.Module, weights: torch.Tensor | None = None, epochs: int =
             step = epoch * len(batches) + batch.number
             for group in optimizer.param_groups:
                 group["lr"] = 0.05 * rate_factor("cosine", step, 12, 2.0)
-            torch.manual_seed(mixed(1, epoch, batch.number, 0))
+            torch.manual_seed(step_seed(1, epoch, batch.number, 0))
             optimizer.zero_grad()
             logits = network(normalise(batch.pixels, PREPROCESS))
             loss = (
@@ -90,7 +90,7 @@ def test_auxiliary_classifiers_count_for_a_part() -> None:
     targets = torch.tensor([1, 3])
     outputs = network.train()(torch.randn(2, 3, 64, 64))
     assert len(auxiliary(outputs)) == 2
-    logits, cost = loop.objective.cost(outputs, targets)
+    logits, cost = loop.objective.loss(outputs, targets)
     parts = [
         F.cross_entropy(o, targets, reduction="sum") for o in (outputs.logits, *auxiliary(outputs))
     ]
@@ -117,7 +117,7 @@ def test_the_start_may_be_the_best() -> None:
     before = {name: t.clone() for name, t in network.state_dict().items()}
     loop = loop_of(network, start_counts=True, config=replace(CONFIG, epochs=1))
     judged = iter([(0.1, 0.9), (0.5, 0.5)])
-    loop.judged = lambda: (*next(judged), loop.judge(network.eval()))  # type: ignore[method-assign]
+    loop.validated = lambda: (*next(judged), loop.validate(network.eval()))  # type: ignore[method-assign]
     fitted = loop.run()
     assert fitted.best == 0
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
@@ -127,7 +127,7 @@ def test_patience() -> None:
     network = small()
     loop = loop_of(network, config=replace(CONFIG, epochs=50, patience=2))
     judged = iter([0.5, 0.4, 0.45, 0.41, 0.3])
-    loop.judged = lambda: (next(judged), 0.5, loop.judge(network.eval()))  # type: ignore[method-assign]
+    loop.validated = lambda: (next(judged), 0.5, loop.validate(network.eval()))  # type: ignore[method-assign]
     fitted = loop.run()
     assert fitted.stopped_early and fitted.best == 2 and len(fitted.history) == 4
 
@@ -209,9 +209,9 @@ def test_words_of_want(error: BaseException, memory: bool) -> None:
 def test_the_average_is_what_is_judged_and_kept() -> None:
     loop = loop_of(small(), config=replace(CONFIG, epochs=1, ema=0.9))
     judged = []
-    judge = loop.judge
-    loop.judge = lambda network: judged.append(network) or judge(network)
+    judge = loop.validate
+    loop.validate = lambda network: judged.append(network) or judge(network)
     fitted = loop.run()
-    assert judged[0] is loop.average.network and fitted.best == 1
-    kept, average = loop.network.state_dict(), loop.average.network.state_dict()
+    assert judged[0] is loop.ema.network and fitted.best == 1
+    kept, average = loop.network.state_dict(), loop.ema.network.state_dict()
     assert all(torch.equal(kept[name], average[name]) for name in average)

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from foveate import Classifier, UsageError, build, evaluate
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
+from foveate.data.splits import with_splits
 from foveate.errors import DataError, FoveateError
 from foveate.training import find_lr, train
-from foveate.data.splits import with_splits
 
 SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 24}
 
@@ -28,7 +28,7 @@ def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEATE_CACHE", str(folder.parent / "cache"))
         settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
-        return train(images, out=folder, **SCRATCH, settings=settings, command="train photos").run
+        return train(images, out=folder, **SCRATCH, **settings, command="train photos").run
 
 
 def read(path: Path) -> Any:
@@ -110,11 +110,11 @@ def test_same_seed_same_bytes(run: Path, images: Path, tmp_path: Path) -> None:
         images,
         out=tmp_path / "again",
         **SCRATCH,
-        settings=settings,
+        **settings,
         cache="off",
         command="train photos",
     )
-    other = train(images, out=tmp_path / "other", **SCRATCH, settings=settings, seed=1)
+    other = train(images, out=tmp_path / "other", **SCRATCH, **settings, seed=1)
     tensors, same, different = (
         load_file(folder / "classifier" / "model.safetensors")
         for folder in (run, again.run, other.run)
@@ -125,7 +125,7 @@ def test_same_seed_same_bytes(run: Path, images: Path, tmp_path: Path) -> None:
 
 def test_finetune_starts_from_the_probe(images: Path, tmp_path: Path, warm_cache: Path) -> None:
     settings = {"epochs": 1, "batch_size": 24, "lr": 1e-5}
-    clf = train(images, recipe="finetune", out=tmp_path / "run", settings=settings, augment="light")
+    clf = train(images, recipe="finetune", out=tmp_path / "run", **settings, augment="light")
     history = [
         json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     ]
@@ -149,7 +149,7 @@ def test_finetune_starts_from_the_probe(images: Path, tmp_path: Path, warm_cache
 def test_a_run_that_is_finished_is_left_as_it_is(run: Path, images: Path) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
-    clf = train(images, out=run, **SCRATCH, settings=settings, resume=True, command="train photos")
+    clf = train(images, out=run, **SCRATCH, **settings, resume=True, command="train photos")
     assert clf.run == run
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
@@ -158,12 +158,12 @@ def test_unreadable_images(images: Path, tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "photos", 16)
     (photos / "blob" / "003.png").write_bytes(b"no image")
     settings = {"epochs": 1, "batch_size": 8}
-    clf = train(photos, out=tmp_path / "run", **SCRATCH, settings=settings)
+    clf = train(photos, out=tmp_path / "run", **SCRATCH, **settings)
     metrics = read(clf.run / "metrics.json")
     assert list(metrics["bad"]) == ["blob/003.png"]
     assert "blob/003.png" in (clf.run / "log.txt").read_text()
     with pytest.raises(DataError, match=r"blob/003\.png"):
-        train(photos, out=tmp_path / "strict", **SCRATCH, settings=settings, on_bad="error")
+        train(photos, out=tmp_path / "strict", **SCRATCH, **settings, on_bad="error")
     assert not (tmp_path / "strict").exists()
 
 
@@ -171,16 +171,16 @@ def test_that_no_test_image_can_be_read_is_said(tmp_path: Path, draw_folder) -> 
     photos = draw_folder(tmp_path / "photos/train", 24).parent
     (photos / "test/blob").mkdir(parents=True)
     (photos / "test/blob/1.jpg").write_bytes(b"nothing")
-    clf = train(photos, out=tmp_path / "run", **SCRATCH, settings={"epochs": 1, "batch_size": 8})
+    clf = train(photos, out=tmp_path / "run", **SCRATCH, epochs=1, batch_size=8)
     metrics = read(clf.run / "metrics.json")
     assert "test" not in metrics
     assert any("no image of the test split can be read" in note for note in metrics["notes"])
 
 
 def test_grey_images_and_small_ones() -> None:
-    clf = train("digits", "lenet5", "scratch", settings={"epochs": 1}, out=None)
+    clf = train("digits", "lenet5", "scratch", epochs=1, out=None)
     assert clf.preprocess.channels == 1 and clf.preprocess.crop == 28
-    clf = train("digits", "resnet20", settings={"epochs": 1, "batch_size": 256})
+    clf = train("digits", "resnet20", epochs=1, batch_size=256)
     assert (clf.preprocess.channels, clf.preprocess.crop) == (1, 8)
     assert clf.network().conv1.in_channels == 1
 
@@ -200,7 +200,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"model": "zzz", "recipe": "scratch"}, "no network is called 'zzz'; see: foveate models"),
         (
-            {"settings": {"epochs": 3}},
+            {"epochs": 3},
             "epochs: this applies to the recipes finetune and scratch; give --recipe",
         ),
         ({"parts": {"rotation": 3}, "cache": "off"}, "cache, rotation: this applies"),
@@ -211,16 +211,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"recipe": "finetune", "channels": 1},
-            "channels applies to the recipe scratch: published weights read three",
+            "channels applies to the recipe scratch",
         ),
         ({"seed": -1}, r"a seed is a whole number from 0 to 2\^63 - 1, got -1"),
         ({"seed": 2**64}, r"a seed is a whole number from 0 to 2\^63 - 1"),
-        ({**SCRATCH, "settings": {"freeze": 99}}, "cannot freeze 99 stages: the network has 3"),
+        ({**SCRATCH, "freeze": 99}, "cannot freeze 99 stages: the network has 3"),
         ({**SCRATCH, "size": 0}, "size must be a whole number from 1 to 4096, not 0"),
         ({**SCRATCH, "model": "lenet5"}, "LeNet5 reads images of 28x28 pixels only, got 24x24"),
-        ({**SCRATCH, "settings": {"batch_size": 1}}, "batch-norm takes statistics from a batch"),
+        ({**SCRATCH, "batch_size": 1}, "batch-norm takes statistics from a batch"),
         (
-            {**SCRATCH, "settings": {"batch_size": 8, "accumulate": 8}},
+            {**SCRATCH, "batch_size": 8, "accumulate": 8},
             "batch-norm takes statistics from a batch",
         ),
         (
@@ -229,11 +229,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({**SCRATCH, "cache": "tape"}, "no cache is called 'tape'"),
         (
-            {**SCRATCH, "settings": {"auxiliary": 0.5}},
+            {**SCRATCH, "auxiliary": 0.5},
             "auxiliary does not apply: resnet20 learns without",
         ),
         (
-            {"model": "lenet5", "recipe": "scratch", "settings": {"progressive": 0.5}},
+            {"model": "lenet5", "recipe": "scratch", "progressive": 0.5},
             "LeNet5 reads images of 28x28 pixels only, got 16x16|got 14x14|got 12x12",
         ),
     ],
@@ -242,7 +242,7 @@ def test_what_is_refused(
     options: dict[str, Any], words: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # before any image is decoded for training
-    monkeypatch.delattr("foveate.training.descent.start")
+    monkeypatch.delattr("foveate.training.setup.starting_network")
     with pytest.raises(UsageError, match=words):
         train(images, out="run", **options)
     assert not Path("run").exists()
@@ -288,7 +288,7 @@ def test_a_run_that_another_process_works_in(images: Path, run: Path) -> None:
 
 def test_find_lr(images: Path) -> None:
     settings = {"epochs": 1, "batch_size": 24, "optimizer": "adamw", "lr": 1e-2}
-    test = find_lr(images, "resnet20", "scratch", settings=settings, size=16)
+    test = find_lr(images, "resnet20", "scratch", **settings, size=16)
     assert len(test.rates) == len(test.losses) >= 12
     assert list(test.rates) == sorted(test.rates) and test.rates[0] == pytest.approx(1e-5)
     assert test.rates[0] <= test.suggestion <= test.rates[-1]
@@ -300,7 +300,9 @@ def test_find_lr(images: Path) -> None:
             images,
             "resnet20",
             "scratch",
-            settings={"batch_size": 24, "lr": 90.0, "optimizer": "adamw"},
+            batch_size=24,
+            lr=90.0,
+            optimizer="adamw",
             size=16,
         )
 
@@ -353,5 +355,6 @@ def test_no_validation_image_can_be_read(tmp_path: Path, draw_folder) -> None:
             tmp_path / "photos",
             out=tmp_path / "run",
             **SCRATCH,
-            settings={"epochs": 1, "batch_size": 8},
+            epochs=1,
+            batch_size=8,
         )

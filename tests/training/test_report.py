@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foveate.training.report import Listener, Record, draw_curves, remarks
+from foveate.training.report import EpochLog, Record, draw_curves, remarks
 
 CLASSES = ("cat", "dog", "eel")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
@@ -86,10 +86,10 @@ def test_tensorboard(tmp_path: Path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    listener = Listener(tmp_path, tensorboard=True)
+    listener = EpochLog(tmp_path, tensorboard=True)
     for record in history([2.0, 1.0, 0.5]):
-        listener.hear(record)
+        listener.add(record)
     read = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [round(e.value, 3) for e in read.Scalars("loss/training")] == [2.0, 1.0, 0.5]
-    Listener(tmp_path / "other", tensorboard=False).hear(record)
+    EpochLog(tmp_path / "other", tensorboard=False).add(record)
     assert not (tmp_path / "other").exists()
