@@ -2,14 +2,21 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+SUITE := $(BIN)/pytest -n auto --dist worksteal
+TRAINS := tests/training tests/reliability tests/classifier tests/test_cli_training.py \
+	tests/test_middle_layer.py tests/test_multilabel.py tests/test_docs.py
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-slow check bench docs clean
 
 demo: .venv/installed  ## train on real digits that are installed with the package, show the result
 	$(BIN)/foveate demo
 
-test: .venv/installed  ## the whole suite
-	$(BIN)/pytest -n auto --dist worksteal
+test: .venv/installed  ## the suite
+	$(SUITE)
+
+test-slow: .venv/installed  ## what trains, as on processors without and with bf16
+	FOVEATE_INSTRUCTIONS="avx2 avx512f" $(SUITE) --durations 10 $(TRAINS)
+	FOVEATE_INSTRUCTIONS="avx2 avx512f avx512_bf16 amx_bf16" $(SUITE) --durations 10 $(TRAINS)
 
 check: .venv/installed  ## lint, format, types
 	$(BIN)/ruff check .

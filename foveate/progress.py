@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from typing import Any, Protocol
 
 INTERVAL = 0.2  # seconds between two updates of a notebook's bar
@@ -96,8 +95,10 @@ class NotebookBars:
     """A bar for the phase at hand, in a cell's output."""
 
     def __init__(self) -> None:
+        from html import escape
+
         display: Any = sys.modules["IPython"].display
-        self.html = display.HTML
+        self.html, self.escape = display.HTML, escape
         self.handle = display.display(self.html(""), display_id=True)
         self.phase, self.total, self.done, self.shown = "", 0, 0, 0.0
 
@@ -113,10 +114,10 @@ class NotebookBars:
     def show(self) -> None:
         self.shown = time.monotonic()
         bar = f'<progress value="{self.done}" max="{max(1, self.total)}"></progress>'
-        self.handle.update(self.html(f"{escape(self.phase)} {bar} {self.done}/{self.total}"))
+        self.handle.update(self.html(f"{self.escape(self.phase)} {bar} {self.done}/{self.total}"))
 
     def say(self, sentence: str) -> None:
-        sys.modules["IPython"].display.display(self.html(f"<pre>{escape(sentence)}</pre>"))
+        sys.modules["IPython"].display.display(self.html(f"<pre>{self.escape(sentence)}</pre>"))
 
 
 @contextmanager

@@ -13,6 +13,10 @@ from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
 MOST_BAD = 5  # unreadable images that are told one by one
+FINETUNE = (  # measured: benchmarks/results/finetune.json
+    "--recipe finetune lets the later stages learn on too; with efficientnet_lite0 on two cores it "
+    "takes about 2 minutes per thousand images"
+)
 LINES = 25  # of the rates that were tried
 
 
@@ -160,6 +164,8 @@ def train(
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
         say(f"next  foveate predict {classifier.run} IMAGE")
+        if metrics["recipe"] == "probe":
+            say(f"more  {FINETUNE}")
 
 
 def try_rates(

@@ -9,7 +9,6 @@ Files in torch's own format are read once, renamed, and kept in the cache as saf
 imported only where such a file is read or a network is built.
 """
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,6 @@ __all__ = [
     "weights_file",
 ]
 
-LOG = logging.getLogger("foveate")
 SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # what a key of WEIGHTS has after the network's name
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -105,9 +103,10 @@ def build(
     had = len(network.head.weight)
     if num_classes is not None and num_classes != had:
         replace_head(network, num_classes)
-        LOG.warning(
-            "%s: the head of %d classes is fresh; the weights had %d", name, num_classes, had
-        )
+        import logging  # seldom needed: predicting goes without
+
+        message = "%s: the head of %d classes is fresh; the weights had %d"
+        logging.getLogger("foveate").warning(message, name, num_classes, had)
     if in_channels is not None:
         set_in_channels(network, in_channels)
         preprocess = preprocess.with_channels(in_channels)

@@ -1,0 +1,60 @@
+"""How far long jobs are: bars in a terminal, a bar in a notebook, nothing elsewhere."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from foveate.progress import Bars, NotebookBars, Progress, Silent, bars
+
+
+def test_what_was_given_is_used() -> None:
+    mine = Silent()
+    with bars(mine) as progress:
+        assert progress is mine
+
+
+def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars(None) as progress:
+        use(progress)
+    assert isinstance(progress, Silent) and capsys.readouterr() == ("", "")
+
+
+def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with bars(None) as progress:
+        assert isinstance(progress, Bars)
+        use(progress)
+        assert progress.bars.tasks[-1].completed == 3
+        assert [task.description for task in progress.bars.tasks] == ["head"]  # one at a time
+
+
+def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the few calls of IPython that it makes."""
+    shown: list[str] = []
+
+    class ZMQInteractiveShell:
+        pass
+
+    def display(html: str, display_id: bool = False) -> SimpleNamespace:
+        shown.append(html)
+        return SimpleNamespace(update=shown.append)
+
+    notebook = ModuleType("IPython")
+    notebook.get_ipython = ZMQInteractiveShell  # type: ignore[attr-defined]
+    notebook.display = SimpleNamespace(HTML=str, display=display)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    with bars(None) as progress:
+        assert isinstance(progress, NotebookBars)
+        use(progress)
+    assert 'value="3" max="3"' in shown[-1] and "head" in shown[-1] and "3/3" in shown[-1]
+    assert "<pre>&lt;b&gt; is no markup</pre>" in shown
+
+
+def use(progress: Progress) -> None:
+    progress.begin("features", 2)
+    progress.advance(2)
+    progress.say("<b> is no markup")
+    progress.begin("head", 3)
+    progress.advance()
+    progress.advance(2)
