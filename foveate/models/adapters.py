@@ -64,10 +64,11 @@ class TimmNetwork(nn.Module):
                 f"{kind(module)} is no network of timm: expected forward_intermediates, "
                 "forward_features, forward_head, get_classifier and pretrained_cfg (timm >= 1.0.15)"
             )
+        config: Any = module.pretrained_cfg
         self.timm: Any = module
         self.training = module.training
         self.head_path = head_path(module)
-        self.input_size = int(self.timm.pretrained_cfg["input_size"][-1])
+        self.input_size = int(config["input_size"][-1])
         twin: Any = shapeless(module)
         channels = images_channels(twin, self.input_size)
         self.folding = first_convolution(module).in_channels // channels
@@ -274,12 +275,15 @@ class Taken:
         channels: of an image.
         size: side of an image, pixels.
         outputs: numbers an image, one a class.
+        channels_last: it reads images in that memory format too; a forward that flattens a map by
+            `view` does not, one that does by `flatten` or `reshape` does.
         text: all of it, and how it was found, for a person.
     """
 
     channels: int
     size: int
     outputs: int
+    channels_last: bool
     text: str = field(compare=False)
 
 
@@ -351,11 +355,14 @@ def inspect_module(
             f"{kind(module)} gives {outputs} outputs, and there are {num_classes} classes; give "
             f"its last layer {num_classes} outputs"
         )
+    last = duplicate(twin).to(memory_format=torch.channels_last)
+    with same_randomness(parameter.device):
+        other, *_ = run_once(last, images.to(parameter).to(memory_format=torch.channels_last))
     text = (
         f"{channels} {'channel' if channels == 1 else 'channels'}{by}, {side}x{side} pixels"
         f"{found}, {outputs} outputs"
     )
-    return Taken(channels, side, outputs, text)
+    return Taken(channels, side, outputs, other == outputs, text)
 
 
 def check_complete(module: nn.Module) -> None:
@@ -420,7 +427,9 @@ def missing_for(module: nn.Module, what: str) -> tuple[str, ...]:
         "stages": lambda: callable(getattr(module, "stages", None)),
         "embed": lambda: callable(getattr(module, "embed", None)),
         "head": lambda: any(
-            inner is getattr(module, "head", None) for inner in module.modules() if inner != module
+            inner is getattr(module, "head", None)
+            for inner in module.modules()
+            if inner is not module
         ),
     }
     return tuple(part for part in NEEDS[what] if not has[part]())

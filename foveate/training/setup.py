@@ -59,6 +59,7 @@ from foveate.training.probe import FOLDS
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
+from foveate.weights import as_usage_error
 from foveate.weights.starting_point import OWN, TIMM, StartingPoint
 
 VALIDATION_BATCH = 64  # images
@@ -645,14 +646,16 @@ def choose_preprocess(
         return (preprocess if size is None else preprocess.at(size, preprocess.stretch)), []
     seen = inspect_images(dataset, rows, threads)
     if request.module is not None:
-        taken = inspect_module(
-            request.module,
-            len(dataset.classes),
-            channels=channels,
-            size=size,
-            image_side=seen.short_side,
-        )
-        return preprocess_of(seen, taken.size, taken.channels), [taken.sentence]
+        with as_usage_error():
+            taken = inspect_module(
+                request.module,
+                len(dataset.classes),
+                channels=channels,
+                size=size,
+                image_side=seen.short_side,
+            )
+        note = f"{request.model.removeprefix(OWN)} reads {taken.text}"
+        return preprocess_of(seen, taken.size, taken.channels), [note]
     if request.model.startswith(TIMM):
         from foveate.weights.timm import timm_network
 
