@@ -4,12 +4,16 @@ names in the cache."""
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foveate.errors import ArtefactError, MissingExtraError, UsageError
 from foveate.progress import Progress
 from foveate.storage import cache_root, replacing, sha256
 from foveate.weights.published import WEIGHTS, Weights
 from foveate.weights.tensors import fitted, read_tensors, under_our_names
+
+if TYPE_CHECKING:
+    from foveate.download import Remote
 
 SLACK = 1.01  # a published size is in MiB, rounded
 
@@ -93,7 +97,7 @@ def place(weights: Weights) -> Path | None:
     The package is located, not imported.
     """
     if weights.url:
-        return cache_root() / "weights" / "downloads" / weights.file
+        return downloads() / weights.file
     spec = importlib.util.find_spec(weights.package)
     return (
         Path(spec.origin).parent / weights.file
@@ -128,25 +132,43 @@ def install_line(weights: Weights) -> str:
 
 
 def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Path:
-    """The file in the cache, fetched if `allowed`; it stays the one that came first, by the SHA-256
-    beside it."""
-    from foveate.download import (
-        Remote,
-        fetch,
-    )  # not before: predicting with what is here needs no network code
+    """The file in the cache, fetched if `allowed`."""
+    from foveate.download import Remote  # not before: predicting needs no network code
 
-    path = cache_root() / "weights" / "downloads" / weights.file
+    remote = Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False)
+    return fetched_once(remote, downloads() / weights.file, allowed, progress)
+
+
+def downloads() -> Path:
+    """Where downloaded files are, under the names that they were published with."""
+    return cache_root() / "weights" / "downloads"
+
+
+def fetched_once(
+    remote: "Remote", path: Path, allowed: bool = True, progress: Progress | None = None
+) -> Path:
+    """A published file at `path`; it stays the one that came first, by the SHA-256 beside it.
+
+    Args:
+        remote: where it is.
+        path: where it is kept.
+        allowed: fetch it if it is not here.
+        progress: hears of a download that takes more than two seconds.
+
+    Raises:
+        ArtefactError: it is not the published file, or not the one that was fetched first; it is
+            not here and not `allowed`.
+        FoveateError: it cannot be downloaded.
+    """
+    from foveate.download import fetch
+
     stamp = path.with_name(f"{path.name}.sha256")
     if not path.is_file():
         if not allowed:
             raise ArtefactError(
-                f"'{path.name}' is not in the cache, and nothing is fetched now from {weights.url}"
+                f"'{path.name}' is not in the cache, and nothing is fetched now from {remote.url}"
             )
-        fetch(
-            Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False),
-            path,
-            progress,
-        )
+        fetch(remote, path, progress)
     found = sha256(path)
     recorded = stamp.read_bytes().decode("ascii", "replace").strip() if stamp.is_file() else ""
     if recorded not in ("", found):
@@ -155,7 +177,7 @@ def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Pa
             f"{recorded[:64]!r}); "
             f"to fetch it again, delete '{path}' and '{stamp.name}' beside it"
         )
-    if not found.startswith(weights.sha256):
+    if not found.startswith(remote.sha256):
         raise ArtefactError(
             f"'{path.name}' is not the published file (SHA-256 {found}); delete '{path}'"
         )
