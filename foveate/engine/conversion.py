@@ -86,7 +86,7 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
             self.std = torch.nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
 
         def forward(self, pixels: "Tensor") -> "Tensor":
-            x = pixels.permute(0, 3, 1, 2).float()  # (N, C, H, W)
+            x = pixels.permute(0, 3, 1, 2).float().contiguous()  # (N, C, H, W); some call view
             return self.module((x - self.mean) / self.std)
 
     whole = FromPixels().eval()
