@@ -244,6 +244,64 @@ def test_a_batchnorm_that_reads_no_convolution_stays() -> None:
     ]
 
 
+class Shortcut(nn.Module):
+    """What a convolution gives is read by a batch-norm, and by an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y + self.norm(y)
+
+
+class Shared(nn.Module):
+    """One convolution with two batch-norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.conv(self.one(self.conv(x))))
+
+
+class WithActivation(nn.BatchNorm2d):
+    """As timm's: the activation is in the batch-norm."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Shortcut(),
+        Shared(),
+        nn.Sequential(nn.Conv2d(3, 3, 1), WithActivation(3)),
+        nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(3)),
+    ],
+    ids=["read twice", "used twice", "a subclass", "changed in place"],
+)
+def test_a_batchnorm_that_is_not_the_convolutions_stays(module: nn.Module) -> None:
+    torch.manual_seed(0)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.running_mean, -1, 1)
+            nn.init.uniform_(m.weight, 0.5, 1.5)
+            nn.init.uniform_(m.bias, -1, 1)
+    x = torch.randn(2, 3, 4, 4)
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    with torch.no_grad():
+        expected = module.eval()(x)
+        fold_batchnorm(module, x)
+        torch.testing.assert_close(module(x), expected)
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], t) for name, t in before.items())
+
+
 # Choosing
 
 
