@@ -8,7 +8,7 @@ import torch
 from timm.models.efficientnet import _gen_mobilenet_v1
 from torch import Tensor, nn
 
-from foveate.models import mobilenet_v1
+from foveate import models
 from foveate.models.mobilenet_v1 import Separable
 
 ALPHA = {
@@ -31,7 +31,7 @@ def timm_network(name: str) -> nn.Module:
 def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
     """timm's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
-        return timm_network(name).eval(), getattr(mobilenet_v1, name)().eval()
+        return timm_network(name).eval(), getattr(models, name)().eval()
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
@@ -146,21 +146,19 @@ def test_table_6(name: str, parameters: float, work: int) -> None:
 @pytest.mark.parametrize("name", ALPHA)
 def test_timms_logits(name: str) -> None:
     torch.manual_seed(0)
-    assert_equal_logits(timm_network(name), getattr(mobilenet_v1, name)(), 96, 65)
+    assert_equal_logits(timm_network(name), getattr(models, name)(), 96, 65)
 
 
 def test_timms_gradients() -> None:
     torch.manual_seed(0)
-    assert_equal_gradients(
-        timm_network("mobilenet_v1"), mobilenet_v1.mobilenet_v1(), (3, 3, 64, 48)
-    )
+    assert_equal_gradients(timm_network("mobilenet_v1"), models.mobilenet_v1(), (3, 3, 64, 48))
 
 
 def test_initial_numbers_are_timms_in_distribution() -> None:
     torch.manual_seed(0)
     theirs, ours = (
         timm_network("mobilenet_v1").state_dict(),
-        mobilenet_v1.mobilenet_v1().state_dict(),
+        models.mobilenet_v1().state_dict(),
     )
     for name, p in theirs.items():
         q = ours[name]
@@ -178,7 +176,7 @@ def test_d1_the_activation_stops_at_six() -> None:
             p.fill_(1.0)
         y = block(torch.full((1, 2, 5, 5), 100.0))
         assert torch.equal(y, torch.full((1, 3, 5, 5), 6.0))  # ReLU would leave thousands
-        stem = mobilenet_v1.mobilenet_v1_x0_25().eval()
+        stem = models.mobilenet_v1_x0_25().eval()
         nn.init.constant_(stem.bn1.bias, 100.0)
         seen = []
         stem.blocks.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0].max()))
@@ -207,11 +205,11 @@ def test_table_1(name: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_stages_are_not_written_over(training: bool) -> None:
-    network = mobilenet_v1.mobilenet_v1_x0_25(num_classes=5).train(training)
+    network = models.mobilenet_v1_x0_25(num_classes=5).train(training)
     assert_stages_are_kept(network, [f"blocks.{i}" for i in range(5)], torch.randn(2, 3, 64, 48))
 
 
 def test_one_pixel_is_enough() -> None:
-    network = mobilenet_v1.mobilenet_v1_x0_25().eval()
+    network = models.mobilenet_v1_x0_25().eval()
     assert network.min_size == 1
     assert network(torch.randn(1, 3, 1, 1)).isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.models import shufflenet_v1
+from foveate import models
 from foveate.models.shufflenet_v1 import StridedUnit, Unit, channel_shuffle
 
 F = nn.functional
@@ -23,7 +23,7 @@ GROUPS = {
 def shapeless(name: str) -> nn.Module:
     """The network without memory for its numbers. To be read only."""
     with torch.device("meta"):
-        return getattr(shufflenet_v1, name)().eval()
+        return getattr(models, name)().eval()
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
@@ -222,7 +222,7 @@ def by_hand(network: nn.Module, x: Tensor) -> Tensor:
 def test_logits_by_hand(name: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 3, 64, 45, dtype=torch.float64)
-    network = settle(getattr(shufflenet_v1, name)(num_classes=10).double(), x)
+    network = settle(getattr(models, name)(num_classes=10).double(), x)
     with torch.no_grad():
         for images in (x, x[:1]):
             found = network(images)
@@ -233,7 +233,7 @@ def test_logits_by_hand(name: str) -> None:
 
 def test_initial_numbers_are_hes_by_group() -> None:
     torch.manual_seed(0)
-    for m in shufflenet_v1.shufflenet_v1().modules():
+    for m in models.shufflenet_v1().modules():
         if isinstance(m, nn.Conv2d):
             fan_in = m.in_channels // m.groups * m.kernel_size[0] ** 2
             n = m.weight.numel()
@@ -244,7 +244,7 @@ def test_initial_numbers_are_hes_by_group() -> None:
 
 def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
-    network = shufflenet_v1.shufflenet_v1(num_classes=5).train()
+    network = models.shufflenet_v1(num_classes=5).train()
     F.cross_entropy(network(torch.randn(3, 3, 64, 48)), torch.tensor([0, 1, 4])).backward()
     assert all(
         p.grad is not None and p.grad.isfinite().all() and p.grad.any()
@@ -255,11 +255,11 @@ def test_every_parameter_learns() -> None:
 @pytest.mark.parametrize("name", ["shufflenet_v1", "shufflenet_v1_g1"])
 @pytest.mark.parametrize("training", [True, False])
 def test_stages_are_not_written_over(name: str, training: bool) -> None:
-    network = getattr(shufflenet_v1, name)(num_classes=5).train(training)
+    network = getattr(models, name)(num_classes=5).train(training)
     assert_stages_are_kept(network, ["stage2", "stage3", "stage4"], torch.randn(2, 3, 64, 48))
 
 
 def test_one_pixel_is_enough() -> None:
-    network = shufflenet_v1.shufflenet_v1(num_classes=5).eval()
+    network = models.shufflenet_v1(num_classes=5).eval()
     assert network.min_size == 1
     assert network(torch.randn(1, 3, 1, 1)).isfinite().all()
