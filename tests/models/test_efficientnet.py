@@ -229,3 +229,18 @@ def test_stages_are_not_overwritten() -> None:
     for handle in handles:
         handle.remove()
     assert len(maps) == len(kept) == 8 and all(map(torch.equal, maps, kept))
+
+
+def test_d4_depthwise_convolutions_start_narrow_for_torchs_fan_out_forgets_the_groups() -> None:
+    """As torchvision's; the authors' kernels have one output per channel, so a fan-out of k^2."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.efficientnet_b0(weights=None).state_dict()
+    torch.manual_seed(0)
+    ours = models.efficientnet_b0()
+    for m in ours.modules():
+        if isinstance(m, nn.Conv2d) and m.groups > 1:
+            authors = (2 / m.weight[0, 0].numel()) ** 0.5
+            found = float(m.weight.detach().std()) * m.groups**0.5
+            assert found == pytest.approx(authors, rel=6 / m.weight.numel() ** 0.5)
+    drawn = [float(w.std()) for w in (ours.state_dict()[k] for k in theirs) if w.ndim > 1]
+    assert drawn == pytest.approx([float(w.std()) for w in theirs.values() if w.ndim > 1], rel=0.15)

@@ -121,3 +121,12 @@ def test_conv_same_is_tensorflows_arithmetic(
     x = torch.randn(1, 1, *shape, dtype=torch.float64)
     expected = convolve_same(x[0, 0].numpy(), conv.weight[0, 0].detach().numpy(), stride)
     np.testing.assert_allclose(conv(x)[0, 0].detach().numpy(), expected, atol=1e-12)
+
+
+def test_d2_depthwise_convolutions_start_as_narrow_as_efficientnets() -> None:
+    torch.manual_seed(0)
+    for m in models.efficientnet_lite0().modules():
+        if isinstance(m, nn.Conv2d) and m.groups > 1:
+            authors = (2 / m.weight[0, 0].numel()) ** 0.5
+            found = float(m.weight.detach().std()) * m.groups**0.5
+            assert found == pytest.approx(authors, rel=6 / m.weight.numel() ** 0.5)

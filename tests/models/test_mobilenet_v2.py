@@ -164,6 +164,20 @@ def test_d3_a_fifth_is_dropped_in_training_only() -> None:
     assert ours.classifier[0].p == theirs.classifier[0].p == 0.2
 
 
+def test_d4_depthwise_convolutions_start_narrow_for_torchs_fan_out_forgets_the_groups() -> None:
+    """The authors' code draws all weights alike, with 0.09."""
+    torch.manual_seed(0)
+    widths = set()
+    for m in mobilenet_v2().modules():
+        if isinstance(m, nn.Conv2d):
+            rule = (2 / (m.weight[0, 0].numel() * m.out_channels / m.groups)) ** 0.5
+            found = float(m.weight.detach().std())
+            near = 6 / m.weight.numel() ** 0.5
+            assert found * m.groups**0.5 == pytest.approx(rule, rel=near)
+            widths.add(round(found, 2))
+    assert len(widths) > 3  # not alike
+
+
 def test_bottlenecks_are_linear_and_shortcuts_join_equals() -> None:
     _, ours = shapeless()
     for block in (m for m in ours.modules() if isinstance(m, InvertedResidual)):

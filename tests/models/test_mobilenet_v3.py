@@ -262,3 +262,21 @@ def test_one_pixel_is_enough(name: str) -> None:
     network = getattr(mobilenet_v3, name)(num_classes=5).eval()
     assert network.min_size == 1
     assert network(torch.randn(1, 3, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_d5_depthwise_convolutions_start_narrow_for_torchs_fan_out_forgets_the_groups(
+    name: str,
+) -> None:
+    """The authors' code draws all weights alike, with 0.09."""
+    torch.manual_seed(0)
+    network = getattr(mobilenet_v3, name)()
+    widths = set()
+    for m in network.modules():
+        if isinstance(m, nn.Conv2d):
+            rule = (2 / (m.weight[0, 0].numel() * m.out_channels / m.groups)) ** 0.5
+            found = float(m.weight.detach().std())
+            near = 6 / m.weight.numel() ** 0.5
+            assert found * m.groups**0.5 == pytest.approx(rule, rel=near)
+            widths.add(round(found, 2))
+    assert len(widths) > 3  # not alike

@@ -251,7 +251,6 @@ def test_a_paper_builds_on_older_papers_only(file: Path) -> None:
     module = importlib.import_module(
         f"foveate.models.{file.stem}" if file.stem != "__init__" else "foveate.models"
     )
-    assert len(file.read_text().splitlines()) <= 250
     if not hasattr(module, "YEAR"):
         return  # not a paper
     sources = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
