@@ -73,7 +73,7 @@ def test_a_head_that_is_no_part_of_its_network() -> None:
         def head(self) -> nn.Module:
             return nn.Linear(1, 1)
 
-    with pytest.raises(AssertionError, match="the head is not a submodule of its network"):
+    with pytest.raises(AssertionError, match="head"):
         drop_head(Odd())
 
 
@@ -131,7 +131,7 @@ def test_the_same_channels_change_nothing() -> None:
 @pytest.mark.parametrize("n", [0, -1])
 def test_impossible_numbers(n: int) -> None:
     network = shapeless("resnet18")
-    with pytest.raises(ValueError, match=f"at least one output, got num_classes={n}"):
+    with pytest.raises(ValueError, match=f"num_classes={n}"):
         replace_head(network, n)
-    with pytest.raises(ValueError, match=f"at least one channel, got channels={n}"):
+    with pytest.raises(ValueError, match=f"channels={n}"):
         set_in_channels(network, n)

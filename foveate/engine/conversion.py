@@ -75,6 +75,7 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
     import torch
 
     from foveate.engine.openvino import ov
+    from foveate.models.folding import fold_batchnorm
 
     class FromPixels(torch.nn.Module):
         """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
@@ -90,9 +91,9 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
             return self.module((x - self.mean) / self.std)
 
     whole = FromPixels().eval()
-    pixels = torch.zeros(
-        2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8
-    )
+    shape = (2, preprocess.crop, preprocess.crop, preprocess.channels)
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
     with torch.no_grad():
         fold_batchnorm(whole, pixels)
         # Exported for a batch of two, as that takes a third of the time, if nothing in the network
@@ -114,60 +115,6 @@ def reads_any_batch(model: Any) -> bool:
         return False
     rows = model.output(0).get_partial_shape()[0]
     return bool(rows.is_static and rows.get_length() == 3)
-
-
-def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
-    """Multiply each batch-norm that reads a convolution's output into that convolution, in place.
-
-    Which reads which is seen by running the module once. Frozen statistics make the two one linear
-    map; the exporter then has a third fewer nodes to trace.
-    """
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
-
-    made: dict[int, nn.Conv2d] = {}
-    kept: list[Tensor] = []  # alive, so that no two outputs share an id
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-
-    def after_conv(conv: "nn.Module", _: object, output: "Tensor") -> None:
-        assert isinstance(conv, nn.Conv2d)
-        made[id(output)] = conv
-        kept.append(output)
-
-    def before_norm(norm: "nn.Module", inputs: tuple["Tensor", ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        if id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])], norm))
-
-    hooks = [
-        m.register_forward_hook(after_conv) for m in module.modules() if isinstance(m, nn.Conv2d)
-    ]
-    hooks += [
-        m.register_forward_pre_hook(before_norm)
-        for m in module.modules()
-        if isinstance(m, nn.BatchNorm2d)
-    ]
-    module(example)
-    for hook in hooks:
-        hook.remove()
-
-    folded: dict[nn.Module, nn.Module] = {}
-    for conv, norm in pairs:
-        assert norm.running_mean is not None and norm.running_var is not None
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight,
-            conv.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-        )
-        folded[norm] = nn.Identity()
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if child in folded:
-                setattr(parent, name, folded[child])
 
 
 if __name__ == "__main__":

@@ -281,9 +281,7 @@ def test_d8_it_begins_as_torchvisions_does(torchvisions: nn.Module) -> None:
 def test_smaller_images_are_refused() -> None:
     network = shapeless("alexnet")
     assert (network.input_size, network.min_size) == (224, 63)
-    with pytest.raises(
-        ValueError, match="AlexNet needs images of at least 63x63 pixels, got 100x62"
-    ):
+    with pytest.raises(ValueError, match=r"^AlexNet.*63x63.*100x62"):
         network(torch.zeros(1, 3, 100, 62, device="meta"))
     # the limit is the network's, not the message's
     with pytest.raises(RuntimeError, match="too small"):
@@ -298,7 +296,7 @@ def test_other_sizes_are_refused(name: str) -> None:
     for shape in ((side - 1, side - 1), (side, side + 1)):
         with pytest.raises(
             ValueError,
-            match=f"reads images of {side}x{side} pixels only, got {shape[0]}x{shape[1]}",
+            match=rf"^AlexNet.*{side}x{side}.*{shape[0]}x{shape[1]}",
         ):
             network(torch.zeros(1, 3, *shape, device="meta"))
 

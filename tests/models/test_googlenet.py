@@ -354,7 +354,7 @@ def test_smaller_images_are_refused(name: str) -> None:
     assert side == {"googlenet": 15, "googlenet_2014": 31}[name]
     small = torch.zeros(2, 3, side, side - 1, device="meta")
     assert network.train()(torch.zeros(2, 3, side, side, device="meta")).logits.shape == (2, 1000)
-    refusal = f"GoogLeNet needs images of at least {side}x{side} pixels, got {side}x{side - 1}"
+    refusal = rf"^GoogLeNet.*{side}x{side}\b.*{side}x{side - 1}\b"
     with pytest.raises(ValueError, match=refusal):
         network(small)
     assert network.eval()(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, 1000)

@@ -235,7 +235,7 @@ def test_smaller_images_are_refused() -> None:
     side, small = network.min_size, torch.zeros(2, 3, 75, 74, device="meta")
     assert side == 75
     assert network.train()(torch.zeros(2, 3, side, side, device="meta")).logits.shape == (2, 1000)
-    refusal = "InceptionV3 needs images of at least 75x75 pixels, got 75x74"
+    refusal = r"^InceptionV3.*75x75.*75x74"
     with pytest.raises(ValueError, match=refusal):
         network(small)
     assert network.eval()(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, 1000)

@@ -206,9 +206,7 @@ def test_smallest_images(name: str) -> None:
     c, side = channels(name), net.min_size
     assert net(torch.zeros(1, c, side, side, device="meta")).shape == (1, outputs(net.head))
     if side > 1:
-        with pytest.raises(
-            ValueError, match=rf"images of (at least )?{side}x{side} pixels.*got {side}x{side - 1}"
-        ):
+        with pytest.raises(ValueError, match=rf"{side}x{side}\b.*{side}x{side - 1}\b"):
             net(torch.zeros(1, c, side, side - 1, device="meta"))
 
 
@@ -345,12 +343,12 @@ def test_the_smallest_of_each_family_learns_eight_images_by_heart(name: str) -> 
     [
         (
             "efficientnet_lite9",
-            r"no network is called 'efficientnet_lite9'; did you mean efficientnet_lite\d or ",
+            r"efficientnet_lite9.* efficientnet_lite\d\b",
         ),
-        ("eficientnet_b0", "did you mean efficientnet_b0"),
-        ("resnet-50", "did you mean resnet50"),
-        ("xyz", "no network is called 'xyz'; known: lenet5_1998, .*efficientnet_lite4"),
-        ("", "no network is called ''; known"),
+        ("eficientnet_b0", r"eficientnet_b0.* efficientnet_b0\b"),
+        ("resnet-50", r"resnet-50.* resnet50\b"),
+        ("xyz", r"xyz.* lenet5_1998, .*efficientnet_lite4"),
+        ("", r"''.* lenet5_1998, .*efficientnet_lite4"),
     ],
 )
 def test_unknown_networks_are_refused_with_the_nearest_names(name: str, message: str) -> None:

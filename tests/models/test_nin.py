@@ -182,7 +182,7 @@ def test_smaller_images_are_refused(name: str) -> None:
     )
     with pytest.raises(
         ValueError,
-        match=f"NiN needs images of at least {side}x{side} pixels, got {side}x{side - 1}",
+        match=rf"^NiN.*{side}x{side}\b.*{side}x{side - 1}\b",
     ):
         network(torch.zeros(1, 3, side, side - 1, device="meta"))
     # the limit is the network's, not the message's

@@ -258,9 +258,7 @@ def test_other_precisions_and_shapes() -> None:
     "size", [(3, 224), (3, 224, 0), (0, 224, 224), (1, 3, 224, 224), (3, -1, 9)]
 )
 def test_sizes_that_are_none(size: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"size is \(channels, height, width\), each at least 1, got"
-    ):
+    with pytest.raises(ValueError, match=r"channels, height, width"):
         summarise(Little(), size)
 
 

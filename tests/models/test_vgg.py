@@ -203,7 +203,7 @@ def test_d4_two_columns_are_left_out() -> None:
 def test_smaller_images_are_refused(name: str) -> None:
     network = shapeless(name)[1]
     assert network.min_size == 32
-    with pytest.raises(ValueError, match="VGG needs images of at least 32x32 pixels, got 31x40"):
+    with pytest.raises(ValueError, match=r"^VGG.*32x32.*31x40"):
         network(torch.zeros(1, 3, 31, 40, device="meta"))
     # the limit is the network's, not the message's
     with pytest.raises(RuntimeError, match="too small"):
