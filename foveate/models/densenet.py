@@ -131,8 +131,7 @@ def stem(column: Column, in_channels: int) -> OrderedDict[str, nn.Module]:
 
 
 class DenseNet(nn.Module):
-    """Table 1: a convolution, dense blocks with transitions between them, global average, one
-    linear layer."""
+    """Table 1: a convolution, dense blocks, transitions between them, average, linear layer."""
 
     def __init__(self, column: Column, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()

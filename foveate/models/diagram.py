@@ -88,8 +88,7 @@ def draw(
 
 
 def boxes_of(network: nn.Module, stage: Stage) -> Iterator[Box]:
-    """What a stage is made of, to a reader: a norm belongs to its convolution, and a sequence of
-    blocks is shown as its blocks."""
+    """What a stage is made of: norms belong to their convolutions, sequences are their blocks."""
     inside = "/"  # of no block yet
     for layer in stage.layers:
         module = network.get_submodule(layer.name)
@@ -101,8 +100,7 @@ def boxes_of(network: nn.Module, stage: Stage) -> Iterator[Box]:
 
 
 def strings(module: nn.Module) -> bool:
-    """It only puts its parts in a row: any plain Sequential, and other containers that hold nothing
-    but blocks."""
+    """Any plain Sequential, and other containers that hold nothing but blocks."""
     of_blocks = isinstance(module, (nn.Sequential, nn.ModuleDict)) and all(
         any(m.children()) for m in module.children()
     )
@@ -110,8 +108,7 @@ def strings(module: nn.Module) -> bool:
 
 
 def described(layer: Layer, module: nn.Module) -> str:
-    """The tooltip: the parameters' names and, if the class is the network's own, the first line of
-    its docstring."""
+    """The tooltip: the layer's name and, of a class of the network's own, what it is."""
     ours = not type(module).__module__.startswith("torch.") and type(module).__doc__
     return f"{layer.name}: {ours.strip().splitlines()[0]}" if ours else layer.name
 

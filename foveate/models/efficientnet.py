@@ -175,8 +175,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, global average, one linear
-    layer."""
+    """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, average, linear layer."""
 
     min_size = 1
 

@@ -98,8 +98,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet's Table 1, its inner rows scaled: stem, seven stages of MBConv, 1x1 convolution,
-    global average, one linear layer."""
+    """EfficientNet's Table 1, of which only the inner rows are scaled."""
 
     min_size = 1
 

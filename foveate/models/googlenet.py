@@ -204,8 +204,7 @@ class GoogLeNet(nn.Module):
         return self.fc
 
     def to_3b(self, conv1: Tensor) -> tuple[Tensor, Tensor]:
-        """From the first convolution's map to those of the third (1/4 of the input's size) and of
-        3b (1/8)."""
+        """From the first convolution's map to those of the third and of 3b, at 1/4 and 1/8."""
         conv3 = self.conv3(self.conv2(self.norm1(self.maxpool1(conv1))))  # (N, 192, H/4, W/4)
         x = self.maxpool2(self.norm2(conv3))
         return conv3, self.inception3b(self.inception3a(x))  # the latter (N, 480, H/8, W/8)

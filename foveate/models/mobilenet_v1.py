@@ -63,8 +63,7 @@ class Separable(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """Table 1, `alpha` times as wide: stem, thirteen separable convolutions, global average, one
-    linear layer."""
+    """Table 1, `alpha` times as wide: stem, 13 separable convolutions, average, linear layer."""
 
     input_size = 224
     min_size = 1
@@ -110,8 +109,10 @@ class MobileNetV1(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. As timm's: He's rule (arXiv:1502.01852) by fan-out for convolutions, a
-    uniform distribution for the last layer."""
+    """As timm's, since the paper names none.
+
+    He's rule (arXiv:1502.01852) by fan-out for convolutions, uniform for the last layer.
+    """
     if isinstance(m, nn.Conv2d):
         # torch's own would forget the groups
         fan_out = m.weight[0, 0].numel() * m.out_channels // m.groups

@@ -87,8 +87,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Table 2: stem, seven rows of inverted residuals, 1x1 convolution, global average, one linear
-    layer."""
+    """Table 2: stem, seven rows of blocks, 1x1 convolution, global average, one linear layer."""
 
     input_size = 224
     min_size = 1

@@ -39,8 +39,7 @@ class Network(Protocol):
 
     @property
     def min_size(self) -> int:
-        """Side of the smallest images that it reads, in pixels; `input_size` if it reads no
-        others."""
+        """Side of the smallest images that it reads; `input_size` if it reads no others."""
 
     @property
     def head(self) -> nn.Module:
@@ -56,8 +55,7 @@ class Network(Protocol):
         """
 
     def embed(self, x: Tensor, /) -> Tensor:
-        """(N, C, H, W) -> (N, D), what the head reads: what is said of an image before its
-        classes."""
+        """(N, C, H, W) -> (N, D), what the head reads."""
 
     @property
     def __call__(self) -> Callable[..., Any]:
@@ -69,8 +67,7 @@ class Network(Protocol):
 
 
 class Builder(Protocol):
-    """A function that makes a network of the canon with random weights; its defaults are the
-    paper's."""
+    """Makes a network of the canon with random weights; the defaults are the paper's."""
 
     @property
     def __name__(self) -> str: ...

@@ -34,8 +34,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Axis:
-    """Along one side, a map's pixel i depends on pixels i * step + first ... i * step + last of the
-    image."""
+    """A map's pixel i depends on the image's pixels i * step + first ... i * step + last."""
 
     first: float = 0
     last: float = 0
@@ -67,16 +66,14 @@ class Origin:
     dims: tuple[Dim, ...] | None = None  # its layout; None: not known, and not to be read on
 
     def field(self) -> tuple[int, int] | None:
-        """Height and width of what one pixel depends on, in pixels of the image; None: the whole
-        image."""
+        """Height and width of what one pixel sees of the image; None: the whole image."""
         if math.inf in (self.height.last, self.width.last):
             return None
         high, wide = (int(axis.last - axis.first) + 1 for axis in (self.height, self.width))
         return high, wide
 
     def stride(self) -> tuple[int, int] | None:
-        """Pixels of the image from one pixel to the next, down and across; None: there is one pixel
-        only."""
+        """Pixels of the image from one pixel to the next, down and across; None: there is none."""
         return (self.height.step, self.width.step) if self.height.step and self.width.step else None
 
     def axis(self, side: str) -> Axis:
@@ -215,8 +212,7 @@ def together(call: Call) -> Origin:
 
 
 def union(origins: list[Origin], dims: Iterable[Dim]) -> Origin:
-    """The smallest intervals that hold all; what goes together has one step, or is one pixel with
-    none."""
+    """The smallest intervals that hold all; what goes together has one step, or none."""
 
     def axis(side: str) -> Axis:
         axes = [o.axis(side) for o in origins]
@@ -378,8 +374,11 @@ MATRICES = {  # the names of the two factors
 
 
 def product(call: Call) -> Origin:
-    """(..., i, k) times (..., k, j). What k counts is summed up; a pair of positions, i and j, is
-    how attention begins, and there everything is read."""
+    """(..., i, k) times (..., k, j).
+
+    What k counts is summed up: all of it is read. A product of two maps with positions in both i
+    and j is how attention begins; it is taken to read all positions that j counts.
+    """
     a, b = MATRICES[call.op]
     if call.op in (aten.addmm, aten.baddbmm) and call.of("self"):
         raise Unknown("what it adds comes of the image too")

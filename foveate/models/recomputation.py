@@ -106,8 +106,7 @@ def again(part: Callable[..., Tensor], layers: Iterable[nn.Module], *inputs: Ten
 
 
 class AtRest:
-    """In here batch-norms in training leave their running statistics alone: they have moved for
-    this batch already."""
+    """Batch-norms leave their running statistics alone: they have moved for this batch already."""
 
     def __init__(self, norms: list[nn.BatchNorm2d]):
         self.norms = norms

@@ -113,8 +113,7 @@ class ShuffleNetV2(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of stages 2, 3, 4 (1/8, 1/16, 1/32 of the input) and of Conv5
-        (1/32)."""
+        """(N, C, H, W) -> the maps of stages 2, 3, 4 and of Conv5: 1/8, 1/16, 1/32 and 1/32."""
         x = self.maxpool(self.conv1(x))
         maps = []
         for stage in (self.stage2, self.stage3, self.stage4, self.conv5):

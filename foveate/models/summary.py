@@ -102,8 +102,7 @@ class Recorder:
         self.used: dict[int, int] = {}  # id of a parameter -> its size
 
     def watch(self, name: str, module: nn.Module, listed: bool) -> None:
-        """From now on, whenever the module has run, it gets its row, if it is to be listed and has
-        an effect."""
+        """Whenever the module has run, it gets a row, if it is to be listed and does anything."""
         entered: list[tuple[int, int]] = []
 
         def enter(module: nn.Module, args: Any) -> None:

@@ -18,8 +18,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def drop_head(network: Module) -> Module:
-    """Replace the last layer by an identity, in place: what is left is the backbone. Returns the
-    network."""
+    """Replace the last layer by an identity, in place, and return the network: the backbone."""
     parent, name = place(network, next(last_layers(network)))
     setattr(parent, name, nn.Identity())
     return network
