@@ -37,7 +37,7 @@ NETWORKS = (
 
 def ours(name: str) -> nn.Module:
     plain, _, saving = name.partition("+")
-    return models.MODELS[plain](memory_efficient=True) if saving else models.build(plain)
+    return models.recompute(models.build(plain)) if saving else models.build(plain)
 
 
 def theirs(name: str) -> nn.Module:

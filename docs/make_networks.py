@@ -1,4 +1,4 @@
-"""Write docs/networks/: a page and an image per paper, from the papers' files themselves.
+"""Write docs/networks/: a page and a diagram per paper, from the catalogue and the papers' files.
 
     python docs/make_networks.py
 
@@ -7,16 +7,16 @@ A test runs `pages()` and compares, so the pages cannot say what the files do no
 
 import inspect
 import re
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from foveate.catalogue import CATALOGUE, Entry
+from foveate.catalogue import CATALOGUE, PAPERS, Entry
 from foveate.models import MODELS
 from foveate.models.diagram import draw
-from foveate.models.paper import Paper, read_paper
 from foveate.models.summary import summarise, summarise_stages
 from foveate.weights import WEIGHTS
 
@@ -34,18 +34,51 @@ FACES = {  # the network that stands for its paper on the page; elsewhere the fi
 
 def papers() -> dict[str, list[str]]:
     """The networks of each file, in the order of MODELS."""
-    return {file: list(names) for file, names in groupby(MODELS, key=lambda name: home(name))}
+    return {f: list(names) for f, names in groupby(MODELS, key=lambda name: CATALOGUE[name].file)}
 
 
-def home(name: str) -> str:
-    module = inspect.getmodule(MODELS[name])
-    assert module is not None
-    return module.__name__.rpartition(".")[2]
+def docstring(file: str) -> str:
+    return inspect.getdoc(import_module(f"foveate.models.{file}")) or ""
 
 
-def shapeless(name: str) -> nn.Module:
+def idea(file: str) -> str:
+    """The paragraph of a file's docstring, without its line breaks."""
+    match = re.search(r"^Idea    (.*?)(?=^\S)", docstring(file), re.MULTILINE | re.DOTALL)
+    assert match is not None, f"{file}.py does not say its Idea"
+    return " ".join(match[1].split())
+
+
+def differences(file: str) -> str:
+    """What a file's docstring lists as D1, D2 ..., and the sentences between."""
+    _, _, text = docstring(file).partition("\nDifferences from the paper")
+    paragraphs: list[str] = []
+    for line in text.partition(":")[2].splitlines():
+        listed = re.match(r"  (D\d+) +(.*)", line)
+        if listed:
+            paragraphs.append(f"- **{listed[1]}** {listed[2]}")
+        elif not line.strip():
+            continue
+        elif paragraphs and (line.startswith("   ") or goes_on(paragraphs[-1])):
+            paragraphs[-1] += f" {line.strip()}"
+        else:
+            paragraphs.append(line.strip())
+    text = "".join(
+        f"{paragraph}\n" if paragraph.startswith("- ") else f"\n{paragraph}\n\n"
+        for paragraph in paragraphs
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def goes_on(paragraph: str) -> bool:
+    """A sentence between the lists that has not come to its end."""
+    return not paragraph.startswith("- ") and not paragraph.endswith((".", ":"))
+
+
+def meta_twin(name: str) -> nn.Module:
     with torch.device("meta"):
-        return MODELS[name]()
+        network = MODELS[name]()
+    assert isinstance(network, nn.Module)
+    return network
 
 
 def pages() -> dict[str, str]:
@@ -53,7 +86,7 @@ def pages() -> dict[str, str]:
     found = {"index.md": index()}
     for file, names in papers().items():
         face = FACES.get(file, names[0])
-        found[f"{file}.svg"] = draw(shapeless(face), title=face) + "\n"
+        found[f"{file}.svg"] = draw(meta_twin(face), title=face) + "\n"
         found[f"{file}.md"] = page(file, names, face)
     return found
 
@@ -67,7 +100,7 @@ def index() -> str:
     ]
     lines += ["| year | paper | networks | file |", "|---|---|---|---|"]
     for file, names in papers().items():
-        paper = read_paper(MODELS[names[0]])
+        paper = PAPERS[file]
         title, _, what = paper.title.partition(": ")
         listed = ", ".join(f"`{name}`" for name in names)
         lines.append(
@@ -89,22 +122,22 @@ def source(file: str) -> str:
 
 
 def page(file: str, names: list[str], face: str) -> str:
-    paper = read_paper(MODELS[face])
+    paper = PAPERS[file]
     entries = [CATALOGUE[name] for name in names]
     parts = [
         f"# {paper.title.rstrip('.')}",
         f"{paper.reference}\n\nIn {source(file)}.",
-        f"## The idea\n\n{paper.idea}",
+        f"## The idea\n\n{idea(file)}",
         f"## The network\n\n![{face}]({file}.svg)\n\n{stages_table(face)}",
         f"## What there is\n\n{variants_table(entries)}",
-        f"## Differences from the paper\n\n{differences(paper)}",
+        f"## Differences from the paper\n\n{differences(file)}",
         f"## How to use it\n\n{usage(names, entries)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def stages_table(name: str) -> str:
-    summary = summarise(shapeless(name))
+    summary = summarise(meta_twin(name))
     size = "x".join(str(n) for n in summary.size)
     lines = [
         f"`{name}`, an image of {size}, {summary.depth} layers deep (convolutions and linear "
@@ -115,7 +148,7 @@ def stages_table(name: str) -> str:
         "| stage | output | parameters | MACs | receptive field | stride |",
         "|---|---|---|---|---|---|",
     ]
-    for stage in summarise_stages(shapeless(name), summary):
+    for stage in summarise_stages(meta_twin(name), summary):
         shape = " x ".join(str(n) for n in stage.shape)
         field = (
             "the whole image"
@@ -150,20 +183,19 @@ def variants_table(entries: list[Entry]) -> str:
     )
 
 
-def differences(paper: Paper) -> str:
-    lines = [f"- **{code}** {text}" if code else f"\n{text}\n" for code, text in paper.differences]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-
-
 def usage(names: list[str], entries: list[Entry]) -> str:
-    smallest = min(entries, key=lambda entry: entry.parameters)
-    channels = 1 if smallest.name.startswith("lenet") else 3
-    shape = f"{channels}, {smallest.input_size}, {smallest.input_size}"
-    blocks = [
-        "```python\nimport torch\n\nimport foveate\n",
-        f'network = foveate.build("{smallest.name}", num_classes=7)',
+    """By its name; for LeNet, which everybody meets first, also by its function."""
+    lenet = "lenet5" in names
+    smallest = CATALOGUE["lenet5"] if lenet else min(entries, key=lambda e: e.parameters)
+    classes = 10 if lenet else 7
+    shape = f"{1 if lenet else 3}, {smallest.input_size}, {smallest.input_size}"
+    blocks = ["```python\nimport torch\n\nimport foveate"]
+    blocks += ["import foveate.models\n" if lenet else ""]
+    blocks += [f'network = foveate.build("{smallest.name}", num_classes={classes})']
+    blocks += [f"network = foveate.models.lenet5(num_classes={classes})  # the same"] * lenet
+    blocks += [
         f"x = torch.zeros(2, {shape})",
-        "network.eval()(x).shape  # (2, 7): logits",
+        f"network.eval()(x).shape  # (2, {classes}): logits",
         "network.embed(x).shape  # what the head reads",
         "[m.shape for m in network.stages(x)]  # the map at the end of each stage\n```",
     ]

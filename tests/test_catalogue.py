@@ -1,12 +1,17 @@
 """The catalogue says of every network what the built network shows."""
 
+import importlib
+import inspect
+import json
+import re
+import subprocess
 import sys
 
 import pytest
 import torch
 
 from foveate import models
-from foveate.catalogue import CATALOGUE, ENTRIES
+from foveate.catalogue import CATALOGUE, ENTRIES, PAPERS
 from foveate.models import MODELS
 from foveate.models.summary import summarise
 from foveate.weights import WEIGHTS
@@ -23,7 +28,51 @@ def test_figures(name: str) -> None:
     entry, summary = CATALOGUE[name], summarise(network)
     assert (entry.parameters, entry.macs) == (summary.parameters, summary.macs)
     assert entry.input_size == network.input_size
-    assert entry.year == sys.modules[MODELS[name].__module__].YEAR
+    assert MODELS[name].__module__ == f"foveate.models.{entry.file}"
+    assert entry.paper is PAPERS[entry.file]
+    assert (entry.year, entry.family) == (entry.paper.year, entry.paper.family)
+
+
+@pytest.mark.parametrize("file", PAPERS)
+def test_papers(file: str) -> None:
+    """Year, title and reference are those that the paper's file says to its readers."""
+    module, paper = importlib.import_module(f"foveate.models.{file}"), PAPERS[file]
+    text = inspect.getdoc(module) or ""
+    reference = re.search(r"^Paper   (.*?)(?=^\S)", text, re.MULTILINE | re.DOTALL)
+    assert reference is not None and "\nIdea    " in text
+    assert paper.year == module.YEAR
+    assert paper.title == " ".join(text.partition("\n\n")[0].split())
+    assert paper.reference == " ".join(reference[1].split())
+
+
+def test_every_paper_has_networks() -> None:
+    assert list(PAPERS) == list(dict.fromkeys(entry.file for entry in ENTRIES))
+
+
+@pytest.mark.parametrize("options", [[], ["-OO"]], ids=["", "-OO"])
+def test_the_program_needs_no_docstrings(options: list[str]) -> None:
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *options, *arguments], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "efficientnet_b7" in run("-m", "foveate", "models")
+    shown = run("-m", "foveate", "models", "resnet18")
+    paper = CATALOGUE["resnet18"].paper
+    assert "resnet18 (2015)" in shown and "arXiv:1512.03385" in shown and paper.title in shown
+    assert ("degradation" in shown and "  D1  " in shown) == (not options)
+    found = json.loads(run("-m", "foveate", "models", "resnet18", "--json"))
+    assert found["paper"] == {
+        "family": paper.family,
+        "year": paper.year,
+        "title": paper.title,
+        "reference": paper.reference,
+    }
+    program = "from foveate.models import build; import torch; network = build('lenet5').eval(); "
+    program += "print(tuple(network(torch.zeros(2, 1, 28, 28)).shape))"
+    assert run("-c", program).strip() == "(2, 10)"
 
 
 def test_weights_are_of_networks_that_exist() -> None:

@@ -16,7 +16,7 @@ SMALL += "densenet_bc_100_12 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small 
 SMALL += "shufflenet_v1 shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0".split()
 
 
-def shapeless(name: str) -> nn.Module:
+def meta_twin(name: str) -> nn.Module:
     with torch.device("meta"):
         return models.build(name).eval()
 
@@ -42,7 +42,7 @@ def width(head: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_takes_other_classes_other_channels_and_no_head(name: str) -> None:
-    network = shapeless(name)
+    network = meta_twin(name)
     assert replace_head(network, 7) is network
     assert set_in_channels(network, 2) is network
     with torch.device("meta"):
@@ -73,7 +73,7 @@ def test_a_head_that_is_no_part_of_its_network() -> None:
         def head(self) -> nn.Module:
             return nn.Linear(1, 1)
 
-    with pytest.raises(AssertionError, match="the head is not a submodule of its network"):
+    with pytest.raises(AssertionError, match="head"):
         drop_head(Odd())
 
 
@@ -90,7 +90,7 @@ def test_replace_head_leaves_the_rest_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_2014", "inception_v3"])
 def test_auxiliary_classifiers_get_new_heads_too(name: str) -> None:
-    network = replace_head(shapeless(name), 7).train()
+    network = replace_head(meta_twin(name), 7).train()
     x = zeros(network).expand(2, -1, -1, -1)
     assert {tuple(out.shape) for out in network(x)} == {(2, 7)}
 
@@ -98,7 +98,7 @@ def test_auxiliary_classifiers_get_new_heads_too(name: str) -> None:
 def test_a_new_head_is_where_and_what_the_old_one_was() -> None:
     network = replace_head(models.build("squeezenet1_1", num_classes=5).double(), 3)
     assert network.head.weight.dtype == torch.float64 and network.head.kernel_size == (1, 1)
-    assert replace_head(shapeless("resnet18"), 3).head.weight.is_meta
+    assert replace_head(meta_twin("resnet18"), 3).head.weight.is_meta
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "lenet5"])
@@ -130,8 +130,8 @@ def test_the_same_channels_change_nothing() -> None:
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_impossible_numbers(n: int) -> None:
-    network = shapeless("resnet18")
-    with pytest.raises(ValueError, match=f"at least one output, got num_classes={n}"):
+    network = meta_twin("resnet18")
+    with pytest.raises(ValueError, match=f"num_classes={n}"):
         replace_head(network, n)
-    with pytest.raises(ValueError, match=f"at least one channel, got channels={n}"):
+    with pytest.raises(ValueError, match=f"channels={n}"):
         set_in_channels(network, n)

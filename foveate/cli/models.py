@@ -1,5 +1,6 @@
 """foveate models, foveate models NAME"""
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +39,7 @@ def models(
     sort: Annotated[str, typer.Option("--sort", help="By " + ", ".join(SORTS) + ".")] = "",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """The networks there are and their published weights; or one of them: paper, layers, image."""
+    """The networks and their published weights; or one of them: paper, layers, diagram."""
     if name:
         given = {"--family": family, "--pretrained": pretrained, "--max-params": max_params}
         refuse(given | {"--max-macs": max_macs, "--sort": sort}, f"{name} is one network")
@@ -164,8 +165,8 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
     import torch
 
     from foveate import models
+    from foveate.catalogue import CATALOGUE
     from foveate.models.diagram import draw
-    from foveate.models.paper import read_paper
     from foveate.models.summary import as_text, summarise
     from foveate.storage import disk_errors
     from foveate.weights import WEIGHTS
@@ -177,7 +178,7 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
         summary = summarise(network, size)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    paper = read_paper(models.MODELS[name])
+    entry = CATALOGUE[name]
     sets = [weights for weights in WEIGHTS.values() if weights.network == name]
     if diagram:
         path = Path(diagram)
@@ -188,14 +189,13 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
         with disk_errors(path):
             path.write_text(draw(network, size, title=name), encoding="utf-8")
     if as_json:
-        print_json(as_dict(name, summary, paper, sets) | ({"diagram": diagram} if diagram else {}))
+        print_json(as_dict(entry, summary, sets) | ({"diagram": diagram} if diagram else {}))
         return
-    say(f"{name} ({paper.year})")
-    paragraph("", paper.title)
-    paragraph("Paper  ", paper.reference)
-    paragraph("Idea   ", paper.idea)
-    for code, text in paper.differences:
-        paragraph(f"  {code:3}  " if code else "  ", text)
+    say(f"{name} ({entry.year})")
+    paragraph("", entry.paper.title)
+    paragraph("Paper   ", entry.paper.reference)
+    for line in explained(models.MODELS[name].__module__):
+        say(line)
     say()
     for line in as_text(summary).splitlines():
         say(line)
@@ -207,6 +207,15 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
         )
     if diagram:
         say(f"drawn into {diagram}")
+
+
+def explained(module: str) -> list[str]:
+    """What the paper's file says of the idea and of the differences, as it stands there.
+
+    Nothing where Python keeps no docstrings (-OO).
+    """
+    _, idea, rest = (sys.modules[module].__doc__ or "").partition("\nIdea ")
+    return f"{idea}{rest}".strip().splitlines()
 
 
 def paragraph(name: str, text: str) -> None:
@@ -223,12 +232,12 @@ def read_size(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def as_dict(name: str, summary: "Summary", paper: Any, sets: list["Weights"]) -> dict[str, Any]:
+def as_dict(entry: "Entry", summary: "Summary", sets: list["Weights"]) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "model": name,
-        "paper": asdict(paper),
+        "model": entry.name,
+        "paper": asdict(entry.paper),
         "summary": asdict(summary),
         "weights": [{"key": weights.key} | described(weights) for weights in sets],
     }

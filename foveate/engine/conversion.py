@@ -78,6 +78,7 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
     import torch
 
     from foveate.engine.openvino import ov
+    from foveate.models.folding import fold_batchnorm
 
     class FromPixels(torch.nn.Module):
         """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
@@ -93,12 +94,11 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
             return self.module((x - self.mean) / self.std)
 
     whole = FromPixels().eval()
-    pixels = torch.zeros(
-        2, preprocess.crop, preprocess.crop, preprocess.channels, dtype=torch.uint8
-    )
+    shape = (2, preprocess.crop, preprocess.crop, preprocess.channels)
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
     with torch.no_grad():
-        noise = torch.Generator().manual_seed(0)
-        fold_batchnorm(whole, torch.randint(256, pixels[:1].shape, generator=noise).byte())
+        fold_batchnorm(whole, pixels[:1])
         # Exported for a batch of two, as that takes a third of the time, if nothing in the network
         # depends on it; a channel shuffle does, that of ShuffleNet, which makes the number of
         # images a constant of the graph.
@@ -118,75 +118,6 @@ def reads_any_batch(model: Any) -> bool:
         return False
     rows = model.output(0).get_partial_shape()[0]
     return bool(rows.is_static and rows.get_length() == 3)
-
-
-def fold_batchnorm(module: "nn.Module", example: "Tensor") -> None:
-    """Multiply each batch-norm that reads a convolution's output into that convolution, in place.
-
-    Which reads which is seen by running the module once. Frozen statistics make the two one linear
-    map; the exporter then has a third fewer nodes to trace. Whether nothing else reads that output,
-    or changes it before the norm does, is not asked but tried: if the outputs differ, nothing is
-    folded. Subclasses of batch-norm do more (timm's hold the activation), and stay.
-    """
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
-
-    from foveate.models.folding import AGREE
-
-    made: dict[int, nn.Conv2d] = {}
-    kept: list[Tensor] = []  # alive, so that no two outputs share an id
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-
-    def after_conv(conv: "nn.Module", _: object, output: "Tensor") -> None:
-        assert isinstance(conv, nn.Conv2d)
-        made[id(output)] = conv
-        kept.append(output)
-
-    def before_norm(norm: "nn.Module", inputs: tuple["Tensor", ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        if id(inputs[0]) in made and norm.running_var is not None:
-            pairs.append((made[id(inputs[0])], norm))
-
-    hooks = [
-        m.register_forward_hook(after_conv) for m in module.modules() if isinstance(m, nn.Conv2d)
-    ]
-    hooks += [
-        m.register_forward_pre_hook(before_norm)
-        for m in module.modules()
-        if type(m) is nn.BatchNorm2d
-    ]
-    expected = module(example)
-    for hook in hooks:
-        hook.remove()
-
-    before = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
-    norms = {norm for _, norm in pairs}
-    places = [
-        (parent, name, norm)
-        for parent in module.modules()
-        for name, norm in parent.named_children()
-        if norm in norms
-    ]
-    for conv, norm in pairs:
-        assert norm.running_mean is not None and norm.running_var is not None
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight,
-            conv.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-        )
-    for parent, name, _ in places:
-        setattr(parent, name, nn.Identity())
-    difference = float((module(example) - expected).abs().max())
-    if difference <= AGREE * max(1.0, float(expected.abs().max())):
-        return
-    for conv, weight, bias in before:
-        conv.weight, conv.bias = weight, bias
-    for parent, name, norm in places:
-        setattr(parent, name, norm)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from foveate.models.size import at_least
-from foveate.models.summary import shapeless
+from foveate.models.summary import meta_twin
 
 # timm
 
@@ -69,7 +69,7 @@ class TimmNetwork(nn.Module):
         self.training = module.training
         self.head_path = head_path(module)
         self.input_size = int(config["input_size"][-1])
-        twin: Any = shapeless(module)
+        twin: Any = meta_twin(module)
         channels = images_channels(twin, self.input_size)
         self.folding = first_convolution(module).in_channels // channels
         self.extra_map = has_extra_map(twin, blank(channels, self.input_size))

@@ -1,14 +1,14 @@
-"""AlexNet: a large convolutional network, trained on two GPUs, halves the error of ImageNet's
-rivals.
+"""AlexNet: large convolutional networks, trained on two GPUs, win ImageNet by a wide margin.
 
 Paper   Krizhevsky, Sutskever, Hinton. "ImageNet Classification with Deep Convolutional Neural
         Networks". NIPS 2012. One tower: Krizhevsky. "One weird trick for parallelizing
         convolutional neural networks", arXiv:1404.5997.
 Idea    Depth and size pay, if they can be trained: ReLUs, which do not saturate, learn several
-        times faster than tanh units; the maps are spread over two GPUs that speak to each other in
+        times faster than tanh units; the maps are spread over two GPUs that exchange theirs in
         certain layers only; maps compete at each position (local response normalisation); pooling
         windows overlap; and dropout keeps sixty million parameters from learning the training
-        images by heart.
+        images by heart. Several such networks averaged won ILSVRC-2012 with a top-5 error of
+        15.3 %; the next best entry had 26.2 %.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision file, so that it loads as it is; in
@@ -57,12 +57,16 @@ class Row:
 
 
 PAPER = (  # 227x227
-    Row(96, kernel=11, stride=4, padding=0, normalise=True, pool=True),  # 55x55, 27x27 pooled  D1
-    # 27x27, 13x13 pooled
+    # D1: 55x55, pooled to 27x27
+    Row(96, kernel=11, stride=4, padding=0, normalise=True, pool=True),
+    # 27x27, pooled to 13x13
     Row(256, kernel=5, stride=1, padding=2, groups=2, normalise=True, pool=True),
-    Row(384, kernel=3, stride=1, padding=1),  # 13x13; here the GPUs meet
-    Row(384, kernel=3, stride=1, padding=1, groups=2),  # 13x13
-    Row(256, kernel=3, stride=1, padding=1, groups=2, pool=True),  # 13x13, 6x6 pooled
+    # 13x13; here the GPUs meet
+    Row(384, kernel=3, stride=1, padding=1),
+    # 13x13
+    Row(384, kernel=3, stride=1, padding=1, groups=2),
+    # 13x13, pooled to 6x6
+    Row(256, kernel=3, stride=1, padding=1, groups=2, pool=True),
 )
 ONE_TOWER = (  # D4: 224x224, then as above
     Row(96, kernel=11, stride=4, padding=2, pool=True),
@@ -85,8 +89,8 @@ BIASES = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
 
 
 class ResponseNormalisation(nn.Module):
-    """Section 3.3: each unit divided by (k + alpha * sum of a^2 over n neighbouring maps)^beta, at
-    its own pixel.
+    """Section 3.3: each unit divided by (k + alpha * sum of a^2)^beta, over n neighbouring maps at
+    its pixel.
 
     The paper's alpha weighs the sum of the squares; that of `nn.LocalResponseNorm` weighs their
     mean.
@@ -147,8 +151,10 @@ class AlexNetFixed(nn.Module):
         return self.classifier[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, side, side) -> the maps of the five convolutional layers: 27x27, 13x13, 13x13,
-        13x13 and 6x6."""
+        """(N, C, side, side) -> the maps of the five convolutional layers, pooled where they are.
+
+        27x27, 13x13, 13x13, 13x13 and 6x6.
+        """
         exactly(self, x)
         maps = []
         for stage in self.features:
@@ -196,8 +202,10 @@ class AlexNet(nn.Module):
         return self.classifier[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of the five convolutional layers: 27x27, 13x13, 13x13, 13x13 and
-        6x6 from 224."""
+        """(N, C, H, W) -> the maps of the five convolutional layers, pooled where they are.
+
+        From 224 pixels 27x27, 13x13, 13x13, 13x13 and 6x6.
+        """
         at_least(self, x)
         maps = []
         for i, layer in enumerate(self.features):

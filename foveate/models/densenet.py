@@ -1,12 +1,11 @@
 """DenseNet: every layer reads the maps of all layers before it, so that none has to carry them on.
 
 Paper   Huang, Liu, van der Maaten, Weinberger. "Densely Connected Convolutional Networks". CVPR
-        2017, arXiv:1608.06993. Memory: Pleiss, Chen, Huang, Li, van der Maaten, Weinberger.
-        "Memory-Efficient Implementation of DenseNets". 2017, arXiv:1707.06990.
+        2017, arXiv:1608.06993.
 Idea    Layer l computes x_l = H_l([x_0, x_1, ..., x_l-1]): it reads the concatenation of what all
         earlier layers of its block have made, and adds a few maps of its own, k of them, the growth
         rate. Features are reused, not learnt again, so k may be small (12, 32) and parameters few;
-        and every layer is one step from the loss. H_l is batch- norm, ReLU, convolution; in
+        and every layer is one step from the loss. H_l is batch-norm, ReLU, convolution; in
         DenseNet-B a 1x1 bottleneck of 4k maps comes before the 3x3. Between blocks a transition
         halves the sides, and in DenseNet-C the number of maps.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
@@ -19,20 +18,15 @@ Differences from the paper, each asserted in tests/models/test_densenet.py:
       ReLU follow the last block, as in the authors' code.
   D2  `densenet161`, of growth 48, is of the authors' release; Table 1 has growth 32 only.
   D3  no dropout. The paper has it (0.2) where it trains on small sets without augmentation.
-With `memory_efficient` training keeps neither the concatenations nor what the batch-norms make of
-them, and computes
-them again in the backward pass: the same gradients and statistics, in a third of the memory.
+Training in a third of the memory, the same numbers in 1.3 times the time: recomputation.py.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from foveate.models.size import at_least
 
@@ -65,12 +59,13 @@ COMPRESSION = 0.5  # DenseNet-C: theta, the part of the maps that a transition k
 
 
 class DenseLayer(nn.Module):
-    """H_l: batch-norm, ReLU, 1x1; batch-norm, ReLU, 3x3.    maps of c_in channels in all -> (N,
-    growth, H, W)"""
+    """H_l: batch-norm, ReLU, 1x1; batch-norm, ReLU, 3x3.
 
-    def __init__(self, c_in: int, growth: int, memory_efficient: bool):
+    maps (N, c_i, H, W) of c_in channels in all -> (N, growth, H, W)
+    """
+
+    def __init__(self, c_in: int, growth: int):
         super().__init__()
-        self.memory_efficient = memory_efficient
         wide = BOTTLENECK * growth
         self.norm1 = nn.BatchNorm2d(c_in)
         self.conv1 = nn.Conv2d(c_in, wide, 1, bias=False)
@@ -84,50 +79,19 @@ class DenseLayer(nn.Module):
         return self.conv2(torch.relu_(self.norm2(x)))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        if self.memory_efficient and self.training:
-            return again(self.grow, [self.norm2], again(self.reduce, [self.norm1], *maps))
         return self.grow(self.reduce(*maps))
 
 
-def again(part: Callable[..., Tensor], norms: list[nn.BatchNorm2d], *inputs: Tensor) -> Tensor:
-    """part(*inputs), of which nothing is kept but the inputs: the backward pass computes the rest
-    again.
+class DenseBlock(nn.ModuleDict):
+    """Layers that read everything before them.
 
-    A part that ends in a convolution stops before it then, for nothing reads its output: none is
-        computed twice.
+    (N, c_in, H, W) -> (N, c_in + layers * growth, H, W)
     """
 
-    contexts = nullcontext(), AtRest(norms)  # the first time, and whenever it is computed again
-    return checkpoint(
-        part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts
-    )
-
-
-class AtRest:
-    """In here batch-norms in training leave their running statistics alone: they have moved for
-    this batch already."""
-
-    def __init__(self, norms: list[nn.BatchNorm2d]):
-        self.norms = norms
-
-    def __enter__(self) -> None:
-        self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
-        for norm in self.norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-
-    def __exit__(self, *error: object) -> None:
-        for norm, (momentum, count) in zip(self.norms, self.kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-class DenseBlock(nn.ModuleDict):
-    """Layers that read everything before them.    (N, c_in, H, W) -> (N, c_in + layers * growth, H,
-    W)"""
-
-    def __init__(self, c_in: int, layers: int, growth: int, memory_efficient: bool):
+    def __init__(self, c_in: int, layers: int, growth: int):
         super().__init__()
         for i in range(layers):
-            self[f"denselayer{i + 1}"] = DenseLayer(c_in + i * growth, growth, memory_efficient)
+            self[f"denselayer{i + 1}"] = DenseLayer(c_in + i * growth, growth)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
@@ -139,9 +103,8 @@ class DenseBlock(nn.ModuleDict):
 class Transition(nn.Module):
     """Batch-norm, ReLU, 1x1, and 2x2 averages.    (N, c_in, H, W) -> (N, c_out, H/2, W/2)"""
 
-    def __init__(self, c_in: int, c_out: int, memory_efficient: bool):
+    def __init__(self, c_in: int, c_out: int):
         super().__init__()
-        self.memory_efficient = memory_efficient
         self.norm = nn.BatchNorm2d(c_in)
         self.conv = nn.Conv2d(c_in, c_out, 1, bias=False)
 
@@ -149,17 +112,14 @@ class Transition(nn.Module):
         return self.conv(torch.relu_(self.norm(x)))  # D1
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (
-            again(self.reduce, [self.norm], x)
-            if self.memory_efficient and self.training
-            else self.reduce(x)
-        )
-        return F.avg_pool2d(x, 2)
+        return F.avg_pool2d(self.reduce(x), 2)
 
 
 def stem(column: Column, in_channels: int) -> OrderedDict[str, nn.Module]:
-    """What comes before the first dense block.    (N, C, H, W) -> (N, 2k, H/4, W/4), for CIFAR (N,
-    2k, H, W)"""
+    """What comes before the first dense block.
+
+    (N, C, H, W) -> (N, 2k, H/4, W/4), for CIFAR (N, 2k, H, W)
+    """
     if column.cifar:
         return OrderedDict(conv0=nn.Conv2d(in_channels, column.stem, 3, padding=1, bias=False))
     return OrderedDict(
@@ -171,28 +131,18 @@ def stem(column: Column, in_channels: int) -> OrderedDict[str, nn.Module]:
 
 
 class DenseNet(nn.Module):
-    """Table 1: a convolution, dense blocks with transitions between them, global average, one
-    linear layer."""
+    """Table 1: a convolution, dense blocks, transitions between them, average, linear layer."""
 
-    def __init__(
-        self,
-        column: Column,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        memory_efficient: bool = False,
-    ):
+    def __init__(self, column: Column, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
         self.input_size, self.min_size = (32, 4) if column.cifar else (224, 29)
-        self.memory_efficient = memory_efficient
         parts, width = stem(column, in_channels), column.stem
         self.stem_end = len(parts)
         for i, layers in enumerate(column.layers, start=1):
-            parts[f"denseblock{i}"] = DenseBlock(width, layers, column.growth, memory_efficient)
+            parts[f"denseblock{i}"] = DenseBlock(width, layers, column.growth)
             width += layers * column.growth
             if i < len(column.layers):
-                parts[f"transition{i}"] = Transition(
-                    width, int(COMPRESSION * width), memory_efficient
-                )
+                parts[f"transition{i}"] = Transition(width, int(COMPRESSION * width))
                 width = int(COMPRESSION * width)
         parts["norm5"] = nn.BatchNorm2d(width)  # D1
         self.features = nn.Sequential(parts)
@@ -203,18 +153,17 @@ class DenseNet(nn.Module):
     def head(self) -> nn.Module:
         return self.classifier
 
+    def open(self, x: Tensor) -> Tensor:
+        return self.features[: self.stem_end](x)
+
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map of each dense block, of the last one behind its batch-norm and
+        """(N, C, H, W) -> the map of each dense block; that of the last one behind batch-norm and
         ReLU.
 
         At 1/4, 1/8, 1/16 and 1/32 of the input's size; for CIFAR at 1, 1/2 and 1/4.
         """
         at_least(self, x)
-        x, rest = self.features[0](x), self.features[1 : self.stem_end]
-        if self.memory_efficient and self.training:
-            x = again(rest, [m for m in rest if isinstance(m, nn.BatchNorm2d)], x)
-        else:
-            x = rest(x)
+        x = self.open(x)
         maps = []
         for part in self.features[self.stem_end :]:
             x = part(x)
@@ -238,40 +187,30 @@ def he_init(m: nn.Module) -> None:
         nn.init.zeros_(m.bias)
 
 
-def densenet121(
-    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
-) -> DenseNet:
+def densenet121(num_classes: int = 1000, in_channels: int = 3) -> DenseNet:
     """DenseNet-121: 7,978,856 parameters at 1000 classes.
 
     >>> densenet121(num_classes=10)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
     """
-    return DenseNet(TABLE_1["densenet121"], num_classes, in_channels, memory_efficient)
+    return DenseNet(TABLE_1["densenet121"], num_classes, in_channels)
 
 
-def densenet161(
-    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
-) -> DenseNet:
+def densenet161(num_classes: int = 1000, in_channels: int = 3) -> DenseNet:
     """DenseNet-161: 28,681,000 parameters at 1000 classes."""
-    return DenseNet(TABLE_1["densenet161"], num_classes, in_channels, memory_efficient)
+    return DenseNet(TABLE_1["densenet161"], num_classes, in_channels)
 
 
-def densenet169(
-    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
-) -> DenseNet:
+def densenet169(num_classes: int = 1000, in_channels: int = 3) -> DenseNet:
     """DenseNet-169: 14,149,480 parameters at 1000 classes."""
-    return DenseNet(TABLE_1["densenet169"], num_classes, in_channels, memory_efficient)
+    return DenseNet(TABLE_1["densenet169"], num_classes, in_channels)
 
 
-def densenet201(
-    num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False
-) -> DenseNet:
+def densenet201(num_classes: int = 1000, in_channels: int = 3) -> DenseNet:
     """DenseNet-201: 20,013,928 parameters at 1000 classes."""
-    return DenseNet(TABLE_1["densenet201"], num_classes, in_channels, memory_efficient)
+    return DenseNet(TABLE_1["densenet201"], num_classes, in_channels)
 
 
-def densenet_bc_100_12(
-    num_classes: int = 10, in_channels: int = 3, memory_efficient: bool = False
-) -> DenseNet:
+def densenet_bc_100_12(num_classes: int = 10, in_channels: int = 3) -> DenseNet:
     """DenseNet-BC, 100 layers, growth 12, for CIFAR: 769,162 parameters at 10 classes."""
-    return DenseNet(TABLE_1["densenet_bc_100_12"], num_classes, in_channels, memory_efficient)
+    return DenseNet(TABLE_1["densenet_bc_100_12"], num_classes, in_channels)

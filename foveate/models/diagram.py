@@ -1,9 +1,9 @@
-"""An image of a network, as papers draw it: on the left the maps, on the right what makes each of
-the one above.
+"""A diagram of a network, as papers draw it: on the left the maps, on the right what makes each
+of them from the one above.
 
 A map is a slab, as high and as deep as the map has pixels, as long as it has channels, all by their
-square root. The drawing is one SVG text without scripts or foreign fonts, legible on light and on
-dark pages, and the same whenever the network is; what a block does is in its tooltip.
+square root. The drawing is one SVG file without scripts or web fonts, legible on light and on dark
+pages, and always the same for the same network; what a block does is in its tooltip.
 
 >>> from foveate.models import build
 >>> svg = draw(build("efficientnet_lite0"), title="EfficientNet-Lite0")
@@ -21,11 +21,8 @@ from torch import nn
 from foveate.models.summary import Layer, Stage, sides, summarise, summarise_stages
 
 WIDTH, MARGIN, RIGHT = 680, 24, 208  # RIGHT: where the operations begin
-LONG, HIGH, SKEW = (
-    136,
-    56,
-    0.3,
-)  # the largest slab, and how much of its depth goes up and to the right
+# The largest slab, and how much of its depth goes up and to the right.
+LONG, HIGH, SKEW = 136, 56, 0.3
 BOX, GAP = 26, 20  # a box's height; the least space between rows, and between boxes
 LETTER = 0.6  # em that a letter takes at most, on average over a line
 STYLE = """
@@ -64,8 +61,7 @@ def draw(
 
     Args:
         network: of the canon, on any device; it is left as it is.
-        size: of the image, (channels, height, width); by default the one that the network is made
-            for.
+        size: of the image, (channels, height, width); by default the network's own.
         title: by default the class's name.
 
     Raises:
@@ -92,8 +88,7 @@ def draw(
 
 
 def boxes_of(network: nn.Module, stage: Stage) -> Iterator[Box]:
-    """What a stage is made of, to a reader: a norm belongs to its convolution, a string of blocks
-    is its blocks."""
+    """What a stage is made of: norms belong to their convolutions, sequences are their blocks."""
     inside = "/"  # of no block yet
     for layer in stage.layers:
         module = network.get_submodule(layer.name)
@@ -105,8 +100,7 @@ def boxes_of(network: nn.Module, stage: Stage) -> Iterator[Box]:
 
 
 def strings(module: nn.Module) -> bool:
-    """It only puts its parts in a row: any plain Sequential, and of other containers those that
-    hold blocks alone."""
+    """Any plain Sequential, and other containers that hold nothing but blocks."""
     of_blocks = isinstance(module, (nn.Sequential, nn.ModuleDict)) and all(
         any(m.children()) for m in module.children()
     )
@@ -114,8 +108,7 @@ def strings(module: nn.Module) -> bool:
 
 
 def described(layer: Layer, module: nn.Module) -> str:
-    """The tooltip: the parameters' names and, if the class is the network's own, the first line of
-    its docstring."""
+    """The tooltip: the layer's name and, of a class of the network's own, what it is."""
     ours = not type(module).__module__.startswith("torch.") and type(module).__doc__
     return f"{layer.name}: {ours.strip().splitlines()[0]}" if ours else layer.name
 

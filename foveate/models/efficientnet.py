@@ -4,8 +4,8 @@ Paper   Tan, Le. "EfficientNet: Rethinking Model Scaling for Convolutional Neura
         2019, arXiv:1905.11946. The block is MobileNetV2's (Sandler et al., arXiv:1801.04381) with
         squeeze-and-excitation (Hu et al., arXiv:1709.01507).
 Idea    A network that is only deeper, only wider or only fed larger images soon stops improving.
-        Grow all three together: depth alpha^phi, width beta^phi, resolution gamma^phi, with alpha *
-        beta^2 * gamma^2 = 2, so that phi + 1 costs about twice the work of phi.
+        Grow all three together: depth alpha^phi, width beta^phi, resolution gamma^phi, with
+        alpha * beta^2 * gamma^2 = 2, so that phi + 1 costs about twice the work of phi.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
@@ -17,6 +17,9 @@ Differences from the paper, each asserted in tests/models/test_efficientnet.py:
       TensorFlow does.
   D3  batch-norm: eps and momentum of torchvision's builders (1e-5 and 0.1 up to B4, 1e-3 and 0.01
       from B5).
+  D4  depthwise convolutions start sqrt(channels) times narrower than in the authors' code, which
+      draws them by He's rule (arXiv:1502.01852) by fan-out: torch's fan-out, and so torchvision's
+      networks, forget the groups. The paper names no initialisation.
 """
 
 import math
@@ -49,11 +52,8 @@ TABLE_1 = (
     Row(expand=6, kernel=3, stride=1, width=320, depth=1),  # H/32
 )
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
-ALPHA, BETA, GAMMA = (
-    1.2,
-    1.1,
-    1.15,
-)  # growth of depth, width and resolution per unit of phi: a grid search at B0
+# Growth of depth, width and resolution per unit of phi: a grid search at B0.
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 
 class Variant(NamedTuple):
@@ -129,8 +129,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training, drop a sample's whole residual branch with probability p (Huang et al.,
-    arXiv:1603.09382)."""
+    """In training, drop an image's whole residual branch with probability p.
+
+    Huang et al., arXiv:1603.09382.
+    """
 
     def __init__(self, p: float):
         super().__init__()
@@ -144,8 +146,10 @@ class StochasticDepth(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Widen, filter each channel by itself, weigh, narrow; add the input where the shape allows
-    it."""
+    """Widen, filter each channel by itself, weigh, narrow; add the input where shapes agree.
+
+    (N, c_in, H, W) -> (N, c_out, H/stride, W/stride)
+    """
 
     def __init__(
         self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float
@@ -171,8 +175,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, global average, one linear
-    layer."""
+    """Table 1, scaled: stem, seven stages of MBConv, 1x1 convolution, average, linear layer."""
 
     min_size = 1
 
@@ -209,16 +212,17 @@ class EfficientNet(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last
-        convolution (H/32)."""
+        """(N, C, H, W) -> the maps of the seven MBConv rows and of the last convolution.
+
+        At H/2, H/4, H/8, H/16, H/16, H/32, H/32, and H/32.
+        """
         maps = [self.features[0](x)]  # (N, 32w, H/2, W/2): the stem, no row of its own
         for stage in self.features[1:]:
             maps.append(stage(maps[-1]))
         return maps[1:]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1280w), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 1280w), what the head reads: the mean of the last map's pixels."""
         return self.features(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,10 +230,9 @@ class EfficientNet(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """He's initialisation for convolutions (arXiv:1502.01852), the authors' uniform one for the
-    last layer."""
+    """Torchvision's: He's rule for convolutions, the authors' uniform one for the last layer."""
     if isinstance(m, nn.Conv2d):
-        nn.init.kaiming_normal_(m.weight, mode="fan_out")
+        nn.init.kaiming_normal_(m.weight, mode="fan_out")  # D4
     elif isinstance(m, nn.Linear):
         bound = m.out_features**-0.5
         nn.init.uniform_(m.weight, -bound, bound)

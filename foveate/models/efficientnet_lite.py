@@ -5,9 +5,8 @@ Paper   Liu. "Higher accuracy on vision models with EfficientNet-Lite". TensorFl
         2019, arXiv:1905.11946.
 Idea    Take out what an accelerator stumbles over. Squeeze-and-excitation goes: it waits for the
         whole map before any pixel can go on. SiLU becomes ReLU6: in 8 bits the range of every map
-        has to be known, and now it is 0 to 6.
-        Stem and last convolution are not widened, first and last stage not deepened: the scaled
-            networks stay small.
+        has to be known, and now it is 0 to 6. Stem and last convolution are not widened, first and
+        last stage not deepened: the scaled networks stay small.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of torchvision's EfficientNet, which has no Lite; the published
@@ -15,6 +14,8 @@ Names   of parameters are those of torchvision's EfficientNet, which has no Lite
 
 Differences from the paper, each asserted in tests/models/test_efficientnet_lite.py:
   D1  batch-norm's momentum is torch's 0.1; the authors' is 0.01.
+  D2  depthwise convolutions start sqrt(channels) times narrower than in the authors' code, as those
+      of efficientnet.py (D4 there).
 """
 
 import math
@@ -45,8 +46,10 @@ VARIANTS = {
 
 
 class ConvSame(nn.Conv2d):
-    """A convolution padded as TensorFlow does: output ceil(H / stride), the odd pixel of padding
-    right and below."""
+    """A convolution padded as TensorFlow does, the odd pixel of padding right and below.
+
+    (N, c_in, H, W) -> (N, c_out, ceil(H / stride), ceil(W / stride))
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         (h, w), (kernel, _), (stride, _) = x.shape[2:], self.kernel_size, self.stride
@@ -67,7 +70,10 @@ def conv_bn(
 
 
 class MBConv(nn.Module):
-    """Widen, filter each channel by itself, narrow; add the input where the shape allows it."""
+    """Widen, filter each channel by itself, narrow; add the input where shapes agree.
+
+    (N, c_in, H, W) -> (N, c_out, H/stride, W/stride)
+    """
 
     def __init__(
         self, v: Variant, c_in: int, c_out: int, expand: int, kernel: int, stride: int, drop: float
@@ -92,8 +98,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet's Table 1, its inner rows scaled: stem, seven stages of MBConv, 1x1 convolution,
-    linear layer."""
+    """EfficientNet's Table 1, of which only the inner rows are scaled."""
 
     min_size = 1
 
@@ -124,23 +129,24 @@ class EfficientNetLite(nn.Module):
         self.classifier = nn.Sequential(
             nn.Dropout(v.dropout, inplace=True), nn.Linear(LAST, num_classes)
         )
-        self.apply(initialise)
+        self.apply(initialise)  # D2
 
     @property
     def head(self) -> nn.Module:
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of the seven MBConv rows (H/2 .. H/32) and of the last
-        convolution (H/32)."""
+        """(N, C, H, W) -> the maps of the seven MBConv rows and of the last convolution.
+
+        At H/2, H/4, H/8, H/16, H/16, H/32, H/32, and H/32.
+        """
         maps = [self.features[0](x)]  # (N, 32, H/2, W/2): the stem, no row of its own
         for stage in self.features[1:]:
             maps.append(stage(maps[-1]))
         return maps[1:]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1280), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 1280), what the head reads: the mean of the last map's pixels."""
         return self.features(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

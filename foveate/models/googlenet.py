@@ -1,14 +1,14 @@
-"""GoogLeNet: filters of several sizes side by side, made affordable by narrow 1x1 convolutions
-before them.
+"""GoogLeNet: filters of several sizes side by side, made affordable by 1x1 convolutions.
 
 Paper   Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich. "Going Deeper
         with Convolutions". CVPR 2015, arXiv:1409.4842.
 Idea    What belongs together in an image may be small or large. So one Inception module looks at
         its input with 1x1, 3x3 and 5x5 filters and a maximum at once, and concatenates what they
         find. Wide 5x5 filters would be ruinous: 1x1 convolutions first reduce the channels which
-        the 3x3 and 5x5 filters read, and those that the pooling passes on. Twenty-two layers,
-        twelve times fewer parameters than AlexNet; a global average in the place of linear layers;
-        and in training two auxiliary classifiers on middle maps, to bring gradients there.
+        the 3x3 and 5x5 filters read, and those that the pooling passes on. Twenty-two layers with
+        8.7 times fewer parameters than AlexNet in evaluation (the paper says 12 times); a global
+        average in the place of linear layers; and in training two auxiliary classifiers on middle
+        maps, to bring gradients there.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax. In training a tuple (logits, aux2, aux1) of three
         such; in the paper's loss the auxiliary ones weigh 0.3.
@@ -103,8 +103,9 @@ class ConvReLU(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches on one map, concatenated (Figure 2b).    (N, c_in, H, W) -> (N, the sum of
-    their widths, H, W)
+    """Four branches on one map, concatenated (Figure 2b).
+
+    (N, c_in, H, W) -> (N, the sum of their widths, H, W)
 
     >>> Inception(192, TABLE_1["3a"])(torch.zeros(1, 192, 28, 28)).shape  # 64 + 128 + 32 + 32
     torch.Size([1, 256, 28, 28])
@@ -129,8 +130,10 @@ class Inception(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A small classifier on a middle map, in training only (section 5).    (N, c_in, H, W) -> (N,
-    num_classes)"""
+    """A small classifier on a middle map, in training only (section 5).
+
+    (N, c_in, H, W) -> (N, num_classes)
+    """
 
     def __init__(self, form: Form, c_in: int, num_classes: int):
         super().__init__()
@@ -147,8 +150,7 @@ class Auxiliary(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What training gets: logits (N, num_classes) of the network and of its auxiliary
-    classifiers."""
+    """In training: logits (N, num_classes) of the network and of its auxiliary classifiers."""
 
     logits: Tensor
     aux2: Tensor  # on 4d
@@ -202,28 +204,25 @@ class GoogLeNet(nn.Module):
         return self.fc
 
     def to_3b(self, conv1: Tensor) -> tuple[Tensor, Tensor]:
-        """From the first convolution's map to those of the third and of 3b, at 1/4 and 1/8 of the
-        input's size."""
+        """From the first convolution's map to those of the third and of 3b, at 1/4 and 1/8."""
         conv3 = self.conv3(self.conv2(self.norm1(self.maxpool1(conv1))))  # (N, 192, H/4, W/4)
-        # (N, 480, H/8, W/8)
-        return conv3, self.inception3b(self.inception3a(self.maxpool2(self.norm2(conv3))))
+        x = self.maxpool2(self.norm2(conv3))
+        return conv3, self.inception3b(self.inception3a(x))  # the latter (N, 480, H/8, W/8)
 
     def to_4a(self, x: Tensor) -> Tensor:
-        """From the map of 3b to what the first auxiliary classifier reads.    (N, 512, H/16,
-        W/16)"""
+        """From the map of 3b to what the first auxiliary classifier reads: (N, 512, H/16, W/16)."""
         return self.inception4a(self.maxpool3(x))
 
     def to_4d(self, x: Tensor) -> Tensor:
-        """From there to what the second one reads.    (N, 528, H/16, W/16)"""
+        """From there to what the second one reads: (N, 528, H/16, W/16)."""
         return self.inception4d(self.inception4c(self.inception4b(x)))
 
     def to_5b(self, x: Tensor) -> Tensor:
-        """From the map of 4e to the last.    (N, 1024, H/32, W/32)"""
+        """From the map of 4e to the last: (N, 1024, H/32, W/32)."""
         return self.inception5b(self.inception5a(self.maxpool4(x)))
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map at each size, before it is pooled: 1/2, 1/4, 1/8, 1/16 and
-        1/32 of the input."""
+        """(N, C, H, W) -> the last map of each size, before pooling: 1/2, 1/4, 1/8, 1/16, 1/32."""
         at_least(self, x)
         conv1 = self.conv1(x)  # (N, 64, H/2, W/2)
         conv3, in_3b = self.to_3b(conv1)
@@ -231,8 +230,7 @@ class GoogLeNet(nn.Module):
         return [conv1, conv3, in_3b, in_4e, self.to_5b(in_4e)]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1024), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 1024), what the head reads: the mean of the last map's pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor | Outputs:
@@ -248,8 +246,7 @@ class GoogLeNet(nn.Module):
 
 
 def initialise(m: nn.Module, form: Form) -> None:
-    """He's rule keeps activations their size through ReLUs; with batch-norm, which sets it, any
-    scale will do."""
+    """He's rule keeps activations their size through ReLUs; with batch-norm any scale will do."""
     if isinstance(m, (nn.Conv2d, nn.Linear)):
         if form.he:
             nn.init.kaiming_normal_(m.weight, nonlinearity="relu")  # D3
@@ -260,8 +257,9 @@ def initialise(m: nn.Module, form: Form) -> None:
 
 
 def googlenet(num_classes: int = 1000, in_channels: int = 3) -> GoogLeNet:
-    """GoogLeNet as torchvision publishes it: 13,004,888 parameters at 1000 classes, 6,624,904 of
-    them in evaluation.
+    """GoogLeNet as torchvision publishes it: 13,004,888 parameters at 1000 classes.
+
+    Evaluation uses 6,624,904 of them, and not the auxiliary classifiers'.
 
     >>> googlenet(num_classes=10).eval()(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
@@ -270,6 +268,8 @@ def googlenet(num_classes: int = 1000, in_channels: int = 3) -> GoogLeNet:
 
 
 def googlenet_2014(num_classes: int = 1000, in_channels: int = 3) -> GoogLeNet:
-    """GoogLeNet as the paper describes it: 13,378,280 parameters at 1000 classes, 6,998,552 of them
-    in evaluation."""
+    """GoogLeNet as the paper describes it: 13,378,280 parameters at 1000 classes.
+
+    Evaluation uses 6,998,552 of them, and not the auxiliary classifiers'.
+    """
     return GoogLeNet(PAPER, num_classes, in_channels)

@@ -1,5 +1,4 @@
-"""Inception-v3: large filters taken apart into small and narrow ones, and the saving spent on a
-better network.
+"""Inception-v3: large filters factorised into small ones, the saving spent on a better network.
 
 Paper   Szegedy, Vanhoucke, Ioffe, Shlens, Wojna. "Rethinking the Inception Architecture for
         Computer Vision". CVPR 2016, arXiv:1512.00567.
@@ -45,8 +44,10 @@ FIGURE_6 = (128, 160, 160, 192)  # four modules at 17x17: 1x7 and 7x1 filters in
 
 
 class Conv(nn.Module):
-    """A convolution without bias, its batch-norm, ReLU. 'Same' where it neither strides nor is
-    `valid`."""
+    """A convolution without bias, its batch-norm, ReLU.
+
+    It pads ('same') where it neither strides nor is `valid`.
+    """
 
     def __init__(
         self,
@@ -91,8 +92,10 @@ class Figure5(nn.Module):
 
 
 class Figure10(nn.Module):
-    """Halve by convolution and by pooling at once.    (N, c_in, H, W) -> (N, 480 + c_in, H/2,
-    W/2)"""
+    """Halve by convolution and by pooling at once.
+
+    (N, c_in, H, W) -> (N, 480 + c_in, H/2, W/2)
+    """
 
     def __init__(self, c_in: int):
         super().__init__()
@@ -132,8 +135,10 @@ class Figure6(nn.Module):
 
 
 class SecondReduction(nn.Module):
-    """As Figure 10, after a look through 1x7 and 7x1 (D4).    (N, c_in, H, W) -> (N, 512 + c_in,
-    H/2, W/2)"""
+    """As Figure 10, after a look through 1x7 and 7x1 (D4).
+
+    (N, c_in, H, W) -> (N, 512 + c_in, H/2, W/2)
+    """
 
     def __init__(self, c_in: int):
         super().__init__()
@@ -174,8 +179,10 @@ class Figure7(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A small classifier on the last 17x17 map, in training only (Figure 8).    (N, 768, H, W) ->
-    (N, num_classes)"""
+    """A small classifier on the last 17x17 map, in training only (Figure 8).
+
+    (N, 768, H, W) -> (N, num_classes)
+    """
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -185,15 +192,14 @@ class Auxiliary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        # D6: repeats pixels; at 17x17 and more it is x
+        # D6: repeats pixels of smaller maps; one of 17x17 or more stays as it is
         x = F.adaptive_avg_pool2d(x, (max(h, 17), max(w, 17)))
         x = self.conv0(F.avg_pool2d(x, 5, stride=3))  # (N, 128, 5, 5) at 17x17
         return self.fc(self.conv1(x).mean(dim=(2, 3)))
 
 
 class Outputs(NamedTuple):
-    """What training gets: logits (N, num_classes) of the network and of its auxiliary
-    classifier."""
+    """In training: logits (N, num_classes) of the network and of its auxiliary classifier."""
 
     logits: Tensor
     aux: Tensor
@@ -232,13 +238,13 @@ class InceptionV3(nn.Module):
         return self.fc
 
     def to_17x17(self, x: Tensor) -> list[Tensor]:
-        """The last map at each size down to that which the auxiliary classifier reads; sides at 299
-        pixels."""
-        a = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (N, 64, 147, 147)
-        b = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(a, 3, stride=2)))  # (N, 192, 71, 71)
-        # (N, 288, 35, 35)
+        """The last map of each size, down to that which the auxiliary classifier reads.
+
+        From 299 pixels (N, 64, 147, 147), (N, 192, 71, 71), (N, 288, 35, 35), (N, 768, 17, 17).
+        """
+        a = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        b = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(a, 3, stride=2)))
         c = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(b, 3, stride=2))))
-        # (N, 768, 17, 17)
         d = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(c)))))
         return [a, b, c, d]
 
@@ -246,15 +252,13 @@ class InceptionV3(nn.Module):
         return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))  # (N, 2048, 8, 8)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map at each size: about 1/2, 1/4, 1/8, 1/16 and 1/32 of the
-        input's."""
+        """(N, C, H, W) -> the last map of each size: about 1/2, 1/4, 1/8, 1/16 and 1/32."""
         at_least(self, x)
         maps = self.to_17x17(x)
         return [*maps, self.to_8x8(maps[-1])]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 2048), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 2048), what the head reads: the mean of the last map's pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor | Outputs:
@@ -267,8 +271,9 @@ class InceptionV3(nn.Module):
 
 
 def inception_v3(num_classes: int = 1000, in_channels: int = 3) -> InceptionV3:
-    """Inception-v3: 27,161,264 parameters at 1000 classes, 23,834,568 without the auxiliary
-    classifier.
+    """Inception-v3: 27,161,264 parameters at 1000 classes.
+
+    Evaluation uses 23,834,568 of them, and not the auxiliary classifier's.
 
     >>> inception_v3(num_classes=10).eval()(torch.zeros(2, 3, 75, 75)).shape
     torch.Size([2, 10])

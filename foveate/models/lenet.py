@@ -66,10 +66,8 @@ DIGITS = """
 """
 GRID = 7 * 12  # pixels of a digit, units of F6
 
-A, S = (
-    1.7159,
-    2 / 3,
-)  # amplitude and slope of the squashing function: f(1) = 1, f(-1) = -1, steepest curve there
+# Amplitude and slope of the squashing function: f(1) = 1, f(-1) = -1, steepest curve there.
+A, S = 1.7159, 2 / 3
 BACKGROUND = -0.1  # level of white paper
 
 
@@ -100,8 +98,10 @@ def initialise(layer: nn.Module, fan_in: int) -> None:
 
 
 class Subsampling(nn.Module):
-    """The sum of each 2x2 times the map's coefficient, plus its bias.    (N, maps, H, W) -> (N,
-    maps, H/2, W/2)"""
+    """The sum of each 2x2 times the map's coefficient, plus its bias.
+
+    (N, maps, H, W) -> (N, maps, H/2, W/2)
+    """
 
     def __init__(self, maps: int):
         super().__init__()
@@ -140,8 +140,9 @@ class SparseConvolution(nn.Module):
 
 
 class RBF(nn.Module):
-    """How near F6 is to each class's code: minus the squared distance.    (N, 84) -> (N,
-    num_classes)
+    """How near F6 is to each class's code: minus the squared distance.
+
+    (N, 84) -> (N, num_classes)
 
     The codes are fixed: it is F6 that learns to draw them. Similar characters have similar codes,
     so that a reader of words can tell a likely confusion from an unlikely one.
@@ -159,7 +160,7 @@ class RBF(nn.Module):
         return -(x[:, None] - self.codes).square().sum(dim=2)  # D5
 
     def with_outputs(self, outputs: int) -> "RBF":
-        """The layer for another number of classes, where and as precise as this one is."""
+        """The layer for another number of classes, on this one's device and of its type."""
         return RBF(outputs).to(self.codes)
 
 
@@ -199,8 +200,7 @@ class LeNet5(nn.Module):
 
 
 class LeNet1998(nn.Module):
-    """Figure 2: convolutions with learned subsampling, a squashing function after every layer,
-    distances to codes."""
+    """Figure 2: convolutions with learned subsampling, squashing everywhere, distances to codes."""
 
     input_size = min_size = 28
 
@@ -248,6 +248,8 @@ def lenet5(num_classes: int = 10, in_channels: int = 1) -> LeNet5:
 
 
 def lenet5_1998(num_classes: int = 10, in_channels: int = 1) -> LeNet1998:
-    """LeNet-5 of the paper: 60,000 parameters at 10 classes; the 840 numbers of the codes are fixed
-    and not counted."""
+    """LeNet-5 of the paper: 60,000 parameters at 10 classes.
+
+    The 840 numbers of the codes are fixed and not counted.
+    """
     return LeNet1998(num_classes, in_channels)

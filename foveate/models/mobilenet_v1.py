@@ -1,13 +1,12 @@
-"""MobileNet: filter each channel by itself, then mix channels pixel by pixel, for an eighth of the
-work.
+"""MobileNet: filter each channel by itself, then mix the channels, for an eighth of the work.
 
 Paper   Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam. "MobileNets: Efficient
         Convolutional Neural Networks for Mobile Vision Applications". arXiv:1704.04861, 2017.
 Idea    A 3x3 convolution filters and combines in one step. Split it (depthwise separable
         convolution): a 3x3 depthwise convolution, one filter a channel, then a 1x1 pointwise
         convolution. With M channels in and N out, a pixel costs 9M + MN multiply-adds instead of
-        9MN, that is 1/N + 1/9 of them, for about one per cent of accuracy.
-        A width multiplier alpha thins every layer alike: work and parameters fall as alpha^2.
+        9MN, that is 1/N + 1/9 of them, for about one per cent of accuracy. A width multiplier alpha
+        thins every layer alike: work and parameters fall as alpha^2.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of timm's published file (mobilenetv1_100), so that it loads as it
@@ -64,8 +63,7 @@ class Separable(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """Table 1, `alpha` times as wide: stem, thirteen separable convolutions, global average, one
-    linear layer."""
+    """Table 1, `alpha` times as wide: stem, 13 separable convolutions, average, linear layer."""
 
     input_size = 224
     min_size = 1
@@ -93,8 +91,7 @@ class MobileNetV1(nn.Module):
         return self.classifier
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map of each size, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the
-        input's."""
+        """(N, C, H, W) -> the last map of each size: 1/2, 1/4, 1/8, 1/16 and 1/32 of the input."""
         x = F.relu6(self.bn1(self.conv_stem(x)), inplace=True)  # D1
         maps = []
         for block in self.blocks:
@@ -103,8 +100,7 @@ class MobileNetV1(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1024a), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 1024a), what the head reads: the mean of the last map's pixels."""
         x = F.relu6(self.bn1(self.conv_stem(x)), inplace=True)
         return self.blocks(x).mean(dim=(2, 3))
 
@@ -113,8 +109,10 @@ class MobileNetV1(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. Convolutions: He's (arXiv:1502.01852), by fan-out; last layer: uniform.
-    Both as timm's."""
+    """As timm's, since the paper names none.
+
+    He's rule (arXiv:1502.01852) by fan-out for convolutions, uniform for the last layer.
+    """
     if isinstance(m, nn.Conv2d):
         # torch's own would forget the groups
         fan_out = m.weight[0, 0].numel() * m.out_channels // m.groups

@@ -1,14 +1,12 @@
-"""MobileNetV2: inverted residuals, wide inside and narrow where blocks meet, with no activation at
-the narrow end.
+"""MobileNetV2: inverted residuals, wide inside, narrow and linear where blocks meet.
 
 Paper   Sandler, Howard, Zhu, Zhmoginov, Chen. "MobileNetV2: Inverted Residuals and Linear
         Bottlenecks". CVPR 2018, arXiv:1801.04381.
 Idea    What a layer has to say lies near few dimensions (its manifold of interest), so a few
-        channels can carry it from block to block (the bottleneck). ReLU destroys in so few
-        channels, and is safe in many: so a block expands t-fold, filters each channel by itself,
-            and projects back without an activation (linear bottleneck). The
-        shortcut joins the narrow ends, not the wide ones as in ResNet: inverted residual. It is
-            cheap in memory.
+        channels can carry it from block to block (the bottleneck). ReLU destroys information in so
+        few channels, and is safe in many: so a block expands t-fold, filters each channel by
+        itself, and projects back without an activation (linear bottleneck). The shortcut joins the
+        narrow ends, not the wide ones as in ResNet (inverted residual), which is cheap in memory.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
@@ -20,6 +18,10 @@ Differences from the paper, each asserted in tests/models/test_mobilenet_v2.py:
       same function.
   D3  in training a fifth of what the last layer reads is dropped, as in the authors' code; the
       paper names no dropout.
+  D4  the initialisation is torchvision's: He's rule (arXiv:1502.01852) by torch's fan-out, which
+      forgets the groups, so that depthwise convolutions start sqrt(channels) times narrower than
+      the rule says. The authors' code draws every weight from a normal distribution of standard
+      deviation 0.09, cut at two of them; the paper names none.
 """
 
 from dataclasses import dataclass
@@ -61,8 +63,7 @@ def conv_bn(
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter, project; add the input where the shape allows it (the paper's Table 1 and
-    Figure 4d).
+    """Expand, filter, project; add the input where shapes agree (Table 1, Figure 4d).
 
     (N, c_in, H, W) -> (N, c_out, H/stride, W/stride)
     """
@@ -86,8 +87,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Table 2: stem, seven rows of inverted residuals, 1x1 convolution, global average, one linear
-    layer."""
+    """Table 2: stem, seven rows of blocks, 1x1 convolution, global average, one linear layer."""
 
     input_size = 224
     min_size = 1
@@ -105,10 +105,8 @@ class MobileNetV2(nn.Module):
         parts.append(nn.Sequential(*conv_bn(c_in, LAST), nn.ReLU6(inplace=True)))
         self.features = nn.Sequential(*parts)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(LAST, num_classes))  # D3, D2
-        self.ends = (
-            *accumulate(row.n for row in TABLE_2),
-            len(parts) - 1,
-        )  # which parts end a stage
+        # which parts end a stage
+        self.ends = (*accumulate(row.n for row in TABLE_2), len(parts) - 1)
         self.apply(initialise)
 
     @property
@@ -116,8 +114,10 @@ class MobileNetV2(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of Table 2's seven rows (H/2 .. H/32) and of the last
-        convolution (H/32)."""
+        """(N, C, H, W) -> the maps of Table 2's seven rows and of the last convolution.
+
+        At H/2, H/4, H/8, H/16, H/16, H/32, H/32, and H/32.
+        """
         maps = []
         for i, part in enumerate(self.features):
             x = part(x)
@@ -126,8 +126,7 @@ class MobileNetV2(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1280), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 1280), what the head reads: the mean of the last map's pixels."""
         return self.features(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,10 +134,9 @@ class MobileNetV2(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. Torchvision's: He's for convolutions (arXiv:1502.01852), a narrow
-    normal for the last."""
+    """Torchvision's: He's rule for convolutions, a narrow normal for the last layer."""
     if isinstance(m, nn.Conv2d):
-        nn.init.kaiming_normal_(m.weight, mode="fan_out")
+        nn.init.kaiming_normal_(m.weight, mode="fan_out")  # D4
     elif isinstance(m, nn.Linear):
         nn.init.normal_(m.weight, 0, 0.01)
         nn.init.zeros_(m.bias)

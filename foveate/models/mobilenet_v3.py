@@ -1,15 +1,13 @@
-"""MobileNetV3: MobileNetV2's block with attention to channels, laid out by search and finished by
-hand for phones.
+"""MobileNetV3: MobileNetV2's block with attention to channels, laid out by search, for phones.
 
 Paper   Howard, Sandler, Chu, Chen, Chen, Tan, Wang, Zhu, Pang, Vasudevan, Le, Adam. "Searching for
         MobileNetV3". ICCV 2019, arXiv:1905.02244. The block is MobileNetV2's (arXiv:1801.04381)
         with squeeze-and-excitation (Hu et al., arXiv:1709.01507).
 Idea    A search measures accuracy against latency on a phone and picks the rows of the table: block
         by block by platform-aware search, then layer by layer by NetAdapt. Two things are done by
-        hand. The costly ends are
-        redesigned: a stem of 16 filters, and the last wide layer moved behind the average, where it
-        costs one pixel. And swish becomes hard, h-swish(x) = x * relu6(x + 3) / 6, used in the
-        deeper half, where maps are small.
+        hand. The costly ends are redesigned: a stem of 16 filters, and the last wide layer moved
+        behind the average, where it costs one pixel. And swish becomes hard,
+        h-swish(x) = x * relu6(x + 3) / 6, used in the deeper half, where maps are small.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
@@ -22,6 +20,10 @@ Differences from the paper, each asserted in tests/models/test_mobilenet_v3.py:
   D3  the two layers behind the average are linear; the paper's are 1x1 convolutions, the same
       function there.
   D4  a block that does not widen (the first of each network) has no expanding convolution.
+  D5  the initialisation is torchvision's: He's rule (arXiv:1502.01852) by torch's fan-out, which
+      forgets the groups, so that depthwise convolutions start sqrt(channels) times narrower than
+      the rule says. The authors' code draws every weight from a normal distribution of standard
+      deviation 0.09, cut at two of them; the paper names none.
 Dropout is 0.2: the paper's "dropout of 0.8" is the part that is kept. Batch-norm has the paper's
 decay, 0.99.
 """
@@ -126,8 +128,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Bneck(nn.Module):
-    """Expand, filter, weigh, project; add the input where the shape allows it (the paper's Figure
-    4).
+    """Expand, filter, weigh, project; add the input where shapes agree (the paper's Figure 4).
 
     (N, c_in, H, W) -> (N, width, H/stride, W/stride)
     """
@@ -142,9 +143,8 @@ class Bneck(nn.Module):
         layers += [nn.Sequential(*filters, activation(row.activation))]
         if row.se:
             layers += [SqueezeExcitation(wide)]
-        layers += [
-            nn.Sequential(*conv_bn(wide, row.width))
-        ]  # no activation: the bottleneck is linear
+        # no activation: the bottleneck is linear
+        layers += [nn.Sequential(*conv_bn(wide, row.width))]
         self.block = nn.Sequential(*layers)
         self.adds = row.stride == 1 and c_in == row.width
 
@@ -154,8 +154,7 @@ class Bneck(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """A table's rows between a stem and a 1x1 convolution, global average, and two linear
-    layers."""
+    """A table's rows between a stem and a 1x1 convolution, global average, two linear layers."""
 
     input_size = 224
     min_size = 1
@@ -184,10 +183,8 @@ class MobileNetV3(nn.Module):
             nn.Dropout(0.2, inplace=True),
             nn.Linear(last, num_classes),
         )
-        self.ends = (
-            *accumulate(len(stage) for stage in table),
-            len(parts) - 1,
-        )  # which parts end a stage
+        # which parts end a stage
+        self.ends = (*accumulate(len(stage) for stage in table), len(parts) - 1)
         self.apply(initialise)
 
     @property
@@ -195,8 +192,10 @@ class MobileNetV3(nn.Module):
         return self.classifier[3]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map of each width (large H/2 .. H/32, small H/4 .. H/32), and of
-        the last conv."""
+        """(N, C, H, W) -> the last map of each width, and that of the last convolution.
+
+        Large: H/2, H/4, H/8, H/16, H/16, H/32, H/32; small: H/4, H/8, H/16, H/16, H/32, H/32.
+        """
         maps = []
         for i, part in enumerate(self.features):
             x = part(x)
@@ -205,9 +204,8 @@ class MobileNetV3(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, last), what the head reads: the last map's average, one layer on."""
-        # (N, 960) in the large network, (N, 576) in the small one
-        x = self.features(x).mean(dim=(2, 3))
+        """(N, C, H, W) -> (N, last), what the head reads: a linear layer on the last map's mean."""
+        x = self.features(x).mean(dim=(2, 3))  # (N, 960) in the large network, else (N, 576)
         return self.classifier[1](self.classifier[0](x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,10 +213,9 @@ class MobileNetV3(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:
-    """The paper names none. Torchvision's: He's for convolutions (arXiv:1502.01852), a narrow
-    normal for the others."""
+    """Torchvision's: He's rule for convolutions, a narrow normal for the linear layers."""
     if isinstance(m, nn.Conv2d):
-        nn.init.kaiming_normal_(m.weight, mode="fan_out")
+        nn.init.kaiming_normal_(m.weight, mode="fan_out")  # D5
         if m.bias is not None:
             nn.init.zeros_(m.bias)
     elif isinstance(m, nn.Linear):

@@ -1,5 +1,4 @@
-"""Network in Network: a small perceptron in the place of each filter, and an average in the place
-of linear layers.
+"""Network in Network: a small perceptron for each filter, an average for the linear layers.
 
 Paper   Lin, Chen, Yan. "Network In Network". ICLR 2014, arXiv:1312.4400.
 Idea    A convolution's filter is a linear model of its patch; what it must tell apart seldom is.
@@ -38,9 +37,8 @@ YEAR = 2013
 class MLPConv:
     """One mlpconv layer: a convolution, then 1x1 convolutions, each with a ReLU."""
 
-    widths: tuple[
-        int, ...
-    ]  # of the convolution and of the 1x1 convolutions; in the last layer without the classes
+    # of the convolution and of the 1x1 convolutions; in the last layer without the classes
+    widths: tuple[int, ...]
     kernel: int
     stride: int
     padding: int
@@ -60,24 +58,26 @@ class Column:
 TABLE = {
     "nin": Column(
         (  # D2, from 224x224
-            # 54x54, 27x27 pooled
+            # 54x54, pooled to 27x27
             MLPConv((96, 96, 96), kernel=11, stride=4, padding=0, pool=nn.MaxPool2d),
-            # 27x27, 13x13 pooled
+            # 27x27, pooled to 13x13
             MLPConv((256, 256, 256), kernel=5, stride=1, padding=2, pool=nn.MaxPool2d),
-            # 13x13, 6x6 pooled
+            # 13x13, pooled to 6x6
             MLPConv((384, 384, 384), kernel=3, stride=1, padding=1, pool=nn.MaxPool2d),
-            MLPConv((1024, 1024), kernel=3, stride=1, padding=1, drop=True),  # 6x6
+            # 6x6
+            MLPConv((1024, 1024), kernel=3, stride=1, padding=1, drop=True),
         ),
         input_size=224,
         min_size=39,
     ),
     "nin_cifar": Column(
         (  # D1, from 32x32
-            # 32x32, 16x16 pooled
+            # 32x32, pooled to 16x16
             MLPConv((192, 160, 96), kernel=5, stride=1, padding=2, pool=nn.MaxPool2d),
-            # 16x16, 8x8 pooled
+            # 16x16, pooled to 8x8
             MLPConv((192, 192, 192), kernel=5, stride=1, padding=2, pool=nn.AvgPool2d, drop=True),
-            MLPConv((192, 192), kernel=3, stride=1, padding=1, drop=True),  # 8x8
+            # 8x8
+            MLPConv((192, 192), kernel=3, stride=1, padding=1, drop=True),
         ),
         input_size=32,
         min_size=4,
@@ -123,8 +123,7 @@ class NiN(nn.Module):
         return self.classes
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map of each mlpconv layer, pooled; of the last one, the map that the
-        head reads."""
+        """(N, C, H, W) -> the map of each mlpconv layer, pooled; the head reads the last."""
         at_least(self, x)
         maps = []
         for stage in self.mlpconv:
@@ -133,8 +132,7 @@ class NiN(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1024 or 192): the map that the head reads, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 1024), for CIFAR (N, 192): the mean of what the head reads."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ Names   of parameters are those of the published torchvision files, so that they
 Differences from the paper, each asserted in tests/models/test_resnet.py:
   D1  a bottleneck strides in its 3x3 convolution, not in its first 1x1 ("v1.5"); `resnet50_v1` is
       the paper's.
-The networks for CIFAR-10 (section 4.2 of the paper), with and without shortcuts, are in
-resnet_cifar.py.
+The networks for CIFAR-10 (section 4.2), with and without shortcuts, are in resnet_cifar.py.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, c_in: int, width: int, stride: int, stride_in_3x3: bool):
+    def __init__(self, c_in: int, width: int, stride: int):
         super().__init__()
         self.conv1 = conv(c_in, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
@@ -108,20 +108,19 @@ class ResNet(nn.Module):
 
     def __init__(self, column: Column, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
-        block = Bottleneck if column.bottleneck else Basic
+        bottleneck = partial(Bottleneck, stride_in_3x3=column.stride_in_3x3)
+        block = bottleneck if column.bottleneck else Basic
+        e = Bottleneck.expansion if column.bottleneck else Basic.expansion
         self.conv1 = conv(in_channels, 64, 7, stride=2)  # (N, 64, H/2, W/2)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)  # (N, 64, H/4, W/4)
 
         def stage(c_in: int, width: int, n_blocks: int, stride: int) -> nn.Sequential:
-            opening = block(c_in, width, stride, column.stride_in_3x3)
-            rest = [
-                block(width * block.expansion, width, 1, column.stride_in_3x3)
-                for _ in range(n_blocks - 1)
-            ]
-            return nn.Sequential(opening, *rest)
+            opening = block(c_in, width, stride=stride)
+            return nn.Sequential(
+                opening, *[block(e * width, width, stride=1) for _ in range(n_blocks - 1)]
+            )
 
-        e = block.expansion
         self.layer1 = stage(64, 64, column.blocks[0], stride=1)  # (N,  64e, H/4,  W/4)
         self.layer2 = stage(64 * e, 128, column.blocks[1], stride=2)  # (N, 128e, H/8,  W/8)
         self.layer3 = stage(128 * e, 256, column.blocks[2], stride=2)  # (N, 256e, H/16, W/16)
@@ -134,8 +133,7 @@ class ResNet(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map at the end of each stage, at 1/4, 1/8, 1/16 and 1/32 of the
-        input's size."""
+        """(N, C, H, W) -> the map at the end of each stage: 1/4, 1/8, 1/16, 1/32 of the input."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -144,8 +142,7 @@ class ResNet(nn.Module):
         return maps
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 512e), what the head reads: the last map, averaged over its
-        pixels."""
+        """(N, C, H, W) -> (N, 512e), what the head reads: the mean of the last map's pixels."""
         return self.stages(x)[-1].mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
-"""ResNet for CIFAR-10: the paper's experiment on depth itself, with the same stack without
-shortcuts beside it.
+"""ResNet for CIFAR-10: the paper's experiment on depth, with shortcuts and without.
 
 Paper   He, Zhang, Ren, Sun. "Deep Residual Learning for Image Recognition". CVPR 2016,
         arXiv:1512.03385, section 4.2.
 Idea    Keep the network as plain as can be, so that only depth varies: 6n + 2 layers, n = 3, 5, 7,
         9, 18. A plain network of 56 layers ends with a higher training error than one of 20
-        (degradation). With shortcuts it is
-        the other way round, and they cost not one parameter: where sizes differ, the shortcut takes
-        every second pixel and fills the new channels with zeros (the paper's option A).
+        (degradation). With shortcuts it is the other way round, and they cost not one parameter:
+        where sizes differ, the shortcut takes every second pixel and fills the new channels with
+        zeros (the paper's option A).
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says; the paper's are
         32x32.
 Output  logits (N, num_classes), before softmax.
@@ -28,6 +27,8 @@ from foveate.models.resnet import conv, he_init
 YEAR = 2015
 
 WIDTHS = (16, 32, 64)  # channels of the three stages, on maps of 32, 16 and 8 pixels a side
+# n: blocks in each of the three stages. Layers with weights: the stem, 3 * n * 2 convolutions and
+# the last one.
 DEPTHS = {
     "resnet20": 3,
     "resnet32": 5,
@@ -37,8 +38,6 @@ DEPTHS = {
     "plain20": 3,
     "plain56": 9,
 }
-# n: blocks in each of the three stages. Layers with weights: the stem, 3 * n * 2 convolutions and
-# the last one.
 
 
 class OptionA(nn.Module):
@@ -89,8 +88,7 @@ class Plain(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Section 4.2: a 3x3 stem, three stages of n blocks of two layers, global average, one linear
-    layer."""
+    """Section 4.2: a 3x3 stem, three stages of n blocks, global average, one linear layer."""
 
     input_size = 32
     min_size = 1
@@ -122,8 +120,7 @@ class CifarResNet(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the map at the end of each stage, at 1/1, 1/2 and 1/4 of the input's
-        size."""
+        """(N, C, H, W) -> the map at the end of each stage: 1/1, 1/2 and 1/4 of the input."""
         x = torch.relu_(self.bn1(self.conv1(x)))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3):

@@ -6,7 +6,7 @@ Idea    In a small network most of the work is in the 1x1 convolutions. Do them 
         cost 1/g, so the maps may be wider at the same cost. But an output then sees only its own
         group's inputs, and stacked groups never learn of each other. So shuffle the channels
         between two grouped convolutions: every group of the second one reads from every group of
-            the first.
+        the first.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are after the paper's Figure 2 (no published file has names to follow).
@@ -83,8 +83,10 @@ class Unit(nn.Module):
 
 
 class StridedUnit(nn.Module):
-    """relu(pooled x, branch), the two side by side (Figure 2c).    (N, c_in, H, W) -> (N, c_out,
-    H/2, W/2)"""
+    """relu(pooled x, branch), the two side by side (Figure 2c).
+
+    (N, c_in, H, W) -> (N, c_out, H/2, W/2)
+    """
 
     def __init__(self, c_in: int, c_out: int, groups_in: int, groups: int):
         super().__init__()
@@ -127,8 +129,7 @@ class ShuffleNetV1(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of stages 2, 3 and 4, at 1/8, 1/16 and 1/32 of the input's
-        size."""
+        """(N, C, H, W) -> the maps of stages 2, 3 and 4: 1/8, 1/16 and 1/32 of the input."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
         maps = []
         for stage in (self.stage2, self.stage3, self.stage4):
@@ -151,8 +152,9 @@ def initialise(m: nn.Module) -> None:
 
 
 def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, three groups: 1,865,728 parameters at 1000 classes. The paper's 137 M
-    multiply-adds.
+    """ShuffleNet 1x, three groups: 1,865,728 parameters at 1000 classes.
+
+    The paper counts 137 M multiply-adds.
 
     >>> shufflenet_v1(num_classes=10)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
@@ -161,24 +163,32 @@ def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1
 
 
 def shufflenet_v1_g1(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, no groups: 1,531,936 parameters at 1000 classes. The paper's 143 M
-    multiply-adds."""
+    """ShuffleNet 1x, no groups: 1,531,936 parameters at 1000 classes.
+
+    The paper counts 143 M multiply-adds.
+    """
     return ShuffleNetV1(1, num_classes, in_channels)
 
 
 def shufflenet_v1_g2(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, two groups: 1,733,848 parameters at 1000 classes. The paper's 140 M
-    multiply-adds."""
+    """ShuffleNet 1x, two groups: 1,733,848 parameters at 1000 classes.
+
+    The paper counts 140 M multiply-adds.
+    """
     return ShuffleNetV1(2, num_classes, in_channels)
 
 
 def shufflenet_v1_g4(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, four groups: 1,968,344 parameters at 1000 classes. The paper's 133 M
-    multiply-adds."""
+    """ShuffleNet 1x, four groups: 1,968,344 parameters at 1000 classes.
+
+    The paper counts 133 M multiply-adds.
+    """
     return ShuffleNetV1(4, num_classes, in_channels)
 
 
 def shufflenet_v1_g8(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV1:
-    """ShuffleNet 1x, eight groups: 2,434,768 parameters at 1000 classes. The paper's 137 M
-    multiply-adds."""
+    """ShuffleNet 1x, eight groups: 2,434,768 parameters at 1000 classes.
+
+    The paper counts 137 M multiply-adds.
+    """
     return ShuffleNetV1(8, num_classes, in_channels)

@@ -6,10 +6,9 @@ Paper   Ma, Zhang, Zheng, Sun. "ShuffleNet V2: Practical Guidelines for Efficien
 Idea    Two networks of equal FLOPs differ in speed by what the count leaves out: memory traffic and
         parallelism. Four guidelines from measurement: (G1) 1x1 convolutions are fastest with as
         many channels out as in; (G2) groups cost memory traffic; (G3) many small branches cost
-        parallelism; (G4) element-wise operations are not free.
-        So: split the channels, pass one half by untouched, send the other through three
-        convolutions of one width and no groups, concatenate (nothing is added up), and shuffle, so
-        that the halves mix.
+        parallelism; (G4) element-wise operations are not free. So: split the channels, pass one
+        half by untouched, send the other through three convolutions of one width and no groups,
+        concatenate (nothing is added up), and shuffle, so that the halves mix.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
@@ -47,8 +46,10 @@ def depthwise(c: int, stride: int) -> list[nn.Module]:
 
 
 class Unit(nn.Module):
-    """Half the channels stay, half are worked on; then shuffle (the paper's Figure 3c).    (N, c,
-    H, W) -> the same"""
+    """Half the channels stay, half are worked on; then shuffle (the paper's Figure 3c).
+
+    (N, c, H, W) -> the same
+    """
 
     def __init__(self, c: int):
         super().__init__()
@@ -63,8 +64,10 @@ class Unit(nn.Module):
 
 
 class StridedUnit(nn.Module):
-    """No split: both branches read all channels (Figure 3d).    (N, c_in, H, W) -> (N, c_out, H/2,
-    W/2)"""
+    """No split: both branches read all channels (Figure 3d).
+
+    (N, c_in, H, W) -> (N, c_out, H/2, W/2)
+    """
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
@@ -110,8 +113,7 @@ class ShuffleNetV2(nn.Module):
         return self.fc
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the maps of stages 2, 3, 4 (1/8, 1/16, 1/32 of the input's size) and of
-        Conv5 (1/32)."""
+        """(N, C, H, W) -> the maps of stages 2, 3, 4 and of Conv5: 1/8, 1/16, 1/32 and 1/32."""
         x = self.maxpool(self.conv1(x))
         maps = []
         for stage in (self.stage2, self.stage3, self.stage4, self.conv5):

@@ -1,4 +1,4 @@
-"""What a network says to an image that does not fit it."""
+"""Images of a size that a network cannot read are refused."""
 
 from typing import Protocol
 
@@ -6,16 +6,18 @@ from torch import Tensor
 
 
 class Sized(Protocol):
-    """Of every network: the side of the smallest image it can read, and of those it was made for,
-    in pixels."""
+    """The sizes of the contract (`foveate.models.network.Network`), in pixels."""
 
     min_size: int
     input_size: int
 
 
 def at_least(network: Sized, x: Tensor) -> None:
-    """ValueError if the images (N, C, H, W) are smaller than `network.min_size`: a later map would
-    be empty."""
+    """Refuse images (N, C, H, W) smaller than `network.min_size`: a later map would be empty.
+
+    Raises:
+        ValueError: the height or the width is smaller.
+    """
     side = network.min_size
     if min(x.shape[-2:]) < side:
         raise ValueError(
@@ -25,8 +27,12 @@ def at_least(network: Sized, x: Tensor) -> None:
 
 
 def exactly(network: Sized, x: Tensor) -> None:
-    """ValueError if the images (N, C, H, W) are not `network.input_size` square: its linear layers
-    are fixed."""
+    """Refuse images (N, C, H, W) that are not `network.input_size` square: its linear layers are
+    of one size.
+
+    Raises:
+        ValueError: the height or the width is another.
+    """
     side = network.input_size
     if tuple(x.shape[-2:]) != (side, side):
         raise ValueError(

@@ -1,5 +1,4 @@
-"""SqueezeNet: AlexNet's accuracy with fifty times fewer parameters, by squeezing before every 3x3
-filter.
+"""SqueezeNet: AlexNet's accuracy with fifty times fewer parameters, by squeezing the channels.
 
 Paper   Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer. "SqueezeNet: AlexNet-level accuracy with
         50x fewer parameters and <0.5MB model size". 2016, arXiv:1602.07360.
@@ -7,7 +6,7 @@ Idea    Three strategies. Replace 3x3 filters by 1x1 filters, which have nine ti
         parameters. Give the 3x3 filters that remain fewer input channels: a "squeeze" layer of 1x1
         filters comes before them. Downsample late, so that most layers see large maps. The first
         two make the Fire module: squeeze, then expand with 1x1 and 3x3 filters side by side. No
-            linear layers: the last convolution makes one map per class, which is averaged.
+        linear layers: the last convolution makes one map per class, which is averaged.
 Input   images (N, C, H, W), float, normalised as the weights' Preprocess says.
 Output  logits (N, num_classes), before softmax; never negative, see D2.
 Names   of parameters are those of the published torchvision files, so that they load as they are.
@@ -87,8 +86,10 @@ TABLE_1 = {
 
 
 class Fire(nn.Module):
-    """Squeeze, then expand with two kinds of filters.    (N, c_in, H, W) -> (N, expand1x1 +
-    expand3x3, H, W)"""
+    """Squeeze, then expand with two kinds of filters.
+
+    (N, c_in, H, W) -> (N, expand1x1 + expand3x3, H, W)
+    """
 
     def __init__(self, c_in: int, row: Row):
         super().__init__()
@@ -135,8 +136,7 @@ class SqueezeNet(nn.Module):
         return self.classifier[1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last map at each size, before it is pooled: at about 1/2, 1/4, 1/8,
-        1/16 of the input."""
+        """(N, C, H, W) -> the last map of each size, before pooling: about 1/2, 1/4, 1/8, 1/16."""
         at_least(self, x)
         maps = []
         for part in self.features:
@@ -146,7 +146,7 @@ class SqueezeNet(nn.Module):
         return [*maps, x]
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 512): the map that the head reads, averaged over its pixels."""
+        """(N, C, H, W) -> (N, 512): the mean of what the head reads."""
         at_least(self, x)
         return self.features(x).mean(dim=(2, 3))
 

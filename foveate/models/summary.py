@@ -6,8 +6,8 @@ from shapes is exact, in a second, and the network itself is not touched.
 
 >>> from foveate.models import build
 >>> summary = summarise(build("efficientnet_lite0"))
->>> f"{summary.parameters:,} parameters, {summary.macs / 1e9:.3f} G multiply-accumulates,
-{summary.depth} layers deep" '4,652,008 parameters, 0.385 G multiply-accumulates, 50 layers deep'
+>>> f"{summary.parameters:,} parameters, {summary.macs / 1e9:.3f} G MACs, {summary.depth} deep"
+'4,652,008 parameters, 0.385 G MACs, 50 deep'
 """
 
 import copy
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.models.network import as_network
 from foveate.models.receptive_field import Follower, tensors
 
 
@@ -30,11 +31,11 @@ class Layer:
         kind: the class, with kernel, stride and groups: "Conv2d 3x3 /2 depthwise".
         shape: of the output, without the batch.
         parameters: numbers that training may change.
-        macs: multiply-accumulates of convolutions and linear layers for one image, biases not
+        macs: multiply-accumulates of convolutions and matrix products for one image, biases not
             counted.
         field: the receptive field of an output pixel, (height, width) in pixels of the image. It
-            may be larger than the image: then all pixels reach beyond its border. None: the whole
-                image, whatever its size.
+            may be larger than the image: then it reaches beyond the border. None: the whole image,
+            whatever its size.
         stride: pixels of the image from one output pixel to the next, (height, width). None: there
             is no next.
         block: it stands for the rows below it whose names begin with its own; its parameters and
@@ -53,8 +54,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stage:
-    """What lies between one map of `network.stages` and the next; after the last, the head. Terms
-    as in Layer."""
+    """What lies between one map of `network.stages` and the next; after the last, the head.
+
+    The terms are those of Layer.
+    """
 
     name: str  # "stage 1", ..., "head"
     layers: tuple[Layer, ...]
@@ -99,8 +102,7 @@ class Recorder:
         self.used: dict[int, int] = {}  # id of a parameter -> its size
 
     def watch(self, name: str, module: nn.Module, listed: bool) -> None:
-        """From now on, whenever the module has run, it gets its row, if it is to be listed and does
-        anything."""
+        """Whenever the module has run, it gets a row, if it is to be listed and does anything."""
         entered: list[tuple[int, int]] = []
 
         def enter(module: nn.Module, args: Any) -> None:
@@ -145,16 +147,16 @@ def summarise(network: nn.Module, size: tuple[int, int, int] | None = None) -> S
 
     Args:
         network: on any device, the meta device too; it is left as it is.
-        size: of the image, (channels, height, width); by default the one that the network is made
-            for.
+        size: of the image, (channels, height, width); by default the network's own.
 
     Raises:
+        TypeError: no size is given, and the module is no network that could say its own.
         ValueError: size is not three positive numbers, or the network refuses images of that size.
         NotImplementedError: the forward does what `foveate.models.receptive_field` cannot follow.
     """
     if size is None:
         first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
-        side: Any = network.input_size
+        side = as_network(network).input_size
         size = (first.in_channels, side, side)
     out, recorder = run(network, size, lambda twin, image: twin(image))
     parameters = sum(p.numel() for p in network.parameters())
@@ -170,10 +172,18 @@ def summarise(network: nn.Module, size: tuple[int, int, int] | None = None) -> S
 
 
 def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tuple[Stage, ...]:
-    """A network (and its summary, if there is one already) in as many parts as `stages` returns
-    maps, and the head."""
+    """A network in as many parts as `stages` returns maps, and the head.
+
+    Args:
+        network: on any device; it is left as it is.
+        summary: of the network, if there is one already.
+
+    Raises:
+        TypeError: the module is no network.
+        ValueError, NotImplementedError: as `summarise`.
+    """
     summary = summary or summarise(network)
-    maps, recorder = run(network, summary.size, lambda twin, image: twin.stages(image))
+    maps, recorder = run(network, summary.size, lambda twin, image: as_network(twin).stages(image))
     stages: list[Stage] = []
     begin = 0
     for y in maps:
@@ -192,14 +202,14 @@ def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tupl
 
 
 def run(
-    network: nn.Module, size: tuple[int, ...], function: Callable[[Any, Tensor], Any]
+    network: nn.Module, size: tuple[int, ...], function: Callable[[nn.Module, Tensor], Any]
 ) -> tuple[Any, Recorder]:
     """What a function of the network and an image returns, and the record of it."""
     if len(size) != 3 or min(size) < 1:
         raise ValueError(
             f"an image's size is (channels, height, width), each at least 1, got {size}"
         )
-    twin = shapeless(network)
+    twin = meta_twin(network)
     dtype = next((p.dtype for p in twin.parameters()), torch.float32)
     image = torch.empty(1, *size, dtype=dtype, device="meta")
     recorder = Recorder(image)
@@ -209,7 +219,7 @@ def run(
         return function(twin, image), recorder
 
 
-def shapeless(network: nn.Module) -> nn.Module:
+def meta_twin(network: nn.Module) -> nn.Module:
     """A twin on the meta device, in evaluation. No number is copied."""
     twins: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()
@@ -219,8 +229,7 @@ def shapeless(network: nn.Module) -> nn.Module:
 
 
 def nameless(network: nn.Module, name: str) -> bool:
-    """A Sequential inside a block of another class only strings layers together: they carry its
-    name."""
+    """A Sequential inside a block of another class only strings layers together: it gets no row."""
     above = [network.get_submodule(name[:end]) for end, letter in enumerate(name) if letter == "."]
     return type(network.get_submodule(name)) is nn.Sequential and any(
         type(m) is not nn.Sequential for m in above
@@ -230,8 +239,8 @@ def nameless(network: nn.Module, name: str) -> bool:
 def kind(module: nn.Module) -> str:
     """A layer in a few words.
 
-    >>> kind(nn.Conv2d(8, 8, (1, 7), stride=2, groups=4)), kind(nn.MaxPool2d(3, stride=1)),
-    kind(nn.Linear(2, 1)) ('Conv2d 1x7 /2 in 4 groups', 'MaxPool2d 3x3', 'Linear')
+    >>> kind(nn.Conv2d(8, 8, (1, 7), stride=2, groups=4)), kind(nn.Linear(2, 1))
+    ('Conv2d 1x7 /2 in 4 groups', 'Linear')
     """
     words = [type(module).__name__]
     kernel, stride = pair(getattr(module, "kernel_size", 1)), pair(getattr(module, "stride", 1))
@@ -265,8 +274,7 @@ def sum_up(layers: tuple[Layer, ...]) -> tuple[int, int]:
 
 
 def as_text(summary: Summary) -> str:
-    """The table for people: the parts of a block are indented, the block's figures include
-    theirs."""
+    """The table for people: the parts of a block are indented, its figures include theirs."""
     lines = [("layer", "kind", "output", "parameters", "MACs", "field", "stride")]
     blocks: list[str] = []  # those that the row is in
     for layer in summary.layers:

@@ -9,28 +9,29 @@ Linear(in_features=512, out_features=10, bias=True)
 """
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def drop_head(network: nn.Module) -> nn.Module:
-    """Put nothing in the place of the last layer, in place: what is left is the backbone. Returns
-    the network."""
+
+def drop_head(network: Module) -> Module:
+    """Replace the last layer by an identity, in place, and return the network: the backbone."""
     parent, name = place(network, next(last_layers(network)))
     setattr(parent, name, nn.Identity())
     return network
 
 
-def replace_head(network: nn.Module, num_classes: int) -> nn.Module:
-    """Give a network fresh last layers for other classes, in place; the rest of it is left as it
-    is.
+def replace_head(network: Module, num_classes: int) -> Module:
+    """Give a network fresh last layers for other classes, in place, and leave the rest as it is.
 
     The auxiliary classifiers of GoogLeNet and Inception get theirs too: their layers are named in
     the class's `AUXILIARY`. A convolutional head (NiN, SqueezeNet) stays a convolution.
 
     Args:
-        network: any of the canon.
+        network: any of the canon, or a module with a `head`.
         num_classes: outputs, at least 1.
 
     Returns:
@@ -47,9 +48,9 @@ def replace_head(network: nn.Module, num_classes: int) -> nn.Module:
     return network
 
 
-def set_in_channels(network: nn.Module, channels: int) -> nn.Module:
-    """Let a network read images of other channels, in place, keeping what its first convolution has
-    learned.
+def set_in_channels(network: Module, channels: int) -> Module:
+    """Let a network read images of other channels, in place, keeping what its first convolution
+    has learned.
 
     From colour to grey the filters are summed: a grey image gets the answer that it got as three
     equal channels. To other numbers the filters' mean is repeated and scaled by old / new, so that
@@ -101,7 +102,7 @@ def place(network: nn.Module, layer: nn.Module) -> tuple[nn.Module, str]:
 
 
 def with_outputs(head: nn.Module, outputs: int) -> nn.Module:
-    """A layer like `head`, with other outputs, where and as precise as it is, drawn as torch draws
+    """A layer like `head` with other outputs, on its device and of its type, drawn as torch draws
     it.
 
     A head that is neither linear nor a convolution (`lenet5_1998`) makes its like itself, in its

@@ -39,8 +39,7 @@ TABLE_1 = {
 
 
 class VGG(nn.Module):
-    """A column of Table 1: five stages of 3x3 convolutions, each ended by a max-pooling, and three
-    linear layers."""
+    """A column of Table 1: five stages of 3x3 convolutions and a pooling, three linear layers."""
 
     input_size = 224
     min_size = 32
@@ -81,8 +80,7 @@ class VGG(nn.Module):
         return self.classifier[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the five pooled maps, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's
-        size."""
+        """(N, C, H, W) -> the five pooled maps: 1/2, 1/4, 1/8, 1/16 and 1/32 of the input."""
         at_least(self, x)
         maps = []
         for layer in self.features:
@@ -100,8 +98,7 @@ class VGG(nn.Module):
 
 
 def initialise(m: nn.Module) -> None:  # D3
-    """He's rule, counted by outputs, for convolutions; narrow normal for linear layers; biases
-    zero."""
+    """He's rule by fan-out for convolutions, a narrow normal for linear layers, biases zero."""
     if isinstance(m, nn.Conv2d):
         nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
         if m.bias is not None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.errors import UsageError
+from foveate.models.summary import meta_twin
 from foveate.probe import Probe
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
@@ -304,15 +305,6 @@ def without_numbers(
         raise UsageError(
             f"{type(network).__name__} cannot read images of {sides} pixels: {error} (--size)"
         ) from error
-
-
-def meta_twin(network: nn.Module) -> nn.Module:
-    """A copy in evaluation on torch's meta device: no number of it is stored."""
-    twins: dict[int, Any] = {
-        id(t): nn.Parameter(t.detach().to("meta")) for t in network.parameters()
-    }
-    twins |= {id(t): t.to("meta") for t in network.buffers()}
-    return copy.deepcopy(network, twins).eval()
 
 
 # For loops of one's own

@@ -18,7 +18,7 @@ from torch import nn
 
 from foveate import engine, models
 from foveate.engine import choose_engine, prepare_backbone
-from foveate.engine.conversion import fold_batchnorm, graph_path, is_whole
+from foveate.engine.conversion import graph_path, is_whole
 from foveate.engine.openvino import (
     OpenVinoBackbone,
     OpenVinoEngine,
@@ -30,6 +30,7 @@ from foveate.engine.openvino import (
 from foveate.engine.torch import TorchBackbone, TorchEngine
 from foveate.errors import ArtefactError, FoveateError, MissingExtraError, UsageError
 from foveate.machine import has_gpu
+from foveate.models.folding import fold_batchnorm
 from foveate.probe import PooledStages, Probe
 from foveate.weights import build, find_weights
 from foveate.weights.starting_point import find_start

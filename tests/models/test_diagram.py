@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from foveate import models
 from foveate.models import MODELS
 from foveate.models.diagram import LETTER, WIDTH, draw
+from foveate.models.efficientnet_lite import MBConv
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIZES = {"title": 18, "name": 12, "middle": 12, "faint": 11}  # pixels, as in the style sheet
@@ -104,10 +105,8 @@ def test_repeated_blocks_are_one_box_and_say_what_they_do() -> None:
     blocks = ["MBConv", "MBConv ×2", "MBConv ×2", "MBConv ×3", "MBConv ×3", "MBConv ×4", "MBConv"]
     assert labels == ["ConvSame 3x3 /2", *blocks, "Conv2d 1x1", "Linear"]
     tips = [title.text for group in root.iter(f"{SVG}g") for title in group.findall(f"{SVG}title")]
-    assert tips[2] == (
-        "features.2.0: Widen, filter each channel by itself, narrow; add the input where the shape "
-        "allows it."
-    )
+    said = (MBConv.__doc__ or "").splitlines()[0]
+    assert tips[2] == f"features.2.0: {said}" and said.startswith("Widen")
     assert tips[-1] == "classifier.1"  # a class of torch needs no words
     figures = [line.text for line in root.iter(f"{SVG}tspan")]
     assert figures[2] == "13,968 parameters, 54.94 M MACs, field 19"
@@ -190,5 +189,5 @@ def test_titles_are_escaped() -> None:
 
 
 def test_sizes_are_refused_as_in_a_summary() -> None:
-    with pytest.raises(ValueError, match=r"size is \(channels, height, width\)"):
+    with pytest.raises(ValueError, match=r"channels, height, width"):
         draw(Wide(), (4, 0, 3))

@@ -29,7 +29,7 @@ def torchvision_network(name: str, **options: float) -> nn.Module:
 
 
 @functools.cache
-def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
+def meta_twin(name: str) -> tuple[nn.Module, nn.Module]:
     """Torchvision's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
         return torchvision_network(name), models.build(name)
@@ -51,7 +51,7 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize("name", B)
 def test_b_has_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     assert [(k, t.shape) for k, t in ours.state_dict().items()] == [
         (k, t.shape) for k, t in theirs.state_dict().items()
     ]
@@ -59,7 +59,7 @@ def test_b_has_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", B)
 def test_b_drops_as_torchvision_does(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     expected = [m.p for m in theirs.modules() if isinstance(m, torchvision.ops.StochasticDepth)]
     assert [m.p for m in ours.modules() if isinstance(m, StochasticDepth)] == pytest.approx(
         expected
@@ -123,7 +123,7 @@ def test_d1_the_published_b4_to_b7_depart_from_the_rule(phi: float, name: str) -
     # by little in width and depth, and always towards smaller images at the top
     assert v.width == pytest.approx(width, rel=0.15) and v.depth == pytest.approx(depth, rel=0.15)
     # torchvision publishes the scales we hold
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     assert [len(stage) for stage in ours.features[1:8]] == [
         len(stage) for stage in theirs.features[1:8]
     ]
@@ -150,7 +150,7 @@ def test_d2_even_padding_differs_from_tensorflows() -> None:
 
 @pytest.mark.parametrize("name", B)
 def test_d3_batchnorm_is_torchvisions(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     expected = {(m.eps, m.momentum) for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)}
     assert {
         (m.eps, m.momentum) for m in ours.modules() if isinstance(m, nn.BatchNorm2d)
@@ -211,7 +211,7 @@ def test_scaled_depths_round_up(layers: int, factor: float, scaled: int) -> None
 
 @pytest.mark.parametrize("name", B)
 def test_images_may_be_a_pixel_or_the_papers_size(name: str) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     assert ours.input_size == VARIANTS[name].resolution
     assert ours(torch.zeros(2, 3, ours.min_size, ours.min_size, device="meta")).shape == (2, 1000)
 
@@ -229,3 +229,18 @@ def test_stages_are_not_overwritten() -> None:
     for handle in handles:
         handle.remove()
     assert len(maps) == len(kept) == 8 and all(map(torch.equal, maps, kept))
+
+
+def test_d4_depthwise_convolutions_start_narrow_for_torchs_fan_out_forgets_the_groups() -> None:
+    """As torchvision's; the authors' kernels have one output per channel, so a fan-out of k^2."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.efficientnet_b0(weights=None).state_dict()
+    torch.manual_seed(0)
+    ours = models.efficientnet_b0()
+    for m in ours.modules():
+        if isinstance(m, nn.Conv2d) and m.groups > 1:
+            authors = (2 / m.weight[0, 0].numel()) ** 0.5
+            found = float(m.weight.detach().std()) * m.groups**0.5
+            assert found == pytest.approx(authors, rel=6 / m.weight.numel() ** 0.5)
+    drawn = [float(w.std()) for w in (ours.state_dict()[k] for k in theirs) if w.ndim > 1]
+    assert drawn == pytest.approx([float(w.std()) for w in theirs.values() if w.ndim > 1], rel=0.15)

@@ -16,7 +16,7 @@ LITE = [f"efficientnet_lite{i}" for i in range(5)]
 
 
 @functools.cache
-def shapeless(name: str) -> nn.Module:
+def meta_twin(name: str) -> nn.Module:
     """The network without memory for its numbers. To be read only."""
     with torch.device("meta"):
         return models.build(name)
@@ -59,7 +59,7 @@ def test_lite_is_timms_exactly(name: str, shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", LITE)
 def test_lite_differs_as_its_authors_say(name: str) -> None:
-    network = shapeless(name)
+    network = meta_twin(name)
     parts = list(network.modules())
     assert not any(isinstance(m, (SqueezeExcitation, nn.SiLU)) for m in parts)
     assert any(isinstance(m, nn.ReLU6) for m in parts)
@@ -73,12 +73,12 @@ def test_lite_differs_as_its_authors_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", LITE)
 def test_d1_batchnorms_momentum_is_torchs(name: str) -> None:
-    assert {m.momentum for m in shapeless(name).modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+    assert {m.momentum for m in meta_twin(name).modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
 
 
 @pytest.mark.parametrize(("name", "side"), list(zip(LITE, (224, 240, 260, 280, 300), strict=True)))
 def test_the_rest_of_the_authors_table(name: str, side: int) -> None:
-    ours = shapeless(name)
+    ours = meta_twin(name)
     assert (ours.input_size, ours.min_size) == (side, 1)
     assert ours.classifier[0].p == (0.2 if side < 260 else 0.3)
     drops = [m.stochastic_depth.p for m in ours.modules() if isinstance(m, MBConv)]
@@ -87,14 +87,14 @@ def test_the_rest_of_the_authors_table(name: str, side: int) -> None:
 
 @pytest.mark.parametrize("name", [LITE[0], LITE[4]])
 def test_only_blocks_that_keep_their_shape_add_their_input(name: str) -> None:
-    for stage in shapeless(name).features[1:8]:
+    for stage in meta_twin(name).features[1:8]:
         adds = [block.adds for block in stage]
         assert all(isinstance(block, MBConv) for block in stage)
         assert adds[1:] == [True] * (len(adds) - 1)
 
 
 def test_a_pixel_is_enough() -> None:
-    assert shapeless(LITE[0])(torch.zeros(2, 3, 1, 1, device="meta")).shape == (2, 1000)
+    assert meta_twin(LITE[0])(torch.zeros(2, 3, 1, 1, device="meta")).shape == (2, 1000)
 
 
 def convolve_same(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
@@ -121,3 +121,12 @@ def test_conv_same_is_tensorflows_arithmetic(
     x = torch.randn(1, 1, *shape, dtype=torch.float64)
     expected = convolve_same(x[0, 0].numpy(), conv.weight[0, 0].detach().numpy(), stride)
     np.testing.assert_allclose(conv(x)[0, 0].detach().numpy(), expected, atol=1e-12)
+
+
+def test_d2_depthwise_convolutions_start_as_narrow_as_efficientnets() -> None:
+    torch.manual_seed(0)
+    for m in models.efficientnet_lite0().modules():
+        if isinstance(m, nn.Conv2d) and m.groups > 1:
+            authors = (2 / m.weight[0, 0].numel()) ** 0.5
+            found = float(m.weight.detach().std()) * m.groups**0.5
+            assert found == pytest.approx(authors, rel=6 / m.weight.numel() ** 0.5)

@@ -1,5 +1,5 @@
 """Folding frozen batch-norms changes nothing but the time: outputs, gradients and steps are those
-of the network."""
+of the network, in training and for export."""
 
 import copy
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.models import build
-from foveate.models.folding import FoldedConv2d, folded
+from foveate.models.folding import FoldedConv2d, adjacent, fold_batchnorm, folded
 from foveate.probe import Probe
 
 NETWORKS = "resnet18 densenet121 googlenet mobilenet_v3_small shufflenet_v2_x0_5 efficientnet_lite0 vgg11_bn".split()
@@ -96,6 +96,66 @@ class Twice(nn.Module):
 def test_a_map_that_two_read_is_left_alone() -> None:
     network = drawn(Twice()).eval()
     assert folded(network, (3, 8, 8)) is network
+    before = {name: id(t) for name, t in network.state_dict(keep_vars=True).items()}
+    fold_batchnorm(network, torch.randn(2, 3, 8, 8))
+    assert {name: id(t) for name, t in network.state_dict(keep_vars=True).items()} == before
+    assert type(network.norm) is nn.BatchNorm2d and network.conv.weight.requires_grad
+
+
+class Shared(nn.Module):
+    """Pairs by their tensors that are none: a layer that runs twice, and one that writes into what
+    the batch-norm then reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.other = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(3))
+        self.last = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.conv(x)) + self.second(self.conv(x))
+        return self.last(self.other(x))
+
+
+def test_only_layers_that_run_once_and_are_read_as_they_are_make_a_pair() -> None:
+    network, x = drawn(Shared()).eval(), torch.randn(2, 3, 4, 4)
+    expected, pairs = adjacent(network, x)
+    assert pairs == [("last.0", "last.1")]
+    assert torch.equal(expected, network(x))
+    assert joined(folded(network, (3, 4, 4))) == 1
+    fold_batchnorm(network, x)
+    assert [type(m) for m in (network.first, network.other[2], network.last[1])] == [
+        nn.BatchNorm2d,
+        nn.BatchNorm2d,
+        nn.Identity,
+    ]
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_norms_in_training_are_not_multiplied_in() -> None:
+    network = drawn(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))).train()
+    fold_batchnorm(network, torch.randn(2, 3, 4, 4))
+    assert type(network[1]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_multiplied_in_give_the_same_outputs(name: str) -> None:
+    with torch.device("meta"):
+        fewer = build(name, num_classes=5)
+    side = max(64, fewer.min_size)
+    network = build(name, num_classes=5) if name != "vgg11_bn" else build(name, 5).features
+    network, x = drawn(network).eval(), torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        expected = network(x)
+        norms = sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+        fold_batchnorm(network, x)
+        torch.testing.assert_close(
+            network(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+        )
+    left = sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    # those behind a concatenation, and those of the auxiliary classifiers, which do not run
+    assert left == {"densenet121": 62, "googlenet": 2}.get(name, 0) < norms
 
 
 @pytest.mark.parametrize("bias", [True, False])

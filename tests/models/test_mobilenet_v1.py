@@ -8,7 +8,7 @@ import torch
 from timm.models.efficientnet import _gen_mobilenet_v1
 from torch import Tensor, nn
 
-from foveate.models import mobilenet_v1
+from foveate import models
 from foveate.models.mobilenet_v1 import Separable
 
 ALPHA = {
@@ -28,10 +28,10 @@ def timm_network(name: str) -> nn.Module:
 
 
 @functools.cache
-def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
+def meta_twin(name: str) -> tuple[nn.Module, nn.Module]:
     """timm's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
-        return timm_network(name).eval(), getattr(mobilenet_v1, name)().eval()
+        return timm_network(name).eval(), getattr(models, name)().eval()
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
@@ -120,7 +120,7 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
 
 @pytest.mark.parametrize("name", ALPHA)
 def test_timms_tensors_in_timms_order(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     expected = [(k, t.shape) for k, t in theirs.state_dict().items()]
     assert [(k, t.shape) for k, t in ours.state_dict().items()] == expected
 
@@ -136,7 +136,7 @@ def test_timms_tensors_in_timms_order(name: str) -> None:
     ],
 )
 def test_table_6(name: str, parameters: float, work: int) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     count = sum(p.numel() for p in ours.parameters())
     assert count == COUNTS[name]
     assert count / 1e6 == pytest.approx(parameters, abs=0.05)
@@ -146,21 +146,19 @@ def test_table_6(name: str, parameters: float, work: int) -> None:
 @pytest.mark.parametrize("name", ALPHA)
 def test_timms_logits(name: str) -> None:
     torch.manual_seed(0)
-    assert_equal_logits(timm_network(name), getattr(mobilenet_v1, name)(), 96, 65)
+    assert_equal_logits(timm_network(name), getattr(models, name)(), 96, 65)
 
 
 def test_timms_gradients() -> None:
     torch.manual_seed(0)
-    assert_equal_gradients(
-        timm_network("mobilenet_v1"), mobilenet_v1.mobilenet_v1(), (3, 3, 64, 48)
-    )
+    assert_equal_gradients(timm_network("mobilenet_v1"), models.mobilenet_v1(), (3, 3, 64, 48))
 
 
 def test_initial_numbers_are_timms_in_distribution() -> None:
     torch.manual_seed(0)
     theirs, ours = (
         timm_network("mobilenet_v1").state_dict(),
-        mobilenet_v1.mobilenet_v1().state_dict(),
+        models.mobilenet_v1().state_dict(),
     )
     for name, p in theirs.items():
         q = ours[name]
@@ -178,7 +176,7 @@ def test_d1_the_activation_stops_at_six() -> None:
             p.fill_(1.0)
         y = block(torch.full((1, 2, 5, 5), 100.0))
         assert torch.equal(y, torch.full((1, 3, 5, 5), 6.0))  # ReLU would leave thousands
-        stem = mobilenet_v1.mobilenet_v1_x0_25().eval()
+        stem = models.mobilenet_v1_x0_25().eval()
         nn.init.constant_(stem.bn1.bias, 100.0)
         seen = []
         stem.blocks.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0].max()))
@@ -188,14 +186,14 @@ def test_d1_the_activation_stops_at_six() -> None:
 
 @pytest.mark.parametrize("name", ALPHA)
 def test_d2_strides(name: str) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     strides = [m.conv_dw.stride[0] for m in ours.modules() if isinstance(m, Separable)]
     assert strides == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("name", ALPHA)
 def test_table_1(name: str) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     maps = ours.stages(torch.zeros(2, 3, ours.input_size, ours.input_size, device="meta"))
     expected = [(64, 112), (128, 56), (256, 28), (512, 14), (1024, 7)]
     assert [tuple(m.shape) for m in maps] == [
@@ -207,11 +205,11 @@ def test_table_1(name: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_stages_are_not_written_over(training: bool) -> None:
-    network = mobilenet_v1.mobilenet_v1_x0_25(num_classes=5).train(training)
+    network = models.mobilenet_v1_x0_25(num_classes=5).train(training)
     assert_stages_are_kept(network, [f"blocks.{i}" for i in range(5)], torch.randn(2, 3, 64, 48))
 
 
 def test_one_pixel_is_enough() -> None:
-    network = mobilenet_v1.mobilenet_v1_x0_25().eval()
+    network = models.mobilenet_v1_x0_25().eval()
     assert network.min_size == 1
     assert network(torch.randn(1, 3, 1, 1)).isfinite().all()

@@ -11,7 +11,7 @@ from foveate.models.mobilenet_v2 import InvertedResidual, mobilenet_v2
 
 
 @functools.cache
-def shapeless() -> tuple[nn.Module, nn.Module]:
+def meta_twin() -> tuple[nn.Module, nn.Module]:
     """Torchvision's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
         return torchvision.models.mobilenet_v2(weights=None).eval(), mobilenet_v2().eval()
@@ -102,13 +102,13 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
 
 
 def test_torchvisions_tensors_in_torchvisions_order() -> None:
-    theirs, ours = shapeless()
+    theirs, ours = meta_twin()
     expected = [(k, t.shape) for k, t in theirs.state_dict().items()]
     assert [(k, t.shape) for k, t in ours.state_dict().items()] == expected
 
 
 def test_parameters_and_multiply_adds() -> None:
-    _, ours = shapeless()
+    _, ours = meta_twin()
     assert sum(p.numel() for p in ours.parameters()) == 3_504_872  # the paper: 3.4 millions
     assert multiply_adds(ours, 224) / 1e6 == pytest.approx(300, abs=1)  # the paper's
 
@@ -137,7 +137,7 @@ def test_torchvisions_initial_numbers() -> None:
 
 
 def test_d1_a_block_expands_only_where_t_is_not_one() -> None:
-    _, ours = shapeless()
+    _, ours = meta_twin()
     blocks = [m for m in ours.modules() if isinstance(m, InvertedResidual)]
     kernels = [
         [m.kernel_size[0] for m in block.modules() if isinstance(m, nn.Conv2d)] for block in blocks
@@ -159,13 +159,27 @@ def test_d2_the_last_layer_is_the_papers_1x1_convolution() -> None:
 
 
 def test_d3_a_fifth_is_dropped_in_training_only() -> None:
-    theirs, ours = shapeless()
+    theirs, ours = meta_twin()
     assert isinstance(ours.classifier[0], nn.Dropout)
     assert ours.classifier[0].p == theirs.classifier[0].p == 0.2
 
 
+def test_d4_depthwise_convolutions_start_narrow_for_torchs_fan_out_forgets_the_groups() -> None:
+    """The authors' code draws all weights alike, with 0.09."""
+    torch.manual_seed(0)
+    widths = set()
+    for m in mobilenet_v2().modules():
+        if isinstance(m, nn.Conv2d):
+            rule = (2 / (m.weight[0, 0].numel() * m.out_channels / m.groups)) ** 0.5
+            found = float(m.weight.detach().std())
+            near = 6 / m.weight.numel() ** 0.5
+            assert found * m.groups**0.5 == pytest.approx(rule, rel=near)
+            widths.add(round(found, 2))
+    assert len(widths) > 3  # not alike
+
+
 def test_bottlenecks_are_linear_and_shortcuts_join_equals() -> None:
-    _, ours = shapeless()
+    _, ours = meta_twin()
     for block in (m for m in ours.modules() if isinstance(m, InvertedResidual)):
         assert isinstance(block.conv[-1], nn.BatchNorm2d)
     adds = [block.adds for block in ours.features[1:18]]
@@ -175,7 +189,7 @@ def test_bottlenecks_are_linear_and_shortcuts_join_equals() -> None:
 
 
 def test_table_2() -> None:
-    _, ours = shapeless()
+    _, ours = meta_twin()
     maps = ours.stages(torch.zeros(2, 3, ours.input_size, ours.input_size, device="meta"))
     expected = [(16, 112), (24, 56), (32, 28), (64, 14), (96, 14), (160, 7), (320, 7), (1280, 7)]
     assert [tuple(m.shape) for m in maps] == [(2, c, side, side) for c, side in expected]

@@ -20,7 +20,7 @@ def torchvision_network(name: str, **options: float) -> nn.Module:
 
 
 @functools.cache
-def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
+def meta_twin(name: str) -> tuple[nn.Module, nn.Module]:
     """Torchvision's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
         return torchvision_network(name).eval(), getattr(mobilenet_v3, name)().eval()
@@ -112,7 +112,7 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     expected = [(k, t.shape) for k, t in theirs.state_dict().items()]
     assert [(k, t.shape) for k, t in ours.state_dict().items()] == expected
 
@@ -123,7 +123,7 @@ def test_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
     [("mobilenet_v3_small", 2.5, 57), ("mobilenet_v3_large", 5.4, 217)],
 )
 def test_parameters_and_multiply_adds(name: str, parameters: float, work: float) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     count = sum(p.numel() for p in ours.parameters())
     assert count == COUNTS[name]
     assert count / 1e6 == pytest.approx(parameters, abs=0.1)
@@ -155,7 +155,7 @@ def test_torchvisions_initial_numbers(name: str) -> None:
 
 
 def test_d1_the_last_convolution_is_not_weighed() -> None:
-    _, ours = shapeless("mobilenet_v3_small")
+    _, ours = meta_twin("mobilenet_v3_small")
     assert [type(m) for m in ours.features[-1]] == [nn.Conv2d, nn.BatchNorm2d, nn.Hardswish]
     assert ours.features[-1][0].weight.shape == (576, 96, 1, 1)
 
@@ -192,7 +192,7 @@ def test_d3_the_last_layers_are_the_papers_1x1_convolutions(name: str) -> None:
     ("name", "unexpanded"), [("mobilenet_v3_small", [0]), ("mobilenet_v3_large", [0])]
 )
 def test_d4_a_block_that_does_not_widen_does_not_expand(name: str, unexpanded: list[int]) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     blocks = [m for m in ours.modules() if isinstance(m, Bneck)]
     first = [
         next(m for m in block.modules() if isinstance(m, nn.Conv2d)).kernel_size[0]
@@ -203,7 +203,7 @@ def test_d4_a_block_that_does_not_widen_does_not_expand(name: str, unexpanded: l
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_dropout_and_decay_of_the_paper(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     assert ours.classifier[2].p == theirs.classifier[2].p == pytest.approx(1 - 0.8)
     norms = [
         {(m.eps, m.momentum) for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
@@ -238,7 +238,7 @@ def test_h_swish_and_squeeze_and_excitation_by_hand() -> None:
     ],
 )
 def test_tables_1_and_2(name: str, expected: list[tuple[int, int]]) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     x = torch.zeros(2, 3, ours.input_size, ours.input_size, device="meta")
     assert [tuple(m.shape) for m in ours.stages(x)] == [(2, c, side, side) for c, side in expected]
     assert ours.embed(x).shape == (2, 1280 if "large" in name else 1024)
@@ -262,3 +262,21 @@ def test_one_pixel_is_enough(name: str) -> None:
     network = getattr(mobilenet_v3, name)(num_classes=5).eval()
     assert network.min_size == 1
     assert network(torch.randn(1, 3, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_d5_depthwise_convolutions_start_narrow_for_torchs_fan_out_forgets_the_groups(
+    name: str,
+) -> None:
+    """The authors' code draws all weights alike, with 0.09."""
+    torch.manual_seed(0)
+    network = getattr(mobilenet_v3, name)()
+    widths = set()
+    for m in network.modules():
+        if isinstance(m, nn.Conv2d):
+            rule = (2 / (m.weight[0, 0].numel() * m.out_channels / m.groups)) ** 0.5
+            found = float(m.weight.detach().std())
+            near = 6 / m.weight.numel() ** 0.5
+            assert found * m.groups**0.5 == pytest.approx(rule, rel=near)
+            widths.add(round(found, 2))
+    assert len(widths) > 3  # not alike

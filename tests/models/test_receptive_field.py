@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from foveate import models
 from foveate.models import MODELS
-from foveate.models.receptive_field import Follower
+from foveate.models.receptive_field import Axis, Follower, Origin
 from foveate.models.summary import summarise, summarise_stages
 
 BY_GRADIENT = [
@@ -81,6 +81,96 @@ def averaging(monkeypatch: pytest.MonkeyPatch) -> None:
         return F.avg_pool2d(x, kernel_size, stride, padding, ceil_mode)
 
     monkeypatch.setattr(F, "max_pool2d", average)
+
+
+# Depth, then receptive field / stride of each stage, in pixels of the image; "all": the whole image.
+TABLE = """
+lenet5_1998 4: 6/2 16/4
+lenet5 5: 6/2 16/4
+alexnet_2012 8: 19/8 67/16 99/16 131/16 195/32
+alexnet_one_tower 8: 19/8 67/16 99/16 131/16 195/32
+alexnet 8: 19/8 67/16 99/16 131/16 195/32
+nin 12: 19/8 67/16 131/32 195/32
+nin_cifar 9: 7/2 19/4 27/4
+vgg11 11: 4/2 10/4 30/8 70/16 150/32
+vgg13 13: 6/2 16/4 36/8 76/16 156/32
+vgg16 16: 6/2 16/4 44/8 100/16 212/32
+vgg19 19: 6/2 16/4 52/8 124/16 268/32
+vgg11_bn 11: 4/2 10/4 30/8 70/16 150/32
+vgg13_bn 13: 6/2 16/4 36/8 76/16 156/32
+vgg16_bn 16: 6/2 16/4 44/8 100/16 212/32
+vgg19_bn 19: 6/2 16/4 52/8 124/16 268/32
+googlenet_2014 22: 7/2 19/4 91/8 427/16 715/32
+googlenet 22: 7/2 19/4 59/8 235/16 379/32
+inception_v3 48: 11/2 23/4 127/8 927/16 1311/32
+resnet18 18: 43/4 99/8 211/16 435/32
+resnet34 34: 59/4 179/8 547/16 899/32
+resnet50 50: 35/4 91/8 267/16 427/32
+resnet101 101: 35/4 91/8 811/16 971/32
+resnet152 152: 35/4 155/8 1291/16 1451/32
+resnet50_v1 50: 35/4 99/8 291/16 483/32
+resnet20 20: 15/1 37/2 81/4
+resnet32 32: 23/1 61/2 137/4
+resnet44 44: 31/1 85/2 193/4
+resnet56 56: 39/1 109/2 249/4
+resnet110 110: 75/1 217/2 501/4
+plain20 20: 15/1 37/2 81/4
+plain56 56: 39/1 109/2 249/4
+squeezenet1_0 18: 7/2 35/4 107/8 155/16
+squeezenet1_1 18: 3/2 23/4 63/8 207/16
+densenet121 121: 59/4 255/8 1031/16 2071/32
+densenet161 161: 59/4 255/8 1415/16 2967/32
+densenet169 169: 59/4 255/8 1287/16 3351/32
+densenet201 201: 59/4 255/8 1799/16 3863/32
+densenet_bc_100_12 100: 35/1 100/2 230/4
+mobilenet_v1 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v1_x0_25 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v1_x0_5 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v1_x0_75 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v2 53: 7/2 19/4 59/8 171/16 267/16 427/32 491/32 491/32
+mobilenet_v3_small 54: all/4 all/8 all/16 all/16 all/32 all/32
+mobilenet_v3_large 64: 7/2 19/4 all/8 all/16 all/16 all/32 all/32
+shufflenet_v1 50: 63/8 303/16 527/32
+shufflenet_v1_g1 50: 63/8 303/16 527/32
+shufflenet_v1_g2 50: 63/8 303/16 527/32
+shufflenet_v1_g4 50: 63/8 303/16 527/32
+shufflenet_v1_g8 50: 63/8 303/16 527/32
+shufflenet_v2_x0_5 51: 63/8 303/16 527/32 527/32
+shufflenet_v2_x1_0 51: 63/8 303/16 527/32 527/32
+shufflenet_v2_x1_5 51: 63/8 303/16 527/32 527/32
+shufflenet_v2_x2_0 51: 63/8 303/16 527/32 527/32
+efficientnet_b0 82: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b1 116: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b2 116: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b3 131: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b4 161: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b5 195: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b6 225: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b7 274: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_lite0 50: 7/2 19/4 67/8 147/16 339/16 787/32 851/32 851/32
+efficientnet_lite1 65: 7/2 27/4 107/8 219/16 475/16 1051/32 1115/32 1115/32
+efficientnet_lite2 65: 7/2 27/4 107/8 219/16 475/16 1051/32 1115/32 1115/32
+efficientnet_lite3 74: 7/2 27/4 107/8 251/16 571/16 1275/32 1339/32 1339/32
+efficientnet_lite4 92: 7/2 35/4 147/8 323/16 707/16 1667/32 1731/32 1731/32
+"""
+
+
+def sides(sizes: tuple[int, int] | None) -> str:
+    if sizes is None:
+        return "all"
+    return str(sizes[0]) if sizes[0] == sizes[1] else f"{sizes[0]}x{sizes[1]}"
+
+
+def test_every_network() -> None:
+    found = []
+    for name in MODELS:
+        with torch.device("meta"):
+            network = models.build(name)
+        summary = summarise(network)
+        stages = summarise_stages(network, summary)[:-1]
+        shown = " ".join(f"{sides(s.field)}/{sides(s.stride)}" for s in stages)
+        found.append(f"{name} {summary.depth}: {shown}")
+    assert found == TABLE.strip().splitlines()
 
 
 class Sum(nn.Module):
@@ -199,9 +289,9 @@ def test_small_networks_against_gradients(name: str, averaging: None) -> None:
     make, field, step = SMALL[name]
     network = evened(make())
     x = torch.rand(1, 2, 60, 60, dtype=torch.float64, requires_grad=True)
-    y, shapeless = network(x), torch.empty(1, 2, 60, 60, dtype=torch.float64, device="meta")
-    with torch.no_grad(), Follower(shapeless) as follower:
-        origin = follower.origin(network.to("meta")(shapeless))
+    y, meta_twin = network(x), torch.empty(1, 2, 60, 60, dtype=torch.float64, device="meta")
+    with torch.no_grad(), Follower(meta_twin) as follower:
+        origin = follower.origin(network.to("meta")(meta_twin))
     assert (origin.field(), origin.stride()) == (field, step)  # as worked out by hand
     for i in (y.shape[2] // 2, y.shape[2] // 2 + 1):
         for axis, (first, last) in zip(
@@ -264,15 +354,170 @@ def test_uneven_adaptive_pooling_sees_at_most_its_largest_window() -> None:
     assert origin.field() == (3, 4)  # rows 0-1, 1-3, 3-4; columns 0-2, 2-5, 5-7
 
 
-def test_what_cannot_be_followed_is_refused() -> None:
-    x = torch.empty(1, 1, 4, 4, device="meta")
-    with (
-        Follower(x),
-        pytest.raises(NotImplementedError, match="fields cannot be followed through aten"),
-    ):
-        F.interpolate(x, scale_factor=2)
-    with (
-        Follower(x),
-        pytest.raises(AssertionError, match="transposed convolutions are in no network"),
-    ):
-        F.conv_transpose2d(x, torch.empty(1, 1, 2, 2, device="meta"))
+def followed(function: Callable[[Tensor], Tensor]) -> tuple[Origin, int]:
+    """Origin and multiply-accumulates of what is made of two images of 3x16x12."""
+    x = torch.empty(2, 3, 16, 12, device="meta")
+    with torch.no_grad(), torch.device("meta"), Follower(x) as follower:
+        return follower.origin(function(x)), follower.macs
+
+
+def tokens(x: Tensor) -> Tensor:
+    """(2, 3, 16, 12) -> (2, 35, 8): a map of 7x5, each pixel seeing 3x3 at stride 2."""
+    return nn.Conv2d(3, 8, 3, stride=2)(x).flatten(2).transpose(1, 2)
+
+
+def explicit_attention(x: Tensor) -> Tensor:
+    q, k, v = nn.Linear(8, 24)(tokens(x)).chunk(3, dim=-1)
+    weights = torch.softmax(q @ k.transpose(1, 2) / 8**0.5, dim=-1)
+    return (weights @ v).transpose(1, 2).reshape(2, 8, 7, 5)
+
+
+def attention_of_heads(x: Tensor) -> Tensor:
+    qkv = nn.Linear(8, 24)(tokens(x)).view(2, 35, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    y = F.scaled_dot_product_attention(*qkv.unbind(0))
+    return y.transpose(1, 2).reshape(2, 35, 8).transpose(1, 2).reshape(2, 8, 7, 5)
+
+
+@pytest.mark.parametrize("attention", [explicit_attention, attention_of_heads])
+def test_attention_sees_the_whole_image_and_costs_its_products(
+    attention: Callable[[Tensor], Tensor],
+) -> None:
+    origin, macs = followed(attention)
+    assert (origin.field(), origin.stride(), origin.depth) == (None, (2, 2), 2)
+    n = 2 * 35
+    assert macs == n * 8 * 27 + n * 24 * 8 + 2 * n * 35 * 8  # convolution, qkv, two products
+    wider, _ = followed(lambda x: nn.Conv2d(8, 4, 3, stride=3)(attention(x)))
+    assert (wider.field(), wider.stride(), wider.depth) == (None, (6, 6), 3)
+
+
+def test_attention_within_rows_sees_rows() -> None:
+    def rows(x: Tensor) -> Tensor:
+        y = nn.Conv2d(3, 8, 3)(x).permute(0, 2, 3, 1).flatten(0, 1)  # (2 * 14, 10, 8)
+        return torch.softmax(y @ y.transpose(1, 2), dim=-1) @ y
+
+    origin, _ = followed(rows)
+    assert origin.height == Axis(0, 2, 1) and origin.width.last == float("inf")
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """As in ConvNeXt: norm and linear layer over channels."""
+    y = nn.Conv2d(3, 8, 4, stride=4)(x).permute(0, 2, 3, 1)
+    return nn.Linear(8, 5)(F.gelu(nn.LayerNorm(8)(y))).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "field", "stride"),
+    [
+        (channels_last, (4, 4), (4, 4)),
+        (lambda x: nn.Linear(8, 4)(tokens(x)), (3, 3), (2, 2)),
+        (lambda x: torch.einsum("nchw,dc->ndhw", x, torch.empty(5, 3)), (1, 1), (1, 1)),
+        (lambda x: nn.Conv1d(3, 2, 1)(x.flatten(2)), (1, 1), (1, 1)),
+        (lambda x: torch.softmax(x, dim=1), (1, 1), (1, 1)),
+        (lambda x: nn.LayerNorm([16, 12])(x), None, (1, 1)),
+        (lambda x: nn.GroupNorm(1, 3)(x), None, (1, 1)),
+        (lambda x: nn.BatchNorm2d(3).train()(x), None, (1, 1)),
+        (lambda x: nn.BatchNorm2d(3).eval()(x), (1, 1), (1, 1)),
+        (lambda x: x * x.mean(dim=2, keepdim=True), None, (1, 1)),
+        (lambda x: F.adaptive_max_pool2d(x, 4), (4, 3), (4, 3)),
+        (lambda x: x + x.new_zeros(16, 12), (1, 1), (1, 1)),
+        (lambda x: nn.Linear(3, 4)(x.mean(dim=(2, 3))), None, None),
+        (lambda x: torch.where(x > 0, x, torch.zeros(())), (1, 1), (1, 1)),
+    ],
+)
+def test_operations(
+    function: Callable[[Tensor], Tensor],
+    field: tuple[int, int] | None,
+    stride: tuple[int, int] | None,
+) -> None:
+    origin, _ = followed(function)
+    assert (origin.field(), origin.stride()) == (field, stride)
+
+
+def test_a_linear_layer_over_channels_against_gradients() -> None:
+    torch.manual_seed(0)
+    conv, norm, linear = nn.Conv2d(2, 8, 4, stride=4), nn.LayerNorm(8), nn.Linear(8, 5)
+    x = torch.rand(1, 2, 20, 20, requires_grad=True)
+    y = linear(F.gelu(norm(conv(x).permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+    assert extent(y, x, (2, 3)) == [(8, 11), (12, 15)]
+
+
+def late_write(x: Tensor) -> Tensor:
+    """Into a tensor of which a view was taken before."""
+    y = nn.Conv2d(3, 8, 3, padding=1)(x)
+    view = y[:, :4]
+    y += nn.Conv2d(3, 8, 5, padding=2)(x)
+    return view
+
+
+def written_view(x: Tensor) -> Tensor:
+    y = nn.Conv2d(3, 8, 3, padding=1)(x)
+    y[:, :4].add_(nn.Conv2d(3, 4, 5, padding=2)(x))
+    return y
+
+
+def written_constant(x: Tensor) -> Tensor:
+    y = torch.zeros(2, 8, 16, 12)
+    y[:, :3].add_(x)
+    return y
+
+
+def matrix_sum(x: Tensor) -> Tensor:
+    return torch.addmm(x, x, torch.empty(12, 12))
+
+
+def by_product(x: Tensor) -> Tensor:
+    return torch.native_group_norm(x, None, None, 2, 3, 192, 1, 1e-5)[1] + 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "function"),
+    [
+        ("upsample_nearest2d", lambda x: F.interpolate(x, scale_factor=2)),
+        ("upsample_bilinear2d", lambda x: F.interpolate(x, (16, 12), mode="bilinear")),
+        (
+            "grid_sampler_2d",
+            lambda x: F.grid_sample(x, torch.empty(2, 16, 12, 2), align_corners=False),
+        ),
+        ("roll", lambda x: x.roll(1, 2)),
+        ("_fft_", lambda x: torch.fft.fft2(x)),
+        ("flip", lambda x: x.flip(3)),
+        ("pixel_shuffle", lambda x: F.pixel_shuffle(nn.Conv2d(3, 4, 1)(x), 2)),
+        ("view", lambda x: x.view(2, 3, 4, 4, 12).transpose(2, 3)),
+        ("reflection_pad2d", lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")),
+        ("convolution", lambda x: nn.ConvTranspose2d(3, 3, 2, stride=2)(x)),
+        ("convolution", lambda x: F.conv2d(x, x)),
+        ("convolution", lambda x: nn.Conv1d(3, 2, 3)(x.flatten(2))),
+        ("addmm", lambda x: matrix_sum(x.flatten(0, 2))),
+        ("cat", lambda x: torch.cat([x, x], dim=2)),
+        ("index", lambda x: x[:, :, [1, 2]]),
+        ("select", lambda x: x[:, :, 3]),
+        ("cumsum", lambda x: x.cumsum(2)),
+        ("add", lambda x: x[:, :, :12] + x[:, :, :12].transpose(2, 3)),
+        ("add", lambda x: x[:, :, ::2, ::2] + nn.Conv2d(3, 3, 1)(x)[:, :, :8, :6]),
+        ("add", lambda x: x + F.avg_pool2d(x, (16, 12))),
+        ("add_", late_write),
+        ("add_", written_view),
+        ("add_", written_constant),
+        ("copy_", lambda x: torch.zeros(2, 3, 16, 12).copy_(x)),
+        ("add", by_product),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(
+    operation: str, function: Callable[[Tensor], Tensor]
+) -> None:
+    with pytest.raises(NotImplementedError, match=rf"aten\.{operation}"):
+        followed(function)
+
+
+def test_batches_of_different_meaning_are_not_multiplied() -> None:
+    def product(x: Tensor) -> Tensor:
+        of_images, of_channels = x.mean(dim=1), nn.Conv2d(3, 2, 1)(x).mean(dim=0)
+        return of_images @ of_channels.transpose(1, 2)
+
+    with pytest.raises(NotImplementedError, match=r"aten\.bmm"):
+        followed(product)
+
+
+def test_what_does_not_come_of_the_image_has_no_origin() -> None:
+    with pytest.raises(NotImplementedError, match=r"\(2, 5\)"):
+        followed(lambda x: torch.zeros(2, 5))

@@ -33,7 +33,7 @@ def torchvision_network(name: str) -> nn.Module:
 
 
 @functools.cache
-def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
+def meta_twin(name: str) -> tuple[nn.Module, nn.Module]:
     """Torchvision's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
         return torchvision_network(name).eval(), getattr(resnet, name)().eval()
@@ -125,7 +125,7 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     expected = [(k, t.shape) for k, t in theirs.state_dict().items()]
     assert [(k, t.shape) for k, t in ours.state_dict().items()] == expected
     assert sum(p.numel() for p in ours.parameters()) == COUNTS[name]
@@ -167,7 +167,7 @@ def test_torchvisions_initial_numbers() -> None:
     ("name", "stride_in_3x3"), [("resnet50", True), ("resnet101", True), ("resnet50_v1", False)]
 )
 def test_d1_where_a_bottleneck_strides(name: str, stride_in_3x3: bool) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     for stage in (ours.layer2, ours.layer3, ours.layer4):
         strides = stage[0].conv1.stride[0], stage[0].conv2.stride[0], stage[0].conv3.stride[0]
         assert strides == ((1, 2, 1) if stride_in_3x3 else (2, 1, 1))
@@ -192,12 +192,12 @@ def test_d1_where_a_bottleneck_strides(name: str, stride_in_3x3: bool) -> None:
     ],
 )
 def test_multiply_adds(name: str, billions: float) -> None:
-    assert multiply_adds(shapeless(name)[1], 224) / 1e9 == pytest.approx(billions, abs=0.0005)
+    assert multiply_adds(meta_twin(name)[1], 224) / 1e9 == pytest.approx(billions, abs=0.0005)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_table_1(name: str) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     e = 1 if name in ("resnet18", "resnet34") else 4
     maps = ours.stages(torch.zeros(2, 3, ours.input_size, ours.input_size, device="meta"))
     assert [tuple(m.shape) for m in maps] == [

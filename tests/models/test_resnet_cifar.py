@@ -73,7 +73,7 @@ def by_order(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
 
 
 @functools.cache
-def shapeless(name: str) -> nn.Module:
+def meta_twin(name: str) -> nn.Module:
     """The network without memory for its numbers. To be read only."""
     with torch.device("meta"):
         return getattr(resnet_cifar, name)().eval()
@@ -113,7 +113,7 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_and_layers(name: str) -> None:
-    network = shapeless(name)
+    network = meta_twin(name)
     count = sum(p.numel() for p in network.parameters())
     assert count == COUNTS[name]
     assert count / 1e6 == pytest.approx(MILLIONS[name.replace("plain", "resnet")], abs=0.03)
@@ -172,7 +172,7 @@ def test_option_a_by_hand() -> None:
 def test_shortcuts_only_where_the_name_says() -> None:
     kinds = [
         type(m)
-        for m in shapeless("resnet20").modules()
+        for m in meta_twin("resnet20").modules()
         if isinstance(m, (Residual, Plain, OptionA, nn.Identity))
     ]
     assert (
@@ -180,7 +180,7 @@ def test_shortcuts_only_where_the_name_says() -> None:
     )
     kinds = [
         type(m)
-        for m in shapeless("plain20").modules()
+        for m in meta_twin("plain20").modules()
         if isinstance(m, (Residual, Plain, OptionA, nn.Identity))
     ]
     assert kinds == [Plain] * 9
@@ -189,8 +189,8 @@ def test_shortcuts_only_where_the_name_says() -> None:
 @pytest.mark.parametrize("depth", [20, 56])
 def test_a_plain_network_has_the_tensors_of_the_residual_one(depth: int) -> None:
     residual, plain = (
-        shapeless(f"resnet{depth}").state_dict(),
-        shapeless(f"plain{depth}").state_dict(),
+        meta_twin(f"resnet{depth}").state_dict(),
+        meta_twin(f"plain{depth}").state_dict(),
     )
     assert [(k, t.shape) for k, t in plain.items()] == [(k, t.shape) for k, t in residual.items()]
 
@@ -216,7 +216,7 @@ def test_initial_numbers_are_hes() -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_papers_stages(name: str) -> None:
-    network = shapeless(name)
+    network = meta_twin(name)
     maps = network.stages(torch.zeros(2, 3, network.input_size, network.input_size, device="meta"))
     assert [tuple(m.shape) for m in maps] == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.models import shufflenet_v1
+from foveate import models
 from foveate.models.shufflenet_v1 import StridedUnit, Unit, channel_shuffle
 
 F = nn.functional
@@ -20,10 +20,10 @@ GROUPS = {
 
 
 @functools.cache
-def shapeless(name: str) -> nn.Module:
+def meta_twin(name: str) -> nn.Module:
     """The network without memory for its numbers. To be read only."""
     with torch.device("meta"):
-        return getattr(shufflenet_v1, name)().eval()
+        return getattr(models, name)().eval()
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
@@ -90,7 +90,7 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
     ],
 )
 def test_complexity_of_table_1(name: str, millions: int, count: int) -> None:
-    network = shapeless(name)
+    network = meta_twin(name)
     assert multiply_adds(network, 224) / 1e6 == pytest.approx(millions, rel=0.015)
     assert sum(p.numel() for p in network.parameters()) == count == count_by_hand(GROUPS[name])
 
@@ -116,7 +116,7 @@ def count_by_hand(g: int) -> int:
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_table_1(name: str) -> None:
-    network = shapeless(name)
+    network = meta_twin(name)
     x = torch.zeros(2, 3, network.input_size, network.input_size, device="meta")
     c = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}[GROUPS[name]]
     assert [tuple(m.shape) for m in network.stages(x)] == [
@@ -133,7 +133,7 @@ def test_table_1(name: str) -> None:
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_groups(name: str) -> None:
-    g, network = GROUPS[name], shapeless(name)
+    g, network = GROUPS[name], meta_twin(name)
     units = [*network.stage2, *network.stage3, *network.stage4]
     assert [unit.branch.gconv1.groups for unit in units] == [1] + [
         g
@@ -222,7 +222,7 @@ def by_hand(network: nn.Module, x: Tensor) -> Tensor:
 def test_logits_by_hand(name: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 3, 64, 45, dtype=torch.float64)
-    network = settle(getattr(shufflenet_v1, name)(num_classes=10).double(), x)
+    network = settle(getattr(models, name)(num_classes=10).double(), x)
     with torch.no_grad():
         for images in (x, x[:1]):
             found = network(images)
@@ -233,7 +233,7 @@ def test_logits_by_hand(name: str) -> None:
 
 def test_initial_numbers_are_hes_by_group() -> None:
     torch.manual_seed(0)
-    for m in shufflenet_v1.shufflenet_v1().modules():
+    for m in models.shufflenet_v1().modules():
         if isinstance(m, nn.Conv2d):
             fan_in = m.in_channels // m.groups * m.kernel_size[0] ** 2
             n = m.weight.numel()
@@ -244,7 +244,7 @@ def test_initial_numbers_are_hes_by_group() -> None:
 
 def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
-    network = shufflenet_v1.shufflenet_v1(num_classes=5).train()
+    network = models.shufflenet_v1(num_classes=5).train()
     F.cross_entropy(network(torch.randn(3, 3, 64, 48)), torch.tensor([0, 1, 4])).backward()
     assert all(
         p.grad is not None and p.grad.isfinite().all() and p.grad.any()
@@ -255,11 +255,11 @@ def test_every_parameter_learns() -> None:
 @pytest.mark.parametrize("name", ["shufflenet_v1", "shufflenet_v1_g1"])
 @pytest.mark.parametrize("training", [True, False])
 def test_stages_are_not_written_over(name: str, training: bool) -> None:
-    network = getattr(shufflenet_v1, name)(num_classes=5).train(training)
+    network = getattr(models, name)(num_classes=5).train(training)
     assert_stages_are_kept(network, ["stage2", "stage3", "stage4"], torch.randn(2, 3, 64, 48))
 
 
 def test_one_pixel_is_enough() -> None:
-    network = shufflenet_v1.shufflenet_v1(num_classes=5).eval()
+    network = models.shufflenet_v1(num_classes=5).eval()
     assert network.min_size == 1
     assert network(torch.randn(1, 3, 1, 1)).isfinite().all()

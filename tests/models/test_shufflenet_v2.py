@@ -18,7 +18,7 @@ def torchvision_network(name: str) -> nn.Module:
 
 
 @functools.cache
-def shapeless(name: str) -> tuple[nn.Module, nn.Module]:
+def meta_twin(name: str) -> tuple[nn.Module, nn.Module]:
     """Torchvision's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
         return torchvision_network(name).eval(), getattr(shufflenet_v2, name)().eval()
@@ -110,7 +110,7 @@ def assert_stages_are_kept(network: nn.Module, ends: list[str], x: Tensor) -> No
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
-    theirs, ours = shapeless(name)
+    theirs, ours = meta_twin(name)
     expected = [(k, t.shape) for k, t in theirs.state_dict().items()]
     assert [(k, t.shape) for k, t in ours.state_dict().items()] == expected
 
@@ -125,7 +125,7 @@ def test_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
     ],
 )
 def test_millions_of_table_5(name: str, parameters: float, work: int) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     count = sum(p.numel() for p in ours.parameters())
     assert count == COUNTS[name]
     assert count / 1e6 == pytest.approx(parameters, abs=0.05)
@@ -157,7 +157,7 @@ def test_torchvisions_initial_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_table_5(name: str) -> None:
-    _, ours = shapeless(name)
+    _, ours = meta_twin(name)
     x = torch.zeros(2, 3, ours.input_size, ours.input_size, device="meta")
     expected = zip(TABLE_5[name], (28, 14, 7, 7), strict=True)
     assert [tuple(m.shape) for m in ours.stages(x)] == [(2, c, side, side) for c, side in expected]

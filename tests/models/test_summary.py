@@ -81,7 +81,7 @@ FIRST_AND_LAST = sorted({*FIRST.values(), *LAST.values()})
 
 
 @functools.cache
-def shapeless(name: str) -> nn.Module:
+def meta_twin(name: str) -> nn.Module:
     """The network without memory for its numbers. To be read only."""
     with torch.device("meta"):
         return models.build(name)
@@ -89,13 +89,13 @@ def shapeless(name: str) -> nn.Module:
 
 @functools.cache
 def summary(name: str, side: int = 0) -> Summary:
-    return summarise(shapeless(name), (3, side, side) if side else None)
+    return summarise(meta_twin(name), (3, side, side) if side else None)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name in MODELS])
 def test_work_is_torchvisions(name: str) -> None:
     side, published = PUBLISHED[name]
-    macs = summary(name, 0 if side == shapeless(name).input_size else side).macs / 1e9
+    macs = summary(name, 0 if side == meta_twin(name).input_size else side).macs / 1e9
     assert macs == pytest.approx(published, rel=1e-3, abs=0.0005)
 
 
@@ -108,7 +108,7 @@ def test_depth_is_the_papers(name: str) -> None:
 def test_figures_add_up(name: str) -> None:
     """Rows are counted from modules, the totals from operations and parameters: nothing is lost
     between them."""
-    found, network = summary(name), shapeless(name)
+    found, network = summary(name), meta_twin(name)
     assert found.size[1:] == (network.input_size, network.input_size)
     assert found.parameters == sum(p.numel() for p in network.parameters())
     assert (found.idle > 0) == bool(getattr(network, "AUXILIARY", ()))
@@ -123,7 +123,7 @@ def test_figures_add_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIRST_AND_LAST)
 def test_stages_share_out_the_network(name: str) -> None:
-    found, network = summary(name), shapeless(name)
+    found, network = summary(name), meta_twin(name)
     *stages, head = summarise_stages(network, found)
     x = torch.zeros(1, *found.size, device="meta")
     with torch.no_grad():
@@ -241,7 +241,7 @@ def test_the_network_is_left_as_it_is() -> None:
 
 def test_nothing_is_computed() -> None:
     """An image of four billion pixels: no machine's memory would do."""
-    found = summarise(shapeless("efficientnet_lite0"), (3, 2**16, 2**16))
+    found = summarise(meta_twin("efficientnet_lite0"), (3, 2**16, 2**16))
     assert found.macs > 3e13
     assert found.layers[1].shape == (32, 2**15, 2**15)
 
@@ -258,9 +258,7 @@ def test_other_precisions_and_shapes() -> None:
     "size", [(3, 224), (3, 224, 0), (0, 224, 224), (1, 3, 224, 224), (3, -1, 9)]
 )
 def test_sizes_that_are_none(size: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"size is \(channels, height, width\), each at least 1, got"
-    ):
+    with pytest.raises(ValueError, match=r"channels, height, width"):
         summarise(Little(), size)
 
 

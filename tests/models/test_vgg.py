@@ -31,7 +31,7 @@ def build(name: str) -> VGG:
 
 
 @functools.cache
-def shapeless(name: str) -> tuple[nn.Module, VGG]:
+def meta_twin(name: str) -> tuple[nn.Module, VGG]:
     """Torchvision's network and ours without memory for their numbers. To be read only."""
     with torch.device("meta"):
         return getattr(torchvision.models, name)(weights=None).eval(), build(name).eval()
@@ -78,13 +78,13 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_torchvisions_tensors_in_torchvisions_order(name: str) -> None:
-    theirs, ours = (network.state_dict() for network in shapeless(name))
+    theirs, ours = (network.state_dict() for network in meta_twin(name))
     assert [(k, t.shape) for k, t in ours.items()] == [(k, t.shape) for k, t in theirs.items()]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_drops_as_torchvision_does(name: str) -> None:
-    theirs, ours = (network.classifier for network in shapeless(name))
+    theirs, ours = (network.classifier for network in meta_twin(name))
     assert [type(m) for m in ours] == [type(m) for m in theirs]
     assert [m.p for m in ours if isinstance(m, nn.Dropout)] == [0.5, 0.5]
 
@@ -131,13 +131,13 @@ def test_it_gives_torchvisions_gradients(name: str, vgg11s: dict[str, Tensor]) -
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters(name: str) -> None:
     n = PARAMETERS[name]
-    assert sum(p.numel() for p in shapeless(name)[1].parameters()) == n
+    assert sum(p.numel() for p in meta_twin(name)[1].parameters()) == n
     assert f"{n:,} parameters at 1000 classes" in (getattr(vgg, name).__doc__ or "")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_name_counts_the_layers_with_weights(name: str) -> None:
-    network = shapeless(name)[1]
+    network = meta_twin(name)[1]
     weighted = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert name.removesuffix("_bn") == f"vgg{len(weighted)}"
     column = TABLE_1[PLAIN[name.removesuffix("_bn")]]
@@ -150,7 +150,7 @@ def test_the_name_counts_the_layers_with_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_are_those_of_table_1(name: str) -> None:
-    network = shapeless(name)[1]
+    network = meta_twin(name)[1]
     assert network.input_size == 224
     x = torch.zeros(2, 3, 224, 224, device="meta")
     assert [tuple(m.shape) for m in network.stages(x)] == [
@@ -165,16 +165,16 @@ def test_stages_are_those_of_table_1(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_d1_batch_norm_stands_between_convolution_and_relu(name: str) -> None:
-    plain = [type(m) for m in shapeless(name)[1].features]
+    plain = [type(m) for m in meta_twin(name)[1].features]
     assert set(plain) == {nn.Conv2d, nn.ReLU, nn.MaxPool2d}
-    norms = [type(m) for m in shapeless(f"{name}_bn")[1].features]
+    norms = [type(m) for m in meta_twin(f"{name}_bn")[1].features]
     after = [norms[i + 1 : i + 3] for i, kind in enumerate(norms) if kind is nn.Conv2d]
     assert after == [[nn.BatchNorm2d, nn.ReLU]] * plain.count(nn.Conv2d)
     assert [kind for kind in norms if kind is not nn.BatchNorm2d] == plain
 
 
 def test_d2_any_size_from_32_pixels_on() -> None:
-    network = shapeless("vgg11")[1]
+    network = meta_twin("vgg11")[1]
     for shape in ((32, 32), (32, 300), (224, 224), (250, 384)):
         assert network(torch.zeros(1, 3, *shape, device="meta")).shape == (1, 1000)
     last = torch.randn(2, 512, 7, 7)
@@ -194,16 +194,16 @@ def test_d3_it_begins_as_torchvisions_does(vgg11s: dict[str, Tensor]) -> None:
 def test_d4_two_columns_are_left_out() -> None:
     assert list(TABLE_1) == ["A", "B", "D", "E"]
     for name in NAMES:
-        parts = list(shapeless(name)[1].modules())
+        parts = list(meta_twin(name)[1].modules())
         assert not any(isinstance(m, nn.LocalResponseNorm) for m in parts)  # A-LRN
         assert not any(isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) for m in parts)  # C
 
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg19_bn"])
 def test_smaller_images_are_refused(name: str) -> None:
-    network = shapeless(name)[1]
+    network = meta_twin(name)[1]
     assert network.min_size == 32
-    with pytest.raises(ValueError, match="VGG needs images of at least 32x32 pixels, got 31x40"):
+    with pytest.raises(ValueError, match=r"^VGG.*32x32.*31x40"):
         network(torch.zeros(1, 3, 31, 40, device="meta"))
     # the limit is the network's, not the message's
     with pytest.raises(RuntimeError, match="too small"):

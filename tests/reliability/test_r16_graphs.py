@@ -34,13 +34,13 @@ def test_r16_the_graph_says_what_the_network_says(name: str) -> None:
     its export."""
     torch.manual_seed(0)
     with torch.device("meta"):
-        shapeless: Any = build(name)
+        meta_twin: Any = build(name)
     side = (
-        shapeless.input_size
-        if shapeless.min_size == shapeless.input_size
-        else max(64, shapeless.min_size)
+        meta_twin.input_size
+        if meta_twin.min_size == meta_twin.input_size
+        else max(64, meta_twin.min_size)
     )
-    channels = next(m.in_channels for m in shapeless.modules() if isinstance(m, nn.Conv2d))
+    channels = next(m.in_channels for m in meta_twin.modules() if isinstance(m, nn.Conv2d))
     preprocess = Preprocess(
         side, side, channels=channels, mean=(0.4,) * channels, std=(0.2,) * channels
     )
