@@ -72,8 +72,7 @@ def fetch(remote: Remote, path: Path, progress: Progress | None = None) -> Path:
     if os.environ.get("FOVEATE_OFFLINE"):
         raise FoveateError(
             f"'{path.name}' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out "
-            "--offline, to "
-            f"download {remote.url}"
+            f"--offline, to download {remote.url}"
         )
     check_scheme(remote.url)
     with disk_errors(path):

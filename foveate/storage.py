@@ -116,8 +116,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveateError(
-                f"the disk is full: '{path}' could not be written and nothing was replaced; "
-                "free some space, or point --out or FOVEATE_CACHE to another disk"
+                f"the disk is full: '{path}' could not be written and nothing was replaced; free "
+                "some space, or point --out or FOVEATE_CACHE to another disk"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise FoveateError(

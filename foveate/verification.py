@@ -211,9 +211,8 @@ def class_numbers(names: tuple[str, ...]) -> tuple[NDArray[np.int64], str]:
         if len(names) != CLASSES:
             raise DataError(
                 f"there are {len(names)} WordNet ids, and their order gives the classes' numbers "
-                "only when all "
-                f"{CLASSES} are there; name the folders by number (0 to {CLASSES - 1}), or by "
-                "class name"
+                f"only when all {CLASSES} are there; name the folders by number (0 to "
+                f"{CLASSES - 1}), or by class name"
             )
         order = {wnid: number for number, wnid in enumerate(sorted(names))}
         return np.array([order[name] for name in names]), "by WordNet id, in alphabetical order"
@@ -261,8 +260,7 @@ def caveats(classes: int) -> Iterator[str]:
     """What the comparison takes for granted."""
     yield (
         "the published figure is of ImageNet's 50,000 validation images: the interval speaks of a "
-        "random sample of "
-        "these, and other images may be easier or harder"
+        "random sample of these, and other images may be easier or harder"
     )
     if classes < CLASSES:
         yield (

@@ -192,9 +192,8 @@ def check_trainable(dataset: Dataset) -> None:
     few = [f"'{c}' ({n})" for c, n in zip(dataset.classes, sizes, strict=True) if n < 2]
     if few:
         raise DataError(
-            f"too few readable images to learn from in class {', '.join(few)}; "
-            "each class needs two, one to learn and one to check: add images, or remove the "
-            "class's folder"
+            f"too few readable images to learn from in class {', '.join(few)}; each class needs "
+            "two, one to learn and one to check: add images, or remove the class's folder"
         )
 
 
@@ -211,8 +210,8 @@ def check_labels(classes: tuple[str, ...], sizes: NDArray[np.int64], n: int) -> 
             else f"too few are without {', '.join(common)}"
         )
         raise DataError(
-            "each label needs two readable images with it and two without, one to learn and one "
-            f"to check: {which}"
+            "each label needs two readable images with it and two without, one to learn and one to "
+            f"check: {which}"
         )
 
 

@@ -55,8 +55,7 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
         raise DataError(
             f"in '{source}' each image has one class; several labels an image are read from a CSV "
-            "with columns "
-            "path,label, the labels separated by |"
+            "with columns path,label, the labels separated by |"
         )
     if present(path) and path.is_dir():
         return from_folder(path)
@@ -96,8 +95,7 @@ def from_folder(root: Path) -> Dataset:
     if not found:
         raise DataError(
             f"'{root}' has no class folders; expected {root.name}/CLASS/image.jpg, one folder per "
-            "class, "
-            f"or {root.name}/train/CLASS/image.jpg{loose_images(root)}"
+            f"class, or {root.name}/train/CLASS/image.jpg{loose_images(root)}"
         )
 
     rows: list[tuple[str, str, str, str]] = []
@@ -127,8 +125,7 @@ def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
     if missing:
         raise DataError(
             f"'{table}' lacks the column {' and '.join(missing)}; expected "
-            "path,label[,split][,group], "
-            f"found {', '.join(columns) or 'no rows'}"
+            f"path,label[,split][,group], found {', '.join(columns) or 'no rows'}"
         )
     rows = []
     for number, line in enumerate(lines, start=2):
@@ -243,8 +240,7 @@ def remarks(dataset: Dataset) -> list[str]:
         )
         notes.append(
             f"the classes are imbalanced: '{most}' has {max(sizes)} images, '{least}' "
-            f"{min(sizes)}; "
-            f"read {read}, not the accuracy alone{weigh}"
+            f"{min(sizes)}; read {read}, not the accuracy alone{weigh}"
         )
     sides = defaultdict(set)
     for group, split in zip(dataset.groups, dataset.splits, strict=True):

@@ -73,8 +73,7 @@ def check_spread(
     if together:
         raise DataError(
             f"all images of {listed(together)} are of one group, or copies of one image: one to "
-            "learn and one to "
-            "check are needed; add images, or correct the column group"
+            "learn and one to check are needed; add images, or correct the column group"
         )
 
 

@@ -126,8 +126,8 @@ class Crew(Generic[T, R]):
                     if self.waited[number, file] >= PATIENCE:
                         self.lost.add(thread)
                         raise ImageError(
-                            f"image {file!r} did not come within {limit:g} seconds; "
-                            "see whether its disk or network folder answers, or remove it"
+                            f"image {file!r} did not come within {limit:g} seconds; see whether "
+                            "its disk or network folder answers, or remove it"
                         ) from None
 
 

@@ -208,8 +208,8 @@ def compare_hash(path: Path, digest: str) -> tuple[str | None, str]:
         f"that it is the published {said}" if said else f"that its SHA-256 begins with {claim[1]}"
     )
     return None, (
-        f"the name says {claimed}, but the bytes are different (SHA-256 {digest[:16]}...): "
-        "it is damaged, or was changed or saved again"
+        f"the name says {claimed}, but the bytes are different (SHA-256 {digest[:16]}...): it is "
+        "damaged, or was changed or saved again"
     )
 
 

@@ -70,8 +70,7 @@ def notes(found: "Mapping[str, Tensor]", match: Match) -> Iterable[str]:
     if match.reshaped:
         yield (
             f"{listed(match.reshaped)} are a linear layer's here and a convolution's in the file: "
-            "the same numbers in "
-            "the same order"
+            "the same numbers in the same order"
         )
     halves = Counter(
         str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()

@@ -152,8 +152,7 @@ def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Pa
     if recorded not in ("", found):
         raise ArtefactError(
             f"'{path.name}' is not the file that was fetched first (SHA-256 {found}, recorded was "
-            f"{recorded[:64]!r}); "
-            f"to fetch it again, delete '{path}' and '{stamp.name}' beside it"
+            f"{recorded[:64]!r}); to fetch it again, delete '{path}' and '{stamp.name}' beside it"
         )
     if not found.startswith(weights.sha256):
         raise ArtefactError(

@@ -55,10 +55,9 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         reason = re.search(r"(?:Unsupported|Trying to load unsupported)[^\n]*", str(error))
         raise ArtefactError(
             f"'{path.name}' is damaged, or holds more than tensors and was not read, since it "
-            "could run code "
-            f"({reason[0] if reason else type(error).__name__}); if you trust where it comes from, "
-            "load it there and "
-            "keep its tensors alone: torch.save(network.state_dict(), FILE)"
+            f"could run code ({reason[0] if reason else type(error).__name__}); if you trust where "
+            "it comes from, load it there and keep its tensors alone: "
+            "torch.save(network.state_dict(), FILE)"
         ) from error
     return unwrapped(content, path.name)
 
@@ -72,8 +71,7 @@ def refuse_bombs(path: Path) -> None:
         if size > path.stat().st_size:
             raise ArtefactError(
                 f"'{path.name}' would unpack to {size:,} bytes, and torch.save packs nothing: "
-                "refused; save it again "
-                "with torch.save(network.state_dict(), FILE)"
+                "refused; save it again with torch.save(network.state_dict(), FILE)"
             )
 
 
@@ -92,16 +90,14 @@ def unwrapped(content: Any, name: str) -> "dict[str, Tensor]":
     if not plain or not content:
         raise ArtefactError(
             f"'{name}' holds no state_dict (names and tensors), neither at its top nor under "
-            f"{' or '.join(WRAPPERS)}; "
-            "keep one with torch.save(network.state_dict(), FILE)"
+            f"{' or '.join(WRAPPERS)}; keep one with torch.save(network.state_dict(), FILE)"
         )
     for key, tensor in content.items():
         dense = tensor.layout is torch.strided and not tensor.is_meta
         if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise ArtefactError(
                 f"'{name}' does not hold every number of its tensor '{key}' (sparse, repeated or "
-                "without data): "
-                "refused; save it dense, with .contiguous()"
+                "without data): refused; save it dense, with .contiguous()"
             )
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in content)), ""):
         content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}

@@ -51,26 +51,22 @@ TRAPS = (
         "resnet50(_v1)?",
         (TORCHVISION, TIMM, UNKNOWN, FOVEATE),
         "resnet50 and resnet50_v1 have the same tensors and give other results: resnet50 strides "
-        "in the 3x3 "
-        "convolutions (v1.5: torchvision, timm), resnet50_v1 in the 1x1 before them (the paper, "
-        "Caffe); "
-        "the tensors do not tell which a file needs",
+        "in the 3x3 convolutions (v1.5: torchvision, timm), resnet50_v1 in the 1x1 before them "
+        "(the paper, Caffe); the tensors do not tell which a file needs",
         but=CAFFE,
     ),
     Trap(
         "resnet50(_v1)?",
         ANY,
         "the file's name says that it comes from Caffe: then it needs resnet50_v1, which strides "
-        "in the 1x1 "
-        "convolutions, though resnet50 has the same tensors",
+        "in the 1x1 convolutions, though resnet50 has the same tensors",
         file=CAFFE,
     ),
     Trap(
         "resnet(101|152)",
         ANY,
         "the file's name says that it comes from Caffe, whose {n} strides in the 1x1 convolutions; "
-        "ours strides in "
-        "the 3x3 (v1.5), so its results differ",
+        "ours strides in the 3x3 (v1.5), so its results differ",
         file=CAFFE,
     ),
     Trap(
@@ -84,17 +80,14 @@ TRAPS = (
         "(resnet|plain)(20|56)",
         ANY,
         "resnet20 and plain20, resnet56 and plain56 have the same tensors, since these shortcuts "
-        "have none, and give "
-        "other results",
+        "have none, and give other results",
     ),
     Trap(
         "googlenet|inception_v3",
         (TORCHVISION, TIMM, FOVEATE, UNKNOWN, PUBLISHED),
         "the published weights of {n} read images normalised with mean 0.5 and std 0.5, as their "
-        "Preprocess says; "
-        "torchvision's own network takes images with ImageNet's mean and std and undoes them "
-        "inside "
-        "(transform_input), ours does not: such images give other results",
+        "Preprocess says; torchvision's own network takes images with ImageNet's mean and std and "
+        "undoes them inside (transform_input), ours does not: such images give other results",
         but="gluon",
     ),
     Trap(
@@ -120,8 +113,7 @@ TRAPS = (
         "efficientnet_b[0-7]",
         (MELAS,),
         f"{SAME}, as all of efficientnet_pytorch's; ours pads evenly, with torchvision's eps (1e-5 "
-        "up to b4): "
-        "every tensor fits, and the results differ",
+        "up to b4): every tensor fits, and the results differ",
     ),
     Trap(
         "efficientnet_b[5-7]",
@@ -141,8 +133,7 @@ TRAPS = (
         "efficientnet_lite[0-4]",
         (TIMM,),
         "timm's {n} (without tf_) pads evenly, with eps 1e-5 and ImageNet's mean; ours is the "
-        "authors': TensorFlow's "
-        "padding, eps 1e-3: every tensor fits, and the results differ",
+        "authors': TensorFlow's padding, eps 1e-3: every tensor fits, and the results differ",
         file=EVEN,
     ),
     Trap(
@@ -170,16 +161,14 @@ TRAPS = (
         "mobilenet_v3_(small|large)",
         (TIMM, UNKNOWN),
         "timm's mobilenetv3 has batch-norm eps 1e-5, ours 1e-3, and its tf_mobilenetv3 needs "
-        "TensorFlow's padding: "
-        "the results differ",
+        "TensorFlow's padding: the results differ",
         but=f"{TF}|{EVEN}",
     ),
     Trap(
         ".*",
         (TIMM,),
         "timm keeps the mean and std that a file reads in a table of its own, not in the file, and "
-        "they are not "
-        "always ImageNet's: (0.5, 0.5) for many",
+        "they are not always ImageNet's: (0.5, 0.5) for many",
     ),
 )
 
@@ -230,7 +219,6 @@ def bad_numbers(tensors: "dict[str, Tensor]") -> list[str]:
     ):
         found.append(
             "every batch-norm has the statistics of a new network (mean 0, variance 1): it was "
-            "never trained, or they "
-            "were not saved"
+            "never trained, or they were not saved"
         )
     return found

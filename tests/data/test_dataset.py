@@ -78,9 +78,9 @@ def test_near_namesakes_are_noted(names: tuple[str, str]) -> None:
 def test_imbalance_is_noted(most: int, noted: bool) -> None:
     notes = made("a" * most + "b").notes
     expected = (
-        f"the classes are imbalanced: 'a' has {most} images, 'b' 1; "
-        "read the balanced accuracy and macro-F1, not the accuracy alone; "
-        "finetune and scratch let all count the same: --balance weights"
+        f"the classes are imbalanced: 'a' has {most} images, 'b' 1; read the balanced accuracy and "
+        "macro-F1, not the accuracy alone; finetune and scratch let all count the same: --balance "
+        "weights"
     )
     assert notes == ((expected,) if noted else ())
 

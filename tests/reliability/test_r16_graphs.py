@@ -15,10 +15,8 @@ from foveate.models import MODELS, build
 
 FAMILIES = (
     "lenet5 lenet5_1998 alexnet vgg11_bn nin_cifar googlenet inception_v3 resnet18 resnet20 "
-    "plain20 squeezenet1_1 "
-    "densenet121 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small shufflenet_v1_g8 "
-    "shufflenet_v2_x0_5 "
-    "efficientnet_b0 efficientnet_lite0"
+    "plain20 squeezenet1_1 densenet121 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small "
+    "shufflenet_v1_g8 shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0"
 ).split()
 
 

@@ -200,8 +200,7 @@ def test_a_headless_backbone(write) -> None:
     found = diagnose(write({k: v for k, v in state(NORMED).items() if not k.startswith("fc")}))
     assert (found.network, found.nearest, found.failing, found.loads) == (None, NORMED, 2, False)
     assert found.problems == (
-        f"the head of {NORMED} is missing ('fc.weight', 'fc.bias'): the file holds a backbone "
-        "alone",
+        f"the head of {NORMED} is missing ('fc.weight', 'fc.bias'): the file holds a backbone alone",
     )
 
 
