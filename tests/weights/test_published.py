@@ -30,13 +30,9 @@ def registered(entry: Weights) -> torchvision.models.WeightsEnum:
 
 @functools.cache
 def theirs(network: str) -> nn.Module:
-    """torchvision's network without memory for its numbers, with the auxiliary heads that its files
-    have."""
-    options = (
-        {"aux_logits": True, "init_weights": False}
-        if network in ("googlenet", "inception_v3")
-        else {}
-    )
+    """torchvision's network on the meta device, with the auxiliary heads that its files have."""
+    auxiliary = {"aux_logits": True, "init_weights": False}
+    options = auxiliary if network in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
         return get_model(network, weights=None, **options)
 
@@ -64,10 +60,8 @@ def test_torchvisions_rows_are_torchvisions(key: str) -> None:
         transforms.resize_size,
     )
     assert preprocess.interpolation == transforms.interpolation.value
-    undone = entry.network in (
-        "googlenet",
-        "inception_v3",
-    )  # torchvision's network undoes this by itself
+    # torchvision's own networks undo ImageNet's mean and std in `forward`
+    undone = entry.network in ("googlenet", "inception_v3")
     assert list(preprocess.mean) == (3 * [0.5] if undone else transforms.mean)
     assert list(preprocess.std) == (3 * [0.5] if undone else transforms.std)
     assert preprocess.stretch == 1 and preprocess.channels == 3
@@ -87,7 +81,7 @@ def test_torchvisions_networks_are_ours(key: str) -> None:
     assert entry.size == pytest.approx(held, rel=0.03)
 
 
-def test_no_weights_of_torchvisions_are_forgotten() -> None:
+def test_no_weights_of_torchvision_are_missing() -> None:
     """Of the networks that both have, all weights that classify."""
     known = set(torchvision.models.list_models(torchvision.models)) & set(models.MODELS)
     registry = {
@@ -103,7 +97,7 @@ def test_the_best_set_has_the_networks_name() -> None:
 
 
 @pytest.mark.parametrize("key", WEIGHTS)
-def test_every_entry_is_of_the_canon(key: str) -> None:
+def test_every_entry_is_of_a_network(key: str) -> None:
     entry, network = WEIGHTS[key], ours(WEIGHTS[key].network)
     assert dict(network.named_modules())[entry.head] is network.head
     assert 50 < entry.accuracy < 100
