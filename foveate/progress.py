@@ -1,10 +1,10 @@
-"""How long jobs say how far they are, without printing: the command line listens and draws."""
+"""Progress of long jobs, reported without printing: the command line draws it."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears how far a long job is."""
+    """Receives the progress of a long job."""
 
     def begin(self, phase: str, total: int) -> None:
         """A phase begins; it has `total` steps."""
@@ -13,11 +13,11 @@ class Progress(Protocol):
         """`n` steps of it are done."""
 
     def say(self, sentence: str) -> None:
-        """Something that a person should read now."""
+        """A message for the user, to be shown now."""
 
 
 class Silent:
-    """Hears and says nothing."""
+    """Ignores all progress and messages."""
 
     def begin(self, phase: str, total: int) -> None:
         pass

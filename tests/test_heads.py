@@ -12,12 +12,11 @@ from foveate.heads import (
     cross_entropy,
     fit_head,
     fit_temperature,
-    log_loss,
     minimise,
     rotate,
     standard_scale,
 )
-from foveate.metrics import sigmoid, softmax
+from foveate.metrics import log_loss_of_logits, sigmoid, softmax
 
 Problem = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
@@ -118,8 +117,8 @@ def test_the_penalty_is_the_best_of_the_path() -> None:
         for fold in range(5):
             out = folds == fold
             refits[out] = sklearn_probabilities(z[~out], labels[~out], penalty, z[out])
-        doubt = 1 / (len(x) + 2)
-        smooth = (1 - doubt) * np.log(refits[np.arange(len(x)), labels]) + doubt * np.log(
+        smoothing = 1 / (len(x) + 2)
+        smooth = (1 - smoothing) * np.log(refits[np.arange(len(x)), labels]) + smoothing * np.log(
             refits
         ).mean(axis=1)
         assert loss == pytest.approx(-smooth.mean(), rel=0.02)
@@ -312,7 +311,7 @@ def test_temperature_has_bounds() -> None:
 
 @pytest.mark.parametrize("n", [2, 20, 200])
 def test_certainty_is_what_n_images_can_prove(n: int) -> None:
-    """All right, by little: the temperature says 1 - 1/(n+2), and what it doubts is spread over the
+    """All right, by little: the temperature gives 1 - 1/(n+2), and the rest is spread over the
     two classes."""
     logits, labels = (
         np.tile(np.array([[1, 0], [0, 1]], np.float32), (n // 2, 1)),
@@ -324,8 +323,10 @@ def test_certainty_is_what_n_images_can_prove(n: int) -> None:
 
 def test_log_loss_by_hand() -> None:
     logits = np.array([[0, 0], [np.log(3), 0]], np.float32)
-    assert log_loss(logits, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2)
-    assert log_loss(logits + 1000, np.array([0, 1])) == pytest.approx(
+    assert log_loss_of_logits(logits, np.array([0, 1])) == pytest.approx(
+        (np.log(2) + np.log(4)) / 2
+    )
+    assert log_loss_of_logits(logits + 1000, np.array([0, 1])) == pytest.approx(
         (np.log(2) + np.log(4)) / 2, rel=1e-4
     )
 
@@ -378,14 +379,16 @@ def test_a_head_of_labels_is_calibrated_and_judged_out_of_fold() -> None:
     assert head.weight.shape == (3, 8) and head.out_of_fold.shape == (600, 3)
     p = sigmoid(head.out_of_fold)
     assert np.abs(p.mean(axis=0) - labels.mean(axis=0)).max() < 0.02
-    assert log_loss(head.out_of_fold, labels) < log_loss(np.zeros((600, 3), np.float32), labels)
+    assert log_loss_of_logits(head.out_of_fold, labels) < log_loss_of_logits(
+        np.zeros((600, 3), np.float32), labels
+    )
     assert fit_head(x, labels, folds, 3, threads=2).weight.tobytes() == head.weight.tobytes()
 
 
 def test_log_loss_of_labels_by_hand() -> None:
     logits, labels = np.array([[0.0, 100.0]], np.float32), np.array([[1, 0]])
-    assert log_loss(logits, labels) == pytest.approx(np.log(2) + 100)
-    assert log_loss(logits, labels, doubt=0.5) == pytest.approx(np.log(2) + 75)
+    assert log_loss_of_logits(logits, labels) == pytest.approx(np.log(2) + 100)
+    assert log_loss_of_logits(logits, labels, smoothing=0.5) == pytest.approx(np.log(2) + 75)
 
 
 def test_a_temperature_of_labels_is_found() -> None:

@@ -59,7 +59,7 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_memory() == 4 << 30
 
 
-def test_instructions_where_the_system_does_not_tell(monkeypatch):
+def test_instructions_where_the_system_does_not_list_them(monkeypatch):
     def refuse(path: Path) -> str:
         raise FileNotFoundError(path)
 

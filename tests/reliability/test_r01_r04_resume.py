@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, same, small, train
 
 from foveate.checkpoint import latest
@@ -144,7 +145,7 @@ def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
         train(small(), tmp_path, batches=Interrupted(batches_of(drawn()), 2, interrupt()))
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 4))
     other.head = other[1]  # type: ignore[assignment]
-    with pytest.raises(ArtefactError, match=r"is of another network or training .*; train anew"):
+    with refused(ArtefactError, "another network", "train"):
         train(other, tmp_path, resume=True)
 
 
@@ -167,13 +168,13 @@ def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, images: 
             seed=1,
             resume=True,
         )
-    for words in (
+    for change in (
         "training.epochs 1, now 2",
         "training.clip 0.0, now 2.0",
         "augmentation.rotation 0.0, now 5.0",
         "seed 0",
     ):
-        assert words in str(caught.value)
+        assert change in str(caught.value)
     assert "batch_size" not in str(caught.value)
 
 
