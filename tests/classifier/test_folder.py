@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from refusals import refused
 import pytest
+from refusals import refused
 from safetensors.numpy import load_file
 
 from foveate.classifier import Classifier
@@ -142,7 +142,7 @@ def test_a_damaged_card_is_refused(damage: str, folder: Path) -> None:
 )
 def test_no_classifier_there(where: Callable[[Path], Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with refused(ArtefactError, "foveate train"):
+    with refused(ArtefactError, str(where(tmp_path)), "foveate train"):
         Classifier.load(where(tmp_path))
 
 
@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_the_old_classifier_whole(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Path, "write_text", full)
-    with refused(FoveateError, str(path) if False else "disk is full"):
+    with refused(FoveateError, str(tmp_path / "c"), "disk is full"):
         save(tmp_path / "c", seed=1)
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
@@ -295,5 +295,5 @@ def test_a_card_with_impossible_thresholds_is_damaged(thresholds: Any, tmp_path:
     assert Classifier.load(folder).decision == Decision((0.5, 0.25))
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(card | {"thresholds": thresholds}))
-    with refused(ArtefactError, "damaged"):
+    with refused(ArtefactError, "card.json'", "damaged"):
         Classifier.load(folder)

@@ -204,12 +204,13 @@ from foveate.features import extract
 from foveate.progress import Silent
 from foveate.weights import find_weights
 preprocess = find_weights("efficientnet_lite0").preprocess.at(224)
-found = extract(load_dataset(sys.argv[1]), "efficientnet_lite0", preprocess, False, "openvino", 1, Silent())
+dataset = load_dataset(sys.argv[1])
+found = extract(dataset, "efficientnet_lite0", preprocess, False, "openvino", 1, Silent())
 assert not found.bad and "torch" not in sys.modules
 print(found.features.shape, found.features.sum(dtype=float))
 """
     command = [sys.executable, "-c", program, str(images)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {run.communicate()[0] for run in runs}
+    printed = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
-    assert len(said) == 1 and said.pop().startswith("(96, 2064)")
+    assert len(printed) == 1 and printed.pop().startswith("(96, 2064)")

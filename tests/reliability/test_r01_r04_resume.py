@@ -158,7 +158,8 @@ def test_nothing_to_resume_is_a_start(tmp_path: Path) -> None:
 
 def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, images: Path) -> None:
     options = {"recipe": "scratch", "model": "resnet20", "size": 16, "out": tmp_path / "run"}
-    train_images(images, **options, settings={"epochs": 1, "batch_size": 24})  # type: ignore[arg-type]
+    settings = {"epochs": 1, "batch_size": 24}
+    train_images(images, **options, settings=settings)  # type: ignore[arg-type]
     with pytest.raises(UsageError) as caught:
         train_images(
             images,

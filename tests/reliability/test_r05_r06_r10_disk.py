@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,11 +111,11 @@ def trained(tmp_path: Path) -> Path:
 
 
 def stop_after(epoch: int) -> Callable[..., None]:
-    def hear(record) -> None:  # type: ignore[no-untyped-def]
+    def interrupt(record) -> None:  # type: ignore[no-untyped-def]
         if record.epoch == epoch:
             raise KeyboardInterrupt
 
-    return hear
+    return interrupt
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
@@ -209,7 +210,7 @@ def test_r10_disk_full(at: str, trained: Path, monkeypatch: pytest.MonkeyPatch) 
                     if self.left < 0:
                         full()
 
-            def open_full(path: Path, mode: str = "r", *rest, **options):  # type: ignore[no-untyped-def]
+            def open_full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
                 file = opened(path, mode, *rest, **options)
                 return Full(file) if mode == "wb" else file
 

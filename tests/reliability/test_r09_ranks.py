@@ -46,7 +46,8 @@ def one(way: str, out: Path, ranks) -> None:
         torch.save((network.state_dict(), test.losses, None), out / f"{ranks.rank}.pt")
         return
     if way == "norms, stopped":
-        stopped = Interrupted(batches, 5, lambda: ranks.first and os.kill(os.getpid(), signal.SIGINT))
+        interrupt = lambda: ranks.first and os.kill(os.getpid(), signal.SIGINT)
+        stopped = Interrupted(batches, 5, interrupt)
         try:
             train(network, out / "checkpoints", batches=stopped, **options)
         except KeyboardInterrupt:
@@ -54,7 +55,8 @@ def one(way: str, out: Path, ranks) -> None:
             fitted = train(network, out / "checkpoints", True, batches=batches, **options)
     else:
         fitted = train(network, out / "checkpoints", batches=batches, **options)
-    torch.save((network.state_dict(), [r.loss for r in fitted.history], fitted.logits), out / f"{ranks.rank}.pt")
+    losses = [r.loss for r in fitted.history]
+    torch.save((network.state_dict(), losses, fitted.logits), out / f"{ranks.rank}.pt")
 
 
 with joined() as ranks:

@@ -164,7 +164,10 @@ def hang(row):
 
 def epoch(limit):
     rows, stuck = np.arange(len(dataset)), replace(dataset, read=hang)
-    return TrainingBatches(stuck, rows, preprocess, POLICIES["strong"], 2, threads=4, limit=limit).epoch(0)
+    batches = TrainingBatches(
+        stuck, rows, preprocess, POLICIES["strong"], 2, threads=4, limit=limit
+    )
+    return batches.epoch(0)
 
 if way == "given up":
     try:
