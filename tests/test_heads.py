@@ -35,8 +35,7 @@ def problem(
 
 
 def standardised(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """As heads.py documents: each feature to mean 0 and deviation 1, then divided by
-    sqrt(width)."""
+    """As in heads.py: each feature to mean 0 and deviation 1, then divided by sqrt(width)."""
     x64 = x.astype(np.float64)
     deviation = x64.std(axis=0)
     return (x64 - x64.mean(axis=0)) / np.where(deviation > 0, deviation, 1) / np.sqrt(x.shape[1])
@@ -233,8 +232,7 @@ def test_a_class_absent_from_one_fold() -> None:
 
 
 def test_a_class_that_is_all_in_one_fold() -> None:
-    """A group that cannot be torn: the head that judges it has not seen its class. The others are
-    well."""
+    """A group that cannot be split: its head has not seen its class; the others are unaffected."""
     x, labels, folds = problem(classes=3, noise=0.5)
     folds = np.where(labels == 2, 0, folds)
     head = fit_head(x, labels, folds, 3)
@@ -311,8 +309,7 @@ def test_temperature_has_bounds() -> None:
 
 @pytest.mark.parametrize("n", [2, 20, 200])
 def test_certainty_is_what_n_images_can_prove(n: int) -> None:
-    """All right, by little: the temperature gives 1 - 1/(n+2), and the rest is spread over the
-    two classes."""
+    """All right, by a small margin: the temperature gives 1 - 1/(n+2)."""
     logits, labels = (
         np.tile(np.array([[1, 0], [0, 1]], np.float32), (n // 2, 1)),
         np.tile([0, 1], n // 2),

@@ -1,4 +1,4 @@
-"""The machine, as the system shows it."""
+"""Cores, instruction sets, memory and devices, from the system's files."""
 
 import json
 import platform
@@ -49,7 +49,7 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     files |= {groups + "memory.max": "1000\n"}
     assert free_memory() == 995
     files |= {groups + "memory.stat": "anon 1\nactive_file 1\ninactive_file 2\nfile 3\n"}
-    assert free_memory() == 998  # what is kept of files makes room when it is wanted
+    assert free_memory() == 998  # cached files are freed when memory is needed
     files |= {
         groups + "memory/memory.limit_in_bytes": "600\n",
         groups + "memory/memory.usage_in_bytes": "700\n",

@@ -183,8 +183,7 @@ def test_ece_by_hand(probabilities: list[list[float]], labels: list[int], ece: f
 
 
 def test_ece_of_perfect_calibration_on_372_images() -> None:
-    """The figure in the docstring: ten classes, right 88 times in 100, labels that follow the
-    probabilities."""
+    """The figure in the docstring: ten classes, 88 % right, labels drawn from the probabilities."""
     rng = np.random.default_rng(0)
     found, accuracies = [], []
     for _ in range(300):

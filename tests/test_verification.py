@@ -1,5 +1,4 @@
-"""foveate weights verify: on images whose labels are what the network says, so that its accuracy is
-known exactly."""
+"""foveate weights verify, on images labelled by the network, so the accuracy is known."""
 
 import json
 from collections.abc import Callable
@@ -51,8 +50,7 @@ def drawn(backbone_cache: Path, draw_image: Callable[[str, int], Image.Image]) -
 
 @pytest.fixture
 def write(drawn: Drawn, tmp_path: Path, warm_cache: Path):
-    """(rank of the true class for each image, names of the classes) -> a folder, one folder a
-    class."""
+    """(rank of the true class of each image, class names) -> a folder with one folder per class."""
 
     def write(ranks: list[int], names: Callable[[int], str] = str) -> Path:
         folder = tmp_path / "val"

@@ -1,8 +1,8 @@
 """Layouts of data sets: a folder, a table or a built-in name becomes a Dataset.
 
     photos/cat/1.jpg           one folder per class
-    photos/train/cat/1.jpg     split folders: `train`; optionally `val`, `valid`, `validation` or
-                               `dev`; optionally `test`
+    photos/train/cat/1.jpg     split folders: train; optionally val, valid, validation or dev;
+                               optionally test
     table.csv                  path,label[,split][,group], paths relative to the table
 
 Classes are sorted by name, in natural order ("2" before "10"), so their numbers do not depend on

@@ -1,5 +1,4 @@
-"""A classifier's folder: what it holds, whose changes are seen, and that saving replaces all of it
-or nothing."""
+"""A classifier's folder: its contents, detection of changes, and atomic saving."""
 
 import json
 from collections.abc import Callable
@@ -47,8 +46,7 @@ def test_the_folder_holds_what_is_documented(trained: Path) -> None:
 
 
 def test_nothing_names_its_owner(trained: Path, images: Path) -> None:
-    """No absolute path, home folder, host or user in any text of the run; no path or time in the
-    tensors."""
+    """No path, host or user in any text of the run; no path or time in the tensors."""
     import getpass
     import socket
 

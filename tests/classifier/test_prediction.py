@@ -1,5 +1,4 @@
-"""What a classifier says: what the Probe says, of every kind of source, and an error of ours for
-what is no image."""
+"""Prediction: equal to the Probe's, for every kind of source, with errors for unreadable images."""
 
 import io
 import json
@@ -203,8 +202,7 @@ def test_several_threads_may_ask_at_once(classifier: Classifier, images: Path) -
 def test_prediction_training_and_evaluation_see_the_same_pixels(
     trained: Path, images: Path
 ) -> None:
-    """What the run wrote of its test images, from features and head, is what the graph says of the
-    files."""
+    """The run's test predictions, from features and head, equal the graph's on the files."""
     lines = [json.loads(line) for line in (trained / "predictions.jsonl").read_text().splitlines()]
     by_file = {line["file"]: line for line in lines if line["split"] == "test"}
     classifier = Classifier.load(trained)

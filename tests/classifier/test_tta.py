@@ -1,4 +1,4 @@
-"""Test-time augmentation: which looks are taken, and that their probabilities are averaged."""
+"""Test-time augmentation: the views, and the average of their probabilities."""
 
 from pathlib import Path
 

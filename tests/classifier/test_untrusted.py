@@ -1,5 +1,4 @@
-"""An untrusted classifier folder: no impossible card, forged tensor or pickle is
-believed."""
+"""An untrusted classifier folder: impossible cards, forged tensors and pickles are refused."""
 
 import json
 import pickle
@@ -70,8 +69,7 @@ NUMBERS = [float("inf"), float("nan"), 1e308, -1, 0, 10**30, "224", None, [], {}
 def test_an_impossible_card_is_refused(
     path: str, value: Any, engine: str, folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused at the latest when an image is asked for; or so little changed that it answers as
-    before."""
+    """Refused at the latest at the first prediction, or the predictions are as before."""
     if engine == "torch":
         use_torch(monkeypatch)
     card = json.loads((folder / "card.json").read_text())

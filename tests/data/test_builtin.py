@@ -24,8 +24,7 @@ from foveate.errors import DataError, FoveateError
 
 
 def packed(data: bytes) -> bytes:
-    """As gzip packs it, without the time: the bytes are in tests' names, which all workers have to
-    agree on."""
+    """Gzipped without the time, so that the bytes, part of test names, are always equal."""
     return gzip.compress(data, mtime=0)
 
 
@@ -222,14 +221,12 @@ CIFAR_FILES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
 
 
 def cifar_record(label: int, image: np.ndarray) -> bytes:
-    """As the set's page has it: the label, then 1,024 bytes of red, of green and of blue, row by
-    row."""
+    """A record of the published format: the label, then 1,024 bytes each of red, green and blue."""
     return bytes([label, *image[..., 0].ravel(), *image[..., 1].ravel(), *image[..., 2].ravel()])
 
 
 def cifar_archive(path: Path, odd: tarfile.TarInfo | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Ten images in each of the six files; `odd` stands in for the file of its name, or for
-    data_batch_2.bin."""
+    """Ten images in each of six files; `odd` replaces the one of its name, or data_batch_2.bin."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8), np.arange(60) * 7 % 10
     with tarfile.open(path, "w:gz") as tar:

@@ -185,11 +185,8 @@ def joined(groups: list[str], contents: list[bytes]) -> set[frozenset[int]]:
         (["", "", ""], "xyz", [{0}, {1}, {2}]),
         (["g", "", "g"], "xyz", [{0, 2}, {1}]),
         (["", "", ""], "xyx", [{0, 2}, {1}]),
-        (
-            ["g", "h", "", "h"],
-            "xxyy",
-            [{0, 1, 2, 3}],
-        ),  # 0 = 1 by bytes, 1 - 3 by group, 3 = 2 by bytes
+        # 0 = 1 by bytes, 1 - 3 by group, 3 = 2 by bytes
+        (["g", "h", "", "h"], "xxyy", [{0, 1, 2, 3}]),
         (["g", "h", "h", "k"], "xxyz", [{0, 1, 2}, {3}]),
     ],
 )

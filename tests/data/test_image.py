@@ -1,5 +1,4 @@
-"""An image's pixels, whatever its format: upright, on white, in three channels of eight bits; and
-scaled decoding."""
+"""Pixels of every format: upright, on white, three channels of eight bits; and scaled decoding."""
 
 import io
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""What a person points at becomes a Dataset: folders of classes and of splits, links, odd names,
-and nothing there."""
+"""Layouts of folders: classes, splits, links, odd names, and nothing there."""
 
 import os
 from collections.abc import Callable

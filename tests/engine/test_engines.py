@@ -132,8 +132,7 @@ def test_threads_do_not_change_a_bit(hint: str, threads: int, pixels: NDArray[np
 def test_openvino_keeps_the_order_and_may_be_left_and_shared(
     pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
-    """More images than requests wait their turn; a run that is left halfway, or shared, is no
-    harm."""
+    """More images than requests; a run may be abandoned halfway, or used by several threads."""
     runner = OpenVinoEngine(graph_path(LITE0, PREPROCESS), 1, "f32")
     left = runner.run(pixels[i : i + 1] for i in range(24))
     assert close(next(left), reference[:1], 1e-3)

@@ -1,5 +1,4 @@
-"""The cache of features: nothing damaged is believed, what is done is kept, what is old goes, and
-two may use it."""
+"""The feature cache: damage is detected, work kept, old parts deleted, processes share it."""
 
 import os
 import subprocess
@@ -106,9 +105,8 @@ def test_an_interrupted_extraction_keeps_what_is_done(
     found = extracted(root, mirror)
     assert found.computed == 12 - len(kept) <= 12 - after + 1
     np.testing.assert_allclose(found.features, by_hand(root, mirror), rtol=1e-5)
-    assert not [
-        p for p in cache_root().rglob("*") if p.name.startswith(".")
-    ]  # nothing half-written
+    temporary = [p for p in cache_root().rglob("*") if p.name.startswith(".")]
+    assert temporary == []
 
 
 @pytest.mark.usefixtures("backbone")

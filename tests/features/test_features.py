@@ -1,5 +1,4 @@
-"""Features: nothing is computed twice, nothing is confused, and images that cannot be read are
-named."""
+"""Features: computed once, keyed by all they depend on; unreadable images are named."""
 
 import shutil
 from collections.abc import Callable

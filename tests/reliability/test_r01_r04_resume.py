@@ -1,5 +1,4 @@
-"""Interrupted trainings: resumed after an epoch (R1), within one (R2), with other settings (R3),
-finished (R4)."""
+"""Resume after an epoch (R1), within one (R2), with other settings (R3), when finished (R4)."""
 
 import os
 import signal
@@ -31,8 +30,7 @@ def interrupt(code: int = signal.SIGINT):
 
 @pytest.mark.parametrize("after", [5, 10], ids=["R2: before the thaw", "R2: after it"])
 def test_an_interrupted_fine_tuning_changes_nothing(after: int, tmp_path: Path) -> None:
-    """Frozen statistics, folded; an average; the start as a candidate; a part that thaws in the
-    second epoch."""
+    """With frozen statistics, an average, and a part that is unfrozen in the second epoch."""
     config = replace(CONFIG, ema=0.9, batch_norm="frozen", freeze=1, unfreeze_at=1)
     names = [name for name, _ in small().named_parameters()]
     early, late = (

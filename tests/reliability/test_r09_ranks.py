@@ -1,4 +1,4 @@
-"""R9: two processes are one; one that dies ends the job."""
+"""R9: two processes train like one; if one dies, the job ends."""
 
 import os
 import subprocess
@@ -66,8 +66,7 @@ with joined() as ranks:
 
 
 def torchrun(folder: Path, *ways: str) -> subprocess.CompletedProcess[str]:
-    """Trainings one after the other, since to start two processes takes longer than to train so
-    little."""
+    """Several trainings in one job: starting two processes takes longer than such a training."""
     for way in ways:
         (folder / way).mkdir()
     (folder / "program.py").write_text(PROGRAM)
@@ -132,8 +131,7 @@ def test_rates_are_tried_by_two_as_by_one(saved: Saved) -> None:
 
 
 def test_batch_norm_takes_statistics_from_each_ranks_part(saved: Saved) -> None:
-    """The difference that docs/finetune.md states: with batch statistics two ranks are near one,
-    not equal."""
+    """As in docs/finetune.md: with batch statistics two ranks are close to one, but not equal."""
     first, second = (state for state, _, _ in saved["norms"])
     # running statistics were averaged
     assert all(torch.equal(first[name], second[name]) for name in first)

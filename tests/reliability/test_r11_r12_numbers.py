@@ -1,4 +1,4 @@
-"""Memory that runs out (R11) and numbers that are none (R12)."""
+"""Running out of memory (R11), and numbers that are not finite (R12)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -156,8 +156,7 @@ def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
 
 
 def test_no_piece_is_one_image_where_batches_differ() -> None:
-    """Four pieces of eight images are pairs; of seven one would be alone, and batch-norm takes
-    nothing from it."""
+    """Eight images in four pieces are pairs; of seven, one would be alone."""
     loop = loop_of(small(), config=replace(CONFIG, batch_size=8))
     loop.pieces, sizes = 4, []
     loop.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))

@@ -1,5 +1,4 @@
-"""R13: a loader that crashes or hangs on one file ends with that file's name in time, and leaves no
-zombies."""
+"""R13: a loader that fails or hangs on a file ends with an error that names it, without zombies."""
 
 import os
 import threading
@@ -194,8 +193,7 @@ def test_the_program_ends(tmp_path: Path, draw_folder, python, way: str) -> None
 def test_everything_that_reads_files_gives_up_a_lost_one(
     dataset: Dataset, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Digests come first in every training; `decode_ahead` serves features, measures and
-    predictions."""
+    """Every training computes digests; features, evaluation and prediction use `decode_ahead`."""
     never = threading.Event()
     stuck = dataset.files[7]
 

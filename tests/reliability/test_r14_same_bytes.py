@@ -1,5 +1,4 @@
-"""R14: same seed, same bytes, whatever the number of loader threads, working folder, locale or time
-zone."""
+"""R14: same seed, same bytes, for any number of threads, working folder, locale and time zone."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""From a weights file in the cache to a saved classifier: nothing on the way asks which network it
-is."""
+"""From a weights file in the cache to a saved classifier, the same for every network."""
 
 import json
 from collections.abc import Callable

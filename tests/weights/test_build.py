@@ -1,5 +1,4 @@
-"""Networks with published weights: they are the published ones, and other ends are given by
-surgery."""
+"""build: networks with published weights, and with other classes or channels."""
 
 from collections.abc import Callable
 

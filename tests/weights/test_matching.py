@@ -84,7 +84,7 @@ def test_other_networks_fit_nothing(name: str) -> None:
 
 
 def test_order_and_shape_alone() -> None:
-    """Unknown names in the network's order match if every kind and shape agrees, else not at all."""
+    """Unknown names in the network's order match only if every kind and shape agrees."""
     tensors = blueprint("squeezenet1_1").tensors
     strange = {
         f"layer.{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(tensors.items())

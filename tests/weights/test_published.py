@@ -132,8 +132,7 @@ def published_names(entry: Weights) -> list[str]:
 
 
 def lite_names(network: str) -> list[str]:
-    """The names in the published file of a Lite network, written from timm's independent
-    structure."""
+    """The names in a published Lite file, derived from timm's independent network."""
     with torch.device("meta"):
         theirs = timm.create_model(f"tf_{network}", pretrained=False).state_dict()
     separable = {
@@ -232,8 +231,7 @@ def test_a_lite_file_is_named_by_its_hash(key: str) -> None:
 def test_preprocess_shows_what_torchvisions_transform_shows(
     key: str, size: tuple[int, int]
 ) -> None:
-    """One step from the image instead of a resize, rounded, and a crop: the same scene to half a
-    pixel."""
+    """One resize with a box instead of a resize and a crop: the same pixels to half a pixel."""
     ramp = np.stack(
         np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(255, 0, size[1])), axis=-1
     )
@@ -280,8 +278,7 @@ def normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor
 
 
 def settle(network: nn.Module, x: Tensor) -> None:
-    """Batch-norm statistics of a batch: activations neither overflow nor die out. Auxiliary heads
-    are left out."""
+    """Batch-norm statistics of a batch, so that activations neither overflow nor vanish."""
     norms = [m for m in network.eval().modules() if isinstance(m, nn.BatchNorm2d)]
     for m in norms:
         m.train().momentum = 1.0
@@ -291,8 +288,7 @@ def settle(network: nn.Module, x: Tensor) -> None:
 
 
 def test_doubles_keep_their_names() -> None:
-    """A file that has a tensor under the published name and under ours too is not read as if it had
-    one."""
+    """A file with a tensor under the published name and under ours keeps both."""
     zero, expected = torch.zeros(1), {"norm1.weight": torch.zeros(1)}
     rules = ((r"norm\.1\.", "norm1."),)
     for names in (["norm.1.weight", "norm1.weight"], ["norm1.weight", "norm.1.weight"]):

@@ -1,4 +1,4 @@
-"""Weights from a user's own files: no code runs, every misfit is named, files of all writers load."""
+"""Weights from a user's own files: no code runs, every misfit is named, any writer is read."""
 
 import argparse
 import io

@@ -108,8 +108,7 @@ def test_networks_with_the_same_tensors_give_other_results(
 
 
 def test_transform_input(tmp_path: Path) -> None:
-    """What torchvision's GoogLeNet does to an image with ImageNet's mean and std, our Preprocess
-    does before."""
+    """Our Preprocess replaces the conversion inside torchvision's GoogLeNet."""
     torch.manual_seed(0)
     theirs = settle(
         torchvision.models.googlenet(num_classes=5, transform_input=True, init_weights=False)
