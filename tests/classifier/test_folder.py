@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_old_classifier_whole(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Path, "write_text", full)
-    with refused(FoveateError, str(tmp_path / "c"), "disk is full"):
+    with refused(FoveateError, str(tmp_path), "disk is full"):
         save(tmp_path / "c", seed=1)
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
