@@ -1,12 +1,11 @@
-"""Checkpoints: all that a training needs to go on as if nothing had happened.
+"""Checkpoints: the whole state of a training, from which it resumes bit for bit.
 
-    checkpoints/epoch-0003-batch-000000-5d0c...safetensors   the state with three epochs done
-    checkpoints/best-0002-91ab...safetensors                 the network's tensors of the best epoch
-    so far
+    checkpoints/epoch-0003-batch-000000-5d0c...safetensors   the state after three epochs
+    checkpoints/best-0002-91ab...safetensors                 the network after the best epoch so far
 
-A file's name ends in the SHA-256 of its bytes. A file is written beside its place, flushed and
-renamed, so what has a name is whole, and what a disk has damaged since is noticed. The two newest
-checkpoints stay: if one is damaged, training goes on from the other.
+A file's name ends in the SHA-256 of its bytes. It is written under a temporary name, flushed and
+renamed, so a file with its final name is complete, and later damage on the disk is detected. The
+two newest checkpoints are kept: if one is damaged, training resumes from the other.
 """
 
 import contextlib
@@ -35,12 +34,12 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint that is whole.
+    """An undamaged checkpoint.
 
     Args:
         path: its file.
-        tensors: what was saved.
-        about: what was saved beside them: epoch, batch, and the caller's own.
+        tensors: the saved ones.
+        about: the metadata saved with them: epoch, batch, and the caller's own.
         best: the tensors of the best epoch so far; {} if there was none.
     """
 
@@ -56,15 +55,15 @@ def save_checkpoint(
     """Write a checkpoint and remove those that are no longer needed.
 
     Args:
-        folder: is made if need be.
-        epoch, batch: how far the training is: epochs done, and batches of the next one.
+        folder: created if it does not exist.
+        epoch, batch: epochs done, and batches done of the next one.
         tensors: of the network, the optimiser and so on.
-        about: anything that JSON can hold.
+        about: metadata, any JSON value.
         best: what `save_best` returned for the best epoch so far.
 
     Raises:
-        FoveateError: the disk is full or the folder shut; the checkpoints that were there are as
-            they were.
+        FoveateError: the disk is full or the folder cannot be written to; earlier checkpoints
+            stay as they were.
     """
     about = about | {"epoch": epoch, "batch": batch, "best": best}
     path = write(folder, f"epoch-{epoch:04}-batch-{batch:06}", tensors, about)
@@ -73,17 +72,16 @@ def save_checkpoint(
 
 
 def save_best(folder: Path, epoch: int, tensors: State) -> str:
-    """Write the tensors of the best epoch so far; gives the name under which a checkpoint mentions
-    them."""
+    """Write the tensors of the best epoch so far; returns the name for `save_checkpoint`."""
     return write(folder, f"best-{epoch:04}", tensors, {}).name
 
 
 def latest(folder: Path, log: Callable[[str], object]) -> Found | None:
-    """The newest checkpoint that is whole; None if there is none at all.
+    """The newest undamaged checkpoint; None if there is none at all.
 
     Args:
         folder: of the checkpoints; it need not exist.
-        log: hears of each that is damaged.
+        log: receives a message for each damaged one.
 
     Raises:
         ArtefactError: there are checkpoints, and all are damaged.
@@ -95,16 +93,16 @@ def latest(folder: Path, log: Callable[[str], object]) -> Found | None:
             best = read(folder / about["best"])[1] if about["best"] else {}
             return Found(path, tensors, about, best)
         except ArtefactError as error:
-            log(f"{error}; going back to the checkpoint before it")
+            log(f"{error}; trying the checkpoint before it")
     if paths:
         raise ArtefactError(
-            f"no checkpoint in '{folder}' is whole: there is nothing to go on from; train anew"
+            f"every checkpoint in '{folder}' is damaged: the run cannot be resumed; train again"
         )
     return None
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Those in a folder, the newest first."""
+    """The checkpoints in a folder, the newest first."""
     names = sorted(
         (p.name for p in folder.glob("epoch-*") if NAME.fullmatch(p.name)),
         key=progress_of,
@@ -120,7 +118,7 @@ def progress_of(name: str) -> tuple[int, int]:
 
 
 def write(folder: Path, stem: str, tensors: State, about: dict[str, Any]) -> Path:
-    """A file of tensors, named by its bytes, all of it or nothing."""
+    """Write tensors and metadata to a file named by its SHA-256, atomically."""
     data = save(
         {name: t.detach().contiguous().cpu() for name, t in tensors.items()},
         {"about": json.dumps(about)},
@@ -134,7 +132,7 @@ def write(folder: Path, stem: str, tensors: State, about: dict[str, Any]) -> Pat
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.is_dir():  # somebody's prank, or a test's: a file cannot take its place
+            if path.is_dir():  # a file cannot replace a folder
                 path.rename(path.with_suffix(".folder"))
             temporary.replace(path)
             sync(folder)
@@ -144,10 +142,9 @@ def write(folder: Path, stem: str, tensors: State, about: dict[str, Any]) -> Pat
 
 
 def read(path: Path) -> tuple[dict[str, Any], State]:
-    """What was saved beside the tensors, and the tensors; ArtefactError if a byte differs from what
-    was written."""
+    """(metadata, tensors) of a file; ArtefactError if a byte differs from what was written."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block for ever
             raise ArtefactError(f"the checkpoint '{path}' is damaged (it is no file)")
         data = path.read_bytes()
         found = NAME.fullmatch(path.name)
@@ -165,16 +162,15 @@ def read(path: Path) -> tuple[dict[str, Any], State]:
 
 
 def tidy(folder: Path, fresh: Path, best: str) -> None:
-    """Keep the checkpoint that was just written, the newest KEPT in all that are whole, and the
-    best they mention."""
-    for path in folder.glob(".*.tmp"):  # of processes that were killed
+    """Remove all but the new checkpoint, the newest undamaged ones up to KEPT, and their best."""
+    for path in folder.glob(".*.tmp"):  # left by processes that were killed
         path.unlink(missing_ok=True)
     kept, mentioned = 1, {best}
     for path in checkpoints(folder):
         if path == fresh:
             continue
         if kept < KEPT:
-            # damaged: it must not push out one that is whole
+            # a damaged one is removed: it must not take the place of an undamaged one
             with contextlib.suppress(ArtefactError):
                 mentioned.add(str(read(path)[0]["best"]))
                 kept += 1
@@ -191,12 +187,12 @@ def remove(path: Path) -> None:
 
 
 def tensors_of(module: torch.nn.Module, prefix: str) -> State:
-    """A module's state, each name after a prefix."""
+    """A module's state_dict with a prefix before each name."""
     return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
 
 
 def part_of(tensors: State, prefix: str) -> State:
-    """The tensors whose names begin with a prefix, without it."""
+    """The tensors whose names begin with a prefix, under their names without it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

@@ -1,5 +1,4 @@
-"""Downloads that can be trusted: https, a size limit, the SHA-256, resumed when cut, renamed when
-whole."""
+"""Verified downloads: https only, a size limit, the SHA-256, resumed when interrupted."""
 
 import http.client
 import os
@@ -18,20 +17,20 @@ from foveate.storage import disk_errors, sha256
 TIMEOUT = 20  # seconds without a byte
 ATTEMPTS = 4
 CHUNK = 1 << 16
-PATIENCE = 2  # seconds of a download before it is spoken of
+PATIENCE = 2  # seconds before a download shows its progress
 MB = 10**6
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # plain http is for tests on this machine only
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file elsewhere.
+    """A file to download.
 
     Args:
         url: https.
         sha256: of the file, hexadecimal: whole, its first digits, or "" if none is published.
-        size: bytes; the most there may be, if not `exact`. The server then has to say how many
-            there are.
+        size: in bytes; the upper limit if not `exact`. The server must then send a Content-Length.
+        exact: whether `size` is the file's exact size.
     """
 
     url: str
@@ -41,7 +40,7 @@ class Remote:
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follow a redirect only to where we would have gone ourselves."""
+    """Follow redirects only to https."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         check_scheme(newurl)
@@ -49,31 +48,27 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(remote: Remote, path: Path, progress: Progress | None = None) -> Path:
-    """Bring a file to `path`, unless it is there and whole.
+    """Download a file to `path`, unless it is there already.
 
-    A download that was cut goes on where it stopped. The file appears under its name only when its
-    size and its SHA-256 are right; a file there that is not right is fetched again.
+    An interrupted download is resumed. The file gets its name only when its size and SHA-256 are
+    right; a file at `path` with another size or SHA-256 is downloaded again.
 
     Args:
-        remote: what to bring.
-        path: where to.
-        progress: hears of a download that takes more than two seconds, in megabytes.
+        remote: the file.
+        path: destination.
+        progress: receives a download that takes more than two seconds, in megabytes.
 
     Raises:
-        FoveateError: no network; the server's answer; a size or a hash that is not the published
-            one; FOVEATE_OFFLINE is set.
+        FoveateError: no network; an HTTP error; the size or the hash is not the published one;
+            FOVEATE_OFFLINE is set.
     """
-    if (
-        path.is_file()
-        and fits(path.stat().st_size, remote)
-        and sha256(path).startswith(remote.sha256)
-    ):
+    whole = path.is_file() and fits(path.stat().st_size, remote)
+    if whole and sha256(path).startswith(remote.sha256):
         return path
     if os.environ.get("FOVEATE_OFFLINE"):
         raise FoveateError(
             f"'{path.name}' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out "
-            "--offline, to "
-            f"download {remote.url}"
+            f"--offline, to download {remote.url}"
         )
     check_scheme(remote.url)
     with disk_errors(path):
@@ -107,14 +102,14 @@ def fetch(remote: Remote, path: Path, progress: Progress | None = None) -> Path:
 
 def receive(remote: Remote, partial: Path, meter: "Meter") -> None:
     """Append to `partial` until it is whole; OSError if the connection ends before."""
-    # without a hash nothing would tell that two halves are of different files: from the start
+    # Without a hash nothing would detect that two parts are of different files: start again.
     done = partial.stat().st_size if partial.exists() and remote.sha256 else 0
-    # some refuse Python's own name
+    # some servers refuse urllib's default User-Agent
     headers = {"User-Agent": "foveate"} | ({"Range": f"bytes={done}-"} if done else {})
     request = urllib.request.Request(remote.url, headers=headers)
     opener = urllib.request.build_opener(HttpsOnly)
     with opener.open(request, timeout=TIMEOUT) as answer:
-        if answer.status != 206:  # the server does not resume: from the start
+        if answer.status != 206:  # the server ignores Range, and sends the whole file
             done = 0
         size = remote.size if remote.exact else announced(remote, answer, done)
         with disk_errors(partial), partial.open("ab" if done else "wb") as file:
@@ -131,13 +126,15 @@ def receive(remote: Remote, partial: Path, meter: "Meter") -> None:
 
 
 def announced(remote: Remote, answer: http.client.HTTPResponse, done: int) -> int:
-    """The size of the whole file, by what the server says of the part that it sends."""
+    """The size of the whole file, from the Content-Length of the part that the server sends."""
     if answer.length is None:
-        raise FoveateError(f"{remote.url} does not say how many bytes it has; nothing was kept")
+        raise FoveateError(
+            f"{remote.url} does not say how many bytes it has (Content-Length); nothing was kept"
+        )
     if done + answer.length > remote.size:
         raise FoveateError(
-            f"{remote.url} has {done + answer.length:,} bytes, more than the {remote.size:,} that "
-            "it may have; stopped"
+            f"{remote.url} has {done + answer.length:,} bytes, more than the limit of "
+            f"{remote.size:,}; stopped"
         )
     return done + answer.length
 
@@ -147,23 +144,24 @@ def fits(size: int, remote: Remote) -> bool:
 
 
 class Meter:
-    """Tells how many megabytes of a download have come, once it has taken a while."""
+    """Reports the megabytes of a download, once it has taken PATIENCE seconds."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
         self.begun = time.monotonic()
-        self.told: int | None = None
+        self.reported: int | None = None  # megabytes; None before the first report
 
     def show(self, done: int, size: int) -> None:
-        if self.told is None and time.monotonic() - self.begun > PATIENCE:
+        if self.reported is None and time.monotonic() - self.begun > PATIENCE:
             self.progress.begin("download (MB)", -(-size // MB))
-            self.told = 0
-        if self.told is not None and (new := -(-done // MB) - self.told) > 0:
+            self.reported = 0
+        if self.reported is not None and (new := -(-done // MB) - self.reported) > 0:
             self.progress.advance(new)
-            self.told += new
+            self.reported += new
 
 
 def check_scheme(url: str) -> None:
+    """FoveateError unless the URL is https, or http on this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise FoveateError(f"refused to download from {url}: only https is allowed")

@@ -1,19 +1,19 @@
-"""Everything that can go wrong by the user's hand, as one tree.
+"""The errors that users can cause or meet, as one tree.
 
     FoveateError           exit code 1
     ├── UsageError         2   an option, a name or a combination that does not exist
-    ├── MissingExtraError  3   a part that is not installed; the message has the install line
+    ├── MissingExtraError  3   a dependency is not installed; the message has the install line
     ├── DataError          4   images, folders and tables: missing, unreadable, not enough
     │   └── ImageError     4   one image
     └── ArtefactError      5   a run, a model or a weights file: missing, damaged or unsafe
 
-A message says what was expected, what came, where, and what to do. Mistakes of the programmer are
-`assert`s.
+A message says what was expected, what was found, where, and what to do. Errors of the programmer
+are `assert`s.
 """
 
 
 class FoveateError(Exception):
-    """Root of the tree: catch this to catch them all."""
+    """Base class of all errors that Foveate raises on purpose."""
 
     exit_code = 1
 
@@ -25,7 +25,7 @@ class UsageError(FoveateError, ValueError):
 
 
 class MissingExtraError(FoveateError, ImportError):
-    """A part that is not installed."""
+    """An optional dependency that is not installed."""
 
     exit_code = 3
 

@@ -3,14 +3,14 @@ cross-validation.
 
 A head on frozen features is a convex problem, so it is solved, not trained: no learning rate, no
 epochs, the same answer every time. All folds and the final fit are one problem with several
-columns, so that each pass over the features serves them all; the path of penalties goes from strong
-to weak, each start where the last one ended.
+columns, so that each pass over the features serves them all. Penalties are tried from strong to
+weak, each starting from the solution of the last.
 
     minimise over W, b   mean over images of cross-entropy(x W + b, label)  +  penalty / 2 * |W|^2
 
-with x standardised and divided by sqrt(width), which makes a penalty mean the same for any
+with x standardised and divided by sqrt(width), so that a penalty has the same effect for any
 backbone. Where an image has any number of labels, (N, classes) of 0 and 1, cross-entropy is the sum
-of each label's own: one logistic regression a label, with the same penalty.
+over the labels: one logistic regression a label, all with the same penalty.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from foveate.metrics import binary_cross_entropy, log_loss_of_logits
+
 Array = NDArray[np.float32]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
 
 PENALTIES = (1e-2, 1e-3, 3.2e-4, 1e-4, 3.2e-5, 1e-5, 3.2e-6, 1e-6, 3.2e-7, 1e-7)
 TOLERANCE = 5e-4  # stop when a step lowers the objective by less than this part of it
 BLOCK = 512  # rows that a thread works on at once
-MEMORY = 8  # pairs that L-BFGS remembers
+MEMORY = 8  # pairs of step and change of the gradient that L-BFGS keeps
 # p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
 CURVATURE = 0.1
 
@@ -38,12 +40,12 @@ class Head:
     """A solved linear head.
 
     Args:
-        weight, bias: (classes, width) and (classes,); read raw features, standardisation and
-            temperature folded in.
-        penalty: the chosen one.
-        temperature: what the logits were divided by, from out-of-fold logits.
-        out_of_fold: (N, classes), calibrated logits of each image from a head that did not see its
-            fold.
+        weight, bias: (classes, width) and (classes,), for raw features: standardisation and
+            temperature are folded in.
+        penalty: the one with the lowest out-of-fold log-loss.
+        temperature: the logits were divided by it; fitted on out-of-fold logits.
+        out_of_fold: (N, classes), calibrated logits of each image from a head that was solved
+            without its fold.
         path: (penalty, out-of-fold log-loss) for each penalty tried.
     """
 
@@ -63,16 +65,16 @@ def fit_head(
     threads: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> Head:
-    """Solve a head and estimate, out of fold, how good it is.
+    """Solve a head, and predict each image out of fold.
 
     Args:
         features: (N, width), raw.
         labels: (N,), integers in [0, classes), each class with images in at least two folds; or (N,
             classes), 0 or 1.
-        folds: (N,), from 0; each image is judged by a head that was solved without its fold.
+        folds: (N,), from 0; each image is predicted by a head that was solved without its fold.
         classes: number of classes.
-        threads: cores to use. The result does not depend on it, bit for bit: BLAS gets one, since
-            what it rounds to depends on how many it has, and fixed blocks of rows are shared out
+        threads: cores to use. The result is bit-identical for any number: BLAS gets one thread,
+            since its rounding depends on how many it has, and blocks of rows are distributed
             instead.
         advance: called after each penalty.
 
@@ -91,7 +93,7 @@ def solve_path(
     each: Map,
     advance: Callable[[], None],
 ) -> Head:
-    """`fit_head` with its threads at hand."""
+    """`fit_head` with a map over blocks of rows, which may run in threads."""
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = standard_scale(features)
     rotated, directions, spectrum = rotate((features - mean) * scale)
@@ -102,14 +104,13 @@ def solve_path(
     weights[np.arange(len(labels)), folds] = 0
     weights /= weights.sum(axis=0)
 
-    # log-loss, penalty, out-of-fold logits, solution
-    best: tuple[float, float, Array, Array] | None = None
+    best: tuple[float, float, Array, Array] | None = None  # loss, penalty, logits, solution
     path: list[tuple[float, float]] = []
     solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
     for penalty in PENALTIES:
         solution = minimise(rotated, labels, weights, penalty, solution, spectrum, each)
         logits = out_of_fold_logits(rotated, solution, folds)
-        loss = log_loss(logits, labels, 1 / (len(labels) + 2))
+        loss = log_loss_of_logits(logits, labels, label_smoothing(len(labels)))
         path.append((penalty, loss))
         advance()
         if best is None or loss < best[0]:
@@ -133,9 +134,8 @@ def solve_path(
 
 
 def standard_scale(features: Array) -> Array:
-    """What to multiply centred features by: 1 / (deviation * sqrt(width)), and 0 for a feature that
-    never changes."""
-    # in f32 a constant's mean is not quite the constant
+    """(width,), 1 / (deviation * sqrt(width)), to multiply features by; 0 for a constant one."""
+    # in f32 the mean of a constant is not exactly that constant, so its deviation is not 0
     deviation = features.std(axis=0, dtype=np.float64)
     moves = deviation > 1e-6 * np.abs(features).max(axis=0)
     scale = np.where(moves, 1 / np.where(moves, deviation, 1), 0) / np.sqrt(features.shape[1])
@@ -147,7 +147,7 @@ def rotate(x: Array) -> tuple[Array, Array, Array]:
     divide by.
 
     A rotation changes neither the objective nor the penalty. Axes with less than a millionth of the
-    largest variance are left out; they are rounding errors.
+    largest variance are dropped: they are rounding errors.
 
     Returns:
         (N, axes), (width, axes) and the variance of each axis: x @ directions is the first.
@@ -158,7 +158,7 @@ def rotate(x: Array) -> tuple[Array, Array, Array]:
         keep = spectrum > 1e-6 * spectrum[-1]
         spectrum, directions = spectrum[keep], np.ascontiguousarray(directions[:, keep])
         return np.ascontiguousarray(x @ directions), directions, spectrum
-    # fewer images than features: the same from the other side
+    # fewer images than features: the smaller eigenproblem has the same non-zero eigenvalues
     spectrum, rows = np.linalg.eigh(x @ x.T / np.float32(n))
     keep = spectrum > 1e-6 * spectrum[-1]
     spectrum, rows = spectrum[keep], rows[:, keep]
@@ -181,8 +181,7 @@ def minimise(
     tolerance: float = TOLERANCE,
     most: int = 100,
 ) -> Array:
-    """L-BFGS on several weighted problems at once, each with its own step, all sharing each pass
-    over the features.
+    """L-BFGS on several weighted problems at once; each has its own step, all share each pass.
 
     Args:
         x: (N, D), rotated features.
@@ -197,9 +196,8 @@ def minimise(
         (F, D + 1, classes).
     """
     # Variables are scaled so that the Hessian is near the identity: v = scale * u.
-    scale = np.append(1 / np.sqrt(CURVATURE * spectrum + penalty), 1 / np.sqrt(CURVATURE)).astype(
-        np.float32
-    )[:, None]
+    scale = np.append(1 / np.sqrt(CURVATURE * spectrum + penalty), 1 / np.sqrt(CURVATURE))
+    scale = scale.astype(np.float32)[:, None]
     decay = np.full((len(spectrum) + 1, 1), penalty, dtype=np.float32)
     decay[-1] = 0
 
@@ -224,14 +222,9 @@ def minimise(
             step = np.where(short, step / 2, step).astype(np.float32)
         moved, bent = candidate - u, new_slope - slope
         product = dot(moved, bent)
-        pairs.append(
-            (
-                moved,
-                bent,
-                np.where(product > 1e-12, 1 / np.maximum(product, 1e-12), 0).astype(np.float32),
-            )
-        )
-        pairs = pairs[-MEMORY:]
+        # 0 where a problem did not move or has no curvature: the pair is then without effect
+        inverse = np.where(product > 1e-12, 1 / np.maximum(product, 1e-12), 0).astype(np.float32)
+        pairs = [*pairs, (moved, bent, inverse)][-MEMORY:]
         gain = (loss - new_loss) / np.maximum(np.abs(new_loss), 1e-9)
         u, loss, slope = candidate, new_loss, new_slope
         if gain.max() < tolerance:
@@ -240,8 +233,7 @@ def minimise(
 
 
 def two_loops(slope: Array, pairs: list[tuple[Array, Array, Array]]) -> Array:
-    """L-BFGS's product of the inverse Hessian with a slope (Nocedal and Wright, algorithm 7.4), for
-    each problem."""
+    """The inverse Hessian times the slope, of each problem (Nocedal and Wright, algorithm 7.4)."""
     q = slope.copy()
     factors = []
     for moved, bent, inverse in reversed(pairs):
@@ -260,9 +252,8 @@ def cross_entropy(
 ) -> tuple[Array, Array]:
     """Weighted mean cross-entropy of each problem, (F,), and its slope, (F, D + 1, classes).
 
-    Labels are classes, (N,), or 0 and 1, (N, classes). Rows go in blocks that depend on their
-    number alone and are
-    added up in order: the sum is the same in any threads.
+    Labels are classes, (N,), or 0 and 1, (N, classes). The blocks of rows depend on N alone, and
+    are added up in order: the sum is the same for any number of threads.
     """
     blocks = [slice(i, i + BLOCK) for i in range(0, len(x), BLOCK)]
     parts = list(
@@ -302,21 +293,13 @@ def block_cross_entropy(
     return loss, np.ascontiguousarray(slope.reshape(width, problems, classes).transpose(1, 0, 2))
 
 
-def binary_cross_entropy(logits: Any, targets: Any) -> tuple[Any, Any]:
-    """-log sigmoid(logit) where a label is there, -log(1 - sigmoid(logit)) where it is not; and its
-    slope."""
-    far = np.exp(-np.abs(logits))  # never overflows
-    probability = np.where(logits >= 0, 1, far) / (1 + far)
-    return np.maximum(logits, 0) - logits * targets + np.log1p(far), probability - targets
-
-
 def dot(a: Array, b: Array) -> Array:
     """(F, ...) and (F, ...) -> (F,)"""
     return np.einsum("fi,fi->f", a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> Array:
-    """(N, classes): each image judged by the problem that left its fold out."""
+    """(N, classes), each image's logits from the problem without its fold."""
     logits = np.empty((len(x), solution.shape[2]), dtype=np.float32)
     for fold in range(len(solution) - 1):
         rows = folds == fold
@@ -324,39 +307,31 @@ def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> A
     return logits
 
 
-def log_loss(logits: Array, labels: NDArray[np.int64], doubt: float = 0.0) -> float:
-    """Mean cross-entropy of logits, nats an image; of several labels the sum of theirs.
+def label_smoothing(n: int) -> float:
+    """The label smoothing under which penalty and temperature are chosen: 1 / (n + 2).
 
-    Args:
-        logits: (N, classes).
-        labels: (N,), or (N, classes), 0 or 1.
-        doubt: how much of each label is spread over all classes. 1 / (N + 2), Laplace's rule of
-            succession and Platt's targets, says what N images can prove: even if all are right, the
-            next may be wrong. Without it a set that is told apart without error would be given
-            penalties and temperatures of 0, and certainty.
+    Laplace's rule of succession, as in Platt's targets: even if all of n images are right, the next
+    may be wrong. Without it, classes that are separated without error would get a penalty and a
+    temperature near 0, and probabilities of 1.
     """
-    if labels.ndim == 2:
-        costs, _ = binary_cross_entropy(logits.astype(np.float64), (1 - doubt) * labels + doubt / 2)
-        return float(costs.sum(axis=1).mean())
-    shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
-    right = shifted[np.arange(len(labels)), labels]
-    target = (1 - doubt) * right + doubt * shifted.mean(axis=1)
-    return float((np.log(np.exp(shifted).sum(axis=1)) - target).mean())
+    return 1 / (n + 2)
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
     """The temperature that makes logits / temperature most probable (Guo et al., arXiv:1706.04599).
 
-    Labels are doubted by 1 / (N + 2). The log-loss is convex in 1 / temperature, so a
+    Labels are smoothed by `label_smoothing`. The log-loss is convex in 1 / temperature, so a
     golden-section search on its logarithm finds the minimum, here within [0.05, 20].
     """
-    golden, doubt = (np.sqrt(5) - 1) / 2, 1 / (len(labels) + 2)
+    golden, smoothing = (np.sqrt(5) - 1) / 2, label_smoothing(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return log_loss_of_logits(logits / np.exp(log_temperature), labels, smoothing)
+
     low, high = np.log(0.05), np.log(20)
     for _ in range(40):
         left, right = high - golden * (high - low), low + golden * (high - low)
-        if log_loss(logits / np.exp(left), labels, doubt) < log_loss(
-            logits / np.exp(right), labels, doubt
-        ):
+        if loss(left) < loss(right):
             high = right
         else:
             low = left

@@ -11,25 +11,16 @@ if TYPE_CHECKING:
     import torch
 
 
+PACKAGES = "foveate torch torchvision openvino numpy pillow simplejpeg safetensors".split()
+
+
 def cores() -> int:
-    """Cores this process may use."""
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-PACKAGES = (
-    "foveate",
-    "torch",
-    "torchvision",
-    "openvino",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "safetensors",
-)
-
-
 def environment() -> dict[str, Any]:
-    """The machine and the versions, without anything that names its owner."""
+    """The machine and the versions, without host or user names."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -59,8 +50,10 @@ def cpu_name() -> str:
 
 
 def instructions() -> set[str]:
-    """The CPU's instruction sets; empty where the system does not tell. `FOVEATE_INSTRUCTIONS`
-    names others instead, so that tests run as they would on another processor."""
+    """The CPU's instruction sets; empty where the system does not list them.
+
+    `FOVEATE_INSTRUCTIONS` overrides them, so that tests run as on another processor.
+    """
     if named := os.environ.get("FOVEATE_INSTRUCTIONS"):
         return set(named.split())
     try:
@@ -76,8 +69,10 @@ def instructions() -> set[str]:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, its control group's limit included; 4 GB where no one
-    can tell."""
+    """Bytes that this process can still allocate, within its control group's limit too.
+
+    4 GiB where the system does not say; under torchrun, an equal share of each process.
+    """
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         meminfo = Path("/proc/meminfo").read_text()
@@ -92,14 +87,12 @@ def free_memory() -> int:
             with contextlib.suppress(OSError, ValueError):
                 used -= reclaimable((groups / parts).read_text())
             found.append(max(0, limit - used))
-    # torchrun's: processes on this machine
-    share = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return min(found, default=4 << 30) // share
+    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by torchrun
+    return min(found, default=4 << 30) // processes
 
 
 def reclaimable(stat: str) -> int:
-    """Bytes of files that the system keeps in a control group's memory as long as nobody wants it,
-    from memory.stat.
+    """Bytes of cached files in a control group's memory.stat; the system frees them when needed.
 
     >>> reclaimable("anon 5\\nactive_file 30\\ninactive_file 12\\n")
     42
@@ -109,8 +102,7 @@ def reclaimable(stat: str) -> int:
 
 
 def has_gpu() -> bool:
-    """Whether torch would find a GPU; looked up without importing torch unless a driver is
-    there."""
+    """Whether torch finds a GPU. Without a driver it is not imported, which would take seconds."""
     driver = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
     if not driver and (platform.system(), platform.machine()) != ("Darwin", "arm64"):
         return False
@@ -120,7 +112,7 @@ def has_gpu() -> bool:
 
 
 def device() -> "torch.device":
-    """The best device torch has."""
+    """The best device of torch: cuda, mps or cpu."""
     import torch
 
     if torch.cuda.is_available():

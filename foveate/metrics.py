@@ -1,4 +1,4 @@
-"""How good a classifier is: pure functions on probabilities and labels. None divides by zero."""
+"""Metrics of a classifier: pure functions on probabilities and labels. None divides by zero."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ Ints = NDArray[np.integer[Any]]
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Where the true rate lies, seen from `right` successes in `n` trials.
+    """Confidence interval of a rate, from `right` successes in `n` trials.
 
-    Wilson's score interval: unlike "rate +- 2 standard errors" it stays inside [0, 1] and is honest
-    for few trials and for rates near 0 or 1.
+    Wilson's score interval: unlike "rate +- 2 standard errors" it stays inside [0, 1] and is
+    accurate for few trials and for rates near 0 or 1.
 
         (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
 
@@ -73,8 +73,7 @@ def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.
 
 
 def precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Each class's precision, recall and F1 from a confusion matrix; 0 where a class is never
-    predicted or never there.
+    """Each class's precision, recall and F1; 0 where a class is never predicted or has no image.
 
     Returns:
         Three arrays (classes,), fractions; 1 is best.
@@ -91,8 +90,9 @@ def precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, F
 
 
 def log_loss(probabilities: Floats, labels: Ints) -> float:
-    """Mean surprise, -log p(true class), in nats; 0 is perfect, log(classes) is guessing. p is kept
-    above 1e-12.
+    """Mean of -log p(true class), in nats; 0 is perfect, log(classes) is guessing.
+
+    p is at least 1e-12, so that a single wrong answer of full confidence costs 28, not infinity.
 
     Raises:
         ValueError: as for expected_calibration_error.
@@ -103,17 +103,44 @@ def log_loss(probabilities: Floats, labels: Ints) -> float:
     check_probabilities(probabilities, labels)
     if len(labels) == 0:
         return 0.0
-    right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(right, 1e-12)).mean())
+    return log_loss_of_logits(np.log(np.maximum(probabilities.astype(np.float64), 1e-12)), labels)
+
+
+def log_loss_of_logits(logits: Floats, labels: Ints, smoothing: float = 0.0) -> float:
+    """Mean cross-entropy of logits, in nats; with several labels an image, the sum of theirs.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,), integers in [0, classes); or (N, classes), 0 or 1.
+        smoothing: the part of each label that is spread over all classes.
+    """
+    if labels.ndim == 2:
+        targets = (1 - smoothing) * labels + smoothing / 2
+        costs, _ = binary_cross_entropy(logits.astype(np.float64), targets)
+        return float(costs.sum(axis=1).mean())
+    shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)  # exp never overflows
+    right = shifted[np.arange(len(labels)), labels]
+    target = (1 - smoothing) * right + smoothing * shifted.mean(axis=1)
+    return float((np.log(np.exp(shifted).sum(axis=1)) - target).mean())
+
+
+def binary_cross_entropy(logits: Any, targets: Any) -> tuple[Any, Any]:
+    """-log sigmoid(logit) where a label is present, -log(1 - sigmoid(logit)) where it is not.
+
+    Returns:
+        The costs and their slopes, of the logits' shape.
+    """
+    far = np.exp(-np.abs(logits))  # never overflows
+    probability = np.where(logits >= 0, 1, far) / (1 + far)
+    return np.maximum(logits, 0) - logits * targets + np.log1p(far), probability - targets
 
 
 def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
     """Mean gap between confidence and accuracy, weighted by how often each confidence occurs.
 
     A classifier that says "80 %" should be right 80 times in 100. This measures by how much it is
-    not. It is never 0
-    on few images: a perfectly calibrated classifier that is right 88 times in 100 shows 0.034 on
-        372 images.
+    not. On few images it is never 0: a perfectly calibrated classifier that is right 88 times in
+    100 has 0.034 on 372 images.
 
         ECE = sum over bins b of (n_b / N) * | accuracy(b) - confidence(b) |
 
@@ -131,8 +158,9 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
     Source: Guo et al., arXiv:1706.04599. Checked against an independent implementation in
         tests/test_metrics.py.
 
-    >>> round(expected_calibration_error(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]),
-    bins=2), 4) 0.25
+    >>> p, labels = np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1])
+    >>> round(expected_calibration_error(p, labels, bins=2), 4)
+    0.25
     """
     check_probabilities(probabilities, labels)
     if bins < 1:
@@ -147,7 +175,7 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
 
 
 def check_probabilities(probabilities: Floats, labels: Ints) -> None:
-    """ValueError unless rows are distributions and labels fit."""
+    """ValueError unless each row sums to 1 and has a label that is one of its columns."""
     if len(probabilities) != len(labels):
         raise ValueError(
             f"expected a label for each row, got {len(labels)} labels and {len(probabilities)} rows"
@@ -187,18 +215,18 @@ def sigmoid(logits: Floats) -> NDArray[np.float64]:
 
 
 def average_precision(probabilities: Floats, there: Ints) -> float:
-    """How well a label's probabilities rank the images that have it before those that have not.
+    """How well a label's probabilities rank the images that have it before those that do not.
 
-    The mean, over the images that have it, of the precision among all that are at least as
-    probable.
+    The mean, over the images that have it, of the precision among all images with at least the same
+    probability.
 
     Args:
         probabilities: (N,), or any other scores.
         there: (N,), 0 or 1.
 
     Returns:
-        A fraction in [0, 1]; 1 is best; 0 if no image has it. Scores without meaning give the share
-        that has it.
+        A fraction in [0, 1]; 1 is best; 0 if no image has the label. Random scores give the share
+        of images that have it.
 
     Source: checked against an independent implementation in tests/test_metrics.py.
 
@@ -215,8 +243,7 @@ def average_precision(probabilities: Floats, there: Ints) -> float:
 
 
 def label_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
-    """As `expected_calibration_error`, of each label's probability by itself: (N, classes),
-    both."""
+    """As `expected_calibration_error`, for the probability of each label; (N, classes) both."""
     p, y = probabilities.astype(np.float64).ravel(), labels.ravel()
     which = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     return float(np.abs(np.bincount(which, y - p, minlength=bins)).sum() / max(len(p), 1))
@@ -225,11 +252,11 @@ def label_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15)
 def summarise_labels(
     probabilities: Floats, given: NDArray[np.bool_], labels: Ints, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """All of it where images have any number of labels, ready for JSON.
+    """All metrics where images have any number of labels, ready for JSON.
 
     Args:
         probabilities: (N, classes), each label's own.
-        given: (N, classes), the labels that the classifier gives.
+        given: (N, classes), the labels that the classifier predicts.
         labels: (N, classes), 0 or 1.
         classes: the labels' names.
 
@@ -277,7 +304,7 @@ def summarise_labels(
 
 
 def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]) -> dict[str, Any]:
-    """All of it, ready for JSON: what `metrics.json` holds for one evaluated split.
+    """All metrics of one evaluated split, as in `metrics.json`.
 
     Args:
         probabilities: (N, classes), each row sums to 1.

@@ -10,7 +10,7 @@ INTERVAL = 0.2  # seconds between two updates of a notebook's bar
 
 
 class Progress(Protocol):
-    """What a long job reports to."""
+    """Receives the progress of a long job."""
 
     def begin(self, phase: str, total: int) -> None:
         """A phase begins; it has `total` steps."""
@@ -19,11 +19,11 @@ class Progress(Protocol):
         """`n` steps of it are done."""
 
     def say(self, sentence: str) -> None:
-        """Something that a person should read now."""
+        """A message for the user, to be shown now."""
 
 
 class Silent:
-    """Shows nothing."""
+    """Ignores all progress and messages."""
 
     def begin(self, phase: str, total: int) -> None:
         pass

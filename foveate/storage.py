@@ -1,5 +1,4 @@
-"""Where files are kept, and how they are written: a crash, a full disk or a second process leaves
-no half of one."""
+"""The cache, and atomic writes: a crash, a full disk or a second process leaves no partial file."""
 
 import contextlib
 import errno
@@ -16,19 +15,14 @@ import platformdirs
 
 from foveate.errors import FoveateError, UsageError
 
-PARTS = (
-    "datasets",
-    "features",
-    "networks",
-    "pixels",
-    "weights",
-)  # of the cache; anything else there is not ours
+# folders of the cache; anything else in it was not made by Foveate and is not touched
+PARTS = ("datasets", "features", "networks", "pixels", "weights")
 
 
 def cache_root() -> Path:
     """`$FOVEATE_CACHE`, else the platform's cache folder for this user. It need not exist yet."""
-    given = os.environ.get("FOVEATE_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("foveate", appauthor=False))
+    folder = os.environ.get("FOVEATE_CACHE")
+    return Path(folder or platformdirs.user_cache_dir("foveate", appauthor=False))
 
 
 def cache_size() -> dict[str, int]:
@@ -40,8 +34,7 @@ def cache_size() -> dict[str, int]:
 
 
 def clear_cache() -> int:
-    """Delete what is cached; returns the bytes freed. Runs and classifiers are not in the cache and
-    stay."""
+    """Empty the cache; returns the bytes freed. Runs and classifiers are not in it."""
     before = cache_size()
     for part in before:
         shutil.rmtree(cache_root() / part, ignore_errors=True)
@@ -50,10 +43,10 @@ def clear_cache() -> int:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, flushed to disk and renamed onto it at the end; removed if
-    anything fails.
+    """A temporary path beside `path`; what is written there replaces `path` at the end.
 
-    Works for a file and for a folder. A reader sees the old content or the new, never a part.
+    Works for a file and for a folder. It is flushed to disk before it is renamed, so a reader sees
+    the old content or the new, never a part of it. If anything fails, `path` stays as it was.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def move_onto(source: Path, target: Path) -> None:
-    """Rename; a folder that is in the way is moved aside first, since no system replaces a full
-    folder at once."""
+    """Rename; a folder at `target` is moved aside first, since rename cannot replace a full one."""
     if not source.is_dir():
         source.replace(target)
         return
@@ -86,10 +78,8 @@ def move_onto(source: Path, target: Path) -> None:
                     target.replace(aside)
             source.replace(target)
         except OSError as error:
-            if error.errno not in (
-                errno.ENOTEMPTY,
-                errno.EEXIST,
-            ):  # these: another process was faster, so again
+            # Not empty, or exists: another process has put its folder there in between; try again.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 if aside.is_dir():
                     aside.replace(target)
                 raise
@@ -98,7 +88,7 @@ def move_onto(source: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Ask the disk to have it, file or folder."""
+    """Flush a file or a folder to disk."""
     if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
         return
     handle = os.open(path, os.O_RDONLY)
@@ -110,18 +100,18 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk says while `path` is written into a message with a remedy."""
+    """Turn errors of the file system while `path` is written into ours, with a remedy."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveateError(
-                f"the disk is full: '{path}' could not be written and nothing was replaced; "
-                "free some space, or point --out or FOVEATE_CACHE to another disk"
+                f"the disk is full: '{path}' could not be written and nothing was replaced; free "
+                "some space, or point --out or FOVEATE_CACHE to another disk"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise FoveateError(
-                f"no permission to write '{path}'; choose a folder that is yours"
+                f"no permission to write '{path}'; choose a folder that you may write to"
             ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise UsageError(
@@ -130,19 +120,18 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-# `json.dumps` with an option makes an encoder at every call
+# json.dumps with an option creates an encoder at every call
 encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as readable JSON, whole or not at all."""
+    """Write a value as readable JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(lines(value) + "\n", encoding="ascii")
 
 
 def lines(value: Any, depth: int = 2) -> str:
-    """JSON with a line for each entry of an object, and of the objects in it; what lies deeper is
-    on that line.
+    """JSON with one line for each entry of an object and of the objects in it, but not deeper.
 
     >>> print(lines({"a": {"b": {"c": [1, 2]}}, "d": 3}))
     {
@@ -168,5 +157,5 @@ def sha256(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Hexadecimal SHA-256 of a value that JSON can hold, whatever the order of its keys."""
+    """Hexadecimal SHA-256 of a JSON value; it does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

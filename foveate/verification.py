@@ -1,8 +1,7 @@
-"""Does a published accuracy hold here? Measured on labelled images, as published: the resize, the
-crop, in f32.
+"""Verify a published accuracy on labelled images, with the published resize and crop, in f32.
 
-ImageNet's images are not free, so none come with Foveate. What a machine has of the validation set
-will do: the interval says how much the answer is worth.
+ImageNet's images are not free, so none come with Foveate. Any part of the validation set can be
+used: the interval shows how precise the result is.
 """
 
 import os
@@ -26,12 +25,11 @@ from foveate.weights import build, find_weights, pretrained
 
 CLASSES = 1000
 WNID = re.compile(r"n\d{8}")
-# In ImageNet's own list these are names of two classes each; torchvision tells them apart, by the
-# second.
+# ImageNet's own list has two classes of each of these names; torchvision's renames the second.
 DOUBLES = {"crane": "crane bird", "maillot": "maillot tank suit", "cardigan": "Cardigan"}
 EXPECTED = (
-    "expected all 1000 WordNet ids (n01440764 ...), numbers (0 to 999), or ImageNet's names as "
-    "torchvision has them"
+    "expected all 1000 WordNet ids (n01440764 ...), numbers (0 to 999), or ImageNet's names as in "
+    "torchvision"
 )
 
 
@@ -40,8 +38,8 @@ class Rate:
     """One accuracy, measured and published.
 
     Args:
-        right, n: images.
-        accuracy, low, high: per cent; the 95 % interval (Wilson).
+        right, n: correct images, and all.
+        accuracy, low, high: per cent, with the 95 % interval (Wilson).
         published: per cent, or None.
     """
 
@@ -69,16 +67,16 @@ class Rate:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Args:
-        weights: key of WEIGHTS whose figure it is.
-        data: name of the set; `split` the part that was used.
-        top1, top5: accuracies; the first decides.
-        classes: how many of the 1000 are there.
-        labels: how the classes were told, in words.
-        bad: unreadable images, left out, and why.
-        notes: what to keep in mind.
+        weights: key of WEIGHTS whose accuracy is compared.
+        data, split: name of the data set, and the part of it that was used.
+        top1, top5: accuracies; top-1 decides whether they agree.
+        classes: how many of the 1000 classes have images.
+        labels: how the classes were recognised: by number, WordNet id or name.
+        bad: unreadable images, which are left out, and why.
+        notes: limits of the comparison.
     """
 
     weights: str
@@ -105,22 +103,22 @@ def verify(
 ) -> Verification:
     """Measure published weights on labelled images.
 
-    Each image gets all 1000 logits, whichever classes are there. Of split folders the test split is
-    used, else the validation split, else all.
+    The prediction is the largest of all 1000 logits, also if the data have fewer classes. The test
+    split is used if there is one, else the validation split, else all images.
 
     Args:
         name: key of WEIGHTS.
         data: a folder, table or Dataset whose classes are ImageNet's.
-        weights: a file to measure in place of the published one.
+        weights: a file to measure instead of the published one.
         threads: cores to use; all by default.
-        progress: hears of each image.
+        progress: receives each image.
 
     Raises:
         UsageError: there are no published weights of this name; the file has other classes than
             ImageNet's.
         DataError: the data cannot be used, or its classes are not ImageNet's.
-        ArtefactError: the weights are missing, damaged, not the network's, or give numbers that are
-            not finite.
+        ArtefactError: the weights are missing, damaged, of another network, or give logits that
+            are not finite.
         MissingExtraError: the package that carries the weights is not installed.
         FoveateError: the weights cannot be downloaded.
     """
@@ -128,7 +126,7 @@ def verify(
 
     entry = find_weights(name)
     dataset, split = part_to_measure(data if isinstance(data, Dataset) else load_dataset(data))
-    numbers, told = class_numbers(dataset.classes)
+    numbers, recognised = class_numbers(dataset.classes)
     network: Any = (
         pretrained(name) if weights is None else build(entry.network, weights=os.fspath(weights))
     )
@@ -177,14 +175,14 @@ def verify(
         top1=rate(int(right[:, 0].sum()), len(rows), entry.accuracy),
         top5=rate(int(right.any(axis=1).sum()), len(rows), entry.accuracy5),
         classes=there,
-        labels=told,
+        labels=recognised,
         bad=bad,
         notes=(*dataset.notes, *caveats(there)),
     )
 
 
 def part_to_measure(dataset: Dataset) -> tuple[Dataset, str]:
-    """The test split if there is one, else the validation split, else all."""
+    """(dataset, split): the test split if there is one, else the validation split, else all."""
     for split in ("test", "validation"):
         if split in dataset.splits:
             return dataset.select(np.flatnonzero(np.array(dataset.splits) == split)), split
@@ -192,10 +190,10 @@ def part_to_measure(dataset: Dataset) -> tuple[Dataset, str]:
 
 
 def class_numbers(names: tuple[str, ...]) -> tuple[NDArray[np.int64], str]:
-    """ImageNet's number of each class, and how it was told.
+    """ImageNet's number of each class, and how the classes were recognised.
 
     Raises:
-        DataError: the names are none of ImageNet's kinds, or could mean two classes.
+        DataError: the names are not ImageNet's, or one is the name of two classes.
 
     >>> class_numbers(("7", "0"))
     (array([7, 0]), 'by number')
@@ -211,9 +209,8 @@ def class_numbers(names: tuple[str, ...]) -> tuple[NDArray[np.int64], str]:
         if len(names) != CLASSES:
             raise DataError(
                 f"there are {len(names)} WordNet ids, and their order gives the classes' numbers "
-                "only when all "
-                f"{CLASSES} are there; name the folders by number (0 to {CLASSES - 1}), or by "
-                "class name"
+                f"only when all {CLASSES} are there; name the folders by number (0 to "
+                f"{CLASSES - 1}), or by class name"
             )
         order = {wnid: number for number, wnid in enumerate(sorted(names))}
         return np.array([order[name] for name in names]), "by WordNet id, in alphabetical order"
@@ -221,22 +218,23 @@ def class_numbers(names: tuple[str, ...]) -> tuple[NDArray[np.int64], str]:
 
 
 def by_name(name: str, all_names: set[str]) -> int:
-    """The number of one of ImageNet's classes; DataError if no class or two are called so."""
+    """The number of one of ImageNet's classes; DataError if no class has this name, or two have."""
     from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
 
-    wanted = plain(name)
-    if wanted in DOUBLES:
-        both = [wanted, DOUBLES[wanted]]
+    searched = plain(name)
+    if searched in DOUBLES:
+        # both folders must be there under torchvision's names; else "crane" may be either class
+        both = [searched, DOUBLES[searched]]
         if name not in both or not {n.replace("_", " ") for n in all_names}.issuperset(both):
             numbers = " and ".join(str(CATEGORIES.index(category)) for category in both)
             raise DataError(
                 f"ImageNet has two classes called '{name}', {numbers}: name the folders by number"
             )
         return CATEGORIES.index(name)
-    fitting = [number for number, category in enumerate(CATEGORIES) if plain(category) == wanted]
-    if not fitting:
+    found = [number for number, category in enumerate(CATEGORIES) if plain(category) == searched]
+    if not found:
         raise DataError(f"ImageNet has no class '{name}'; {EXPECTED}")
-    return fitting[0]
+    return found[0]
 
 
 def plain(name: str) -> str:
@@ -258,14 +256,13 @@ def rate(right: int, n: int, published: float | None) -> Rate:
 
 
 def caveats(classes: int) -> Iterator[str]:
-    """What the comparison takes for granted."""
+    """Limits of the comparison, as sentences."""
     yield (
-        "the published figure is of ImageNet's 50,000 validation images: the interval speaks of a "
-        "random sample of "
-        "these, and other images may be easier or harder"
+        "the published accuracy is of ImageNet's 50,000 validation images: the interval is valid "
+        "for a random sample of these, and other images may be easier or harder"
     )
     if classes < CLASSES:
         yield (
-            f"only {classes} of the {CLASSES} classes are there; some classes are easier than "
+            f"only {classes} of the {CLASSES} classes have images; some classes are easier than "
             "others"
         )

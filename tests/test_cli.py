@@ -142,8 +142,8 @@ def test_data_show(work: Path, images: Path) -> None:
     shown = foveate("data", "show", "set").stdout
     assert "one folder per class; 5 images in 1 classes" in shown
     assert "cat/cut.png: image 'cat/cut.png' is truncated" in shown
-    assert "1 files are no images by their suffix: 'cat/notes.txt'" in shown
-    assert "more than once, byte for byte: 'cat/0.png', 'cat/twin.png'" in shown
+    assert "1 files are not images" in shown and "'cat/notes.txt'" in shown
+    assert "duplicates: 'cat/0.png', 'cat/twin.png'" in shown
     found = json.loads(foveate("data", "show", images, "--json").stdout)
     assert found["counts"]["test"] == {"blob": 8, "noise": 8, "stripes": 8}
 
@@ -361,7 +361,7 @@ def test_signals_keep_what_is_computed(
     process.send_signal(sent)
     out, said = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert "the same command goes on from there" in said
+    assert "stopped" in said and "--resume" in said
     assert not any(Path("runs").glob("*"))
     done = foveate("train", "set", "--json")
     assert 0 < json.loads(done.stdout)["computed"] < 4 * features.PART
@@ -399,7 +399,7 @@ def test_unforeseen_errors_are_one_line(
     monkeypatch.setattr(cli, "app", lambda: 1 // 0)
     with pytest.raises(SystemExit, match="1"):
         cli.main()
-    assert "something unforeseen happened (ZeroDivisionError" in capsys.readouterr().err
+    assert "(ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from foveate import download as module
 from foveate.download import Remote, check_scheme, fetch
@@ -159,32 +160,34 @@ def test_a_server_that_does_not_resume_starts_again(server: Server, path: Path) 
 
 
 @pytest.mark.parametrize(
-    "where,words,requests",
+    "where,names,requests",
     [
         (
             "/cut-always",
-            r"/cut-always cannot be fetched: it ended after 1,003 of 300,000 bytes; check the network",
+            ["1,003 of 300,000 bytes", "network"],
             4,
         ),
         (
             "/no-length-and-short",
-            r"cannot be fetched: it ended after 5,000 of 300,000 bytes; check the network",
+            ["5,000 of 300,000 bytes", "network"],
             4,
         ),
         (
             "/corrupt",
-            rf"is not the published file: SHA-256 \w{{64}}, expected {HASH}; nothing was kept",
+            ["not the published file", HASH],
             1,
         ),
-        ("/cut-then-wrong-rest", "is not the published file", 2),
-        ("/more", "is larger than the published 300,000 bytes; stopped", 1),
-        ("/404", "/404 answered 404 Not Found", 1),
-        ("/500", "/500 answered 500 Internal Server Error", 1),
-        ("/no-http", "cannot be fetched: .*SSH-2.0", 4),
+        ("/cut-then-wrong-rest", ["not the published file", HASH], 2),
+        ("/more", ["300,000 bytes"], 1),
+        ("/404", ["404 Not Found"], 1),
+        ("/500", ["500 Internal"], 1),
+        ("/no-http", ["SSH-2.0"], 4),
     ],
 )
-def test_bad_servers(server: Server, path: Path, where: str, words: str, requests: int) -> None:
-    with pytest.raises(FoveateError, match=words):
+def test_bad_servers(
+    server: Server, path: Path, where: str, names: list[str], requests: int
+) -> None:
+    with refused(FoveateError, where, *names):
         fetch(server.remote(where), path)
     assert left_behind(path) == []
     assert len(server.asked) == requests
@@ -196,7 +199,7 @@ def test_a_server_that_stalls(
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     monkeypatch.setattr(module, "ATTEMPTS", 2)
-    with pytest.raises(FoveateError, match=r"cannot be fetched: .*timed out; check the network"):
+    with refused(FoveateError, where, "timed out", "network"):
         fetch(server.remote(where), path)
     assert left_behind(path) == []
 
@@ -204,7 +207,7 @@ def test_a_server_that_stalls(
 def test_a_server_that_is_not_there(path: Path) -> None:
     with Server() as server:
         remote = server.remote("/good")
-    with pytest.raises(FoveateError, match=r"cannot be fetched: .*refused.*; check the network"):
+    with refused(FoveateError, remote.url, "refused", "network"):
         fetch(remote, path)
     assert left_behind(path) == []
 
@@ -212,7 +215,7 @@ def test_a_server_that_is_not_there(path: Path) -> None:
 def test_a_bad_download_keeps_what_was_there(server: Server, path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"older edition")
-    with pytest.raises(FoveateError, match="is not the published file"):
+    with refused(FoveateError, "/corrupt", "not the published file"):
         fetch(server.remote("/corrupt"), path)
     assert path.read_bytes() == b"older edition"
 
@@ -226,15 +229,13 @@ def test_redirects_on_this_machine_are_followed(server: Server, path: Path) -> N
     "target", ["http://example.com/good", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/good"]
 )
 def test_redirects_elsewhere_are_refused(server: Server, path: Path, target: str) -> None:
-    with pytest.raises(
-        FoveateError, match=f"refused to download from {target}: only https is allowed"
-    ):
+    with refused(FoveateError, target, "https"):
         fetch(server.remote(f"/to?{target}"), path)
     assert left_behind(path) == []
 
 
 def test_a_redirect_to_a_file_is_refused(server: Server, path: Path) -> None:
-    with pytest.raises(FoveateError, match=r"answered 302 .*'file:///etc/passwd' is not allowed"):
+    with refused(FoveateError, "302", "file:///etc/passwd"):
         fetch(server.remote("/to?file:///etc/passwd"), path)
     assert left_behind(path) == []
 
@@ -250,7 +251,7 @@ def test_a_redirect_to_a_file_is_refused(server: Server, path: Path) -> None:
     ],
 )
 def test_only_https(path: Path, url: str) -> None:
-    with pytest.raises(FoveateError, match="only https is allowed"):
+    with refused(FoveateError, url, "https"):
         fetch(Remote(url, HASH, 1), path)
     assert not path.parent.exists()
 
@@ -264,15 +265,12 @@ def test_schemes_that_are_fine(url: str) -> None:
 
 def test_offline(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-    with pytest.raises(
-        FoveateError,
-        match=r"'file.bin' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out",
-    ):
+    with refused(FoveateError, "'file.bin'", "FOVEATE_OFFLINE", "--offline"):
         fetch(server.remote("/good"), path)
     assert server.asked == []
 
 
-def test_a_full_disk_is_said_and_not_tried_again(
+def test_a_full_disk_is_reported_and_not_retried(
     server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Path.open
@@ -283,7 +281,7 @@ def test_a_full_disk_is_said_and_not_tried_again(
         return real(target, mode, **options)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(FoveateError, match="the disk is full"):
+    with refused(FoveateError, str(path.parent), "disk is full"):
         fetch(server.remote("/good"), path)
     assert left_behind(path) == []
     assert len(server.asked) == 1
@@ -302,7 +300,7 @@ def test_an_interrupt_leaves_nothing(
 
 
 def test_a_wrong_published_size_never_grows_the_file(server: Server, path: Path) -> None:
-    with pytest.raises(FoveateError, match="is larger than the published 1,000 bytes"):
+    with refused(FoveateError, "/good", "1,000 bytes"):
         fetch(replace(server.remote("/good"), size=1000), path)
     assert left_behind(path) == []
 
@@ -318,25 +316,19 @@ def test_a_size_that_is_a_limit(server: Server, path: Path, digits: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("where", "words", "requests"),
-    [
-        ("/good", r"/good has 300,000 bytes, more than the 299,999 that it may have; stopped", 1),
-        ("/more", r"/more does not say how many bytes it has; nothing was kept", 1),
-    ],
+    ("where", "names", "requests"),
+    [("/good", ["300,000", "299,999"], 1), ("/more", ["how many bytes"], 1)],
 )
-def test_a_size_that_is_a_limit_is_kept_to(
-    server: Server, path: Path, where: str, words: str, requests: int
+def test_a_size_that_is_a_limit_is_enforced(
+    server: Server, path: Path, where: str, names: list[str], requests: int
 ) -> None:
-    with pytest.raises(FoveateError, match=words):
+    with refused(FoveateError, where, *names):
         fetch(replace(server.remote(where), size=len(BODY) - 1, exact=False), path)
     assert left_behind(path) == [] and len(server.asked) == requests
 
 
 def test_the_beginning_of_a_hash_is_checked(server: Server, path: Path) -> None:
-    with pytest.raises(
-        FoveateError,
-        match=rf"is not the published file: SHA-256 {HASH}, expected 01234567; nothing",
-    ):
+    with refused(FoveateError, "/good", HASH, "01234567"):
         fetch(replace(server.remote("/good"), sha256="01234567"), path)
     assert left_behind(path) == []
 
@@ -348,9 +340,9 @@ def test_a_download_goes_on_to_a_limit(server: Server, path: Path) -> None:
     assert server.asked == [None, "bytes=100000-"]
 
 
-def test_without_a_hash_nothing_is_pieced_together(server: Server, path: Path) -> None:
-    """Who would notice that the rest is another file's?"""
-    with pytest.raises(FoveateError, match="it ended after 100,000 of 300,000 bytes"):
+def test_without_a_hash_nothing_is_resumed(server: Server, path: Path) -> None:
+    """Nothing would detect that the rest is of another file."""
+    with refused(FoveateError, "100,000 of 300,000 bytes"):
         fetch(
             replace(server.remote("/cut-then-wrong-rest"), sha256="", size=len(BODY), exact=False),
             path,
@@ -363,13 +355,13 @@ def test_progress_is_in_megabytes_and_only_after_a_while(
 ) -> None:
     class Listener:
         def __init__(self) -> None:
-            self.heard: list[object] = []
+            self.reported: list[object] = []
 
         def begin(self, phase: str, total: int) -> None:
-            self.heard.append((phase, total))
+            self.reported.append((phase, total))
 
         def advance(self, n: int = 1) -> None:
-            self.heard.append(n)
+            self.reported.append(n)
 
     quick, slow = Listener(), Listener()
     fetch(server.remote("/good"), path, quick)
@@ -377,8 +369,8 @@ def test_progress_is_in_megabytes_and_only_after_a_while(
     monkeypatch.setattr(module, "MB", 100_000)
     path.unlink()
     fetch(server.remote("/cut-once"), path, slow)
-    assert quick.heard == []
-    assert slow.heard == [("download (MB)", 3), 1, 1, 1]
+    assert quick.reported == []
+    assert slow.reported == [("download (MB)", 3), 1, 1, 1]
 
 
 def test_threads_that_fetch_the_same_file(server: Server, path: Path) -> None:

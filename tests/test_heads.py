@@ -12,12 +12,11 @@ from foveate.heads import (
     cross_entropy,
     fit_head,
     fit_temperature,
-    log_loss,
     minimise,
     rotate,
     standard_scale,
 )
-from foveate.metrics import sigmoid, softmax
+from foveate.metrics import log_loss_of_logits, sigmoid, softmax
 
 Problem = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
@@ -36,8 +35,7 @@ def problem(
 
 
 def standardised(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """As heads.py documents: each feature to mean 0 and deviation 1, then divided by
-    sqrt(width)."""
+    """As in heads.py: each feature to mean 0 and deviation 1, then divided by sqrt(width)."""
     x64 = x.astype(np.float64)
     deviation = x64.std(axis=0)
     return (x64 - x64.mean(axis=0)) / np.where(deviation > 0, deviation, 1) / np.sqrt(x.shape[1])
@@ -118,8 +116,8 @@ def test_the_penalty_is_the_best_of_the_path() -> None:
         for fold in range(5):
             out = folds == fold
             refits[out] = sklearn_probabilities(z[~out], labels[~out], penalty, z[out])
-        doubt = 1 / (len(x) + 2)
-        smooth = (1 - doubt) * np.log(refits[np.arange(len(x)), labels]) + doubt * np.log(
+        smoothing = 1 / (len(x) + 2)
+        smooth = (1 - smoothing) * np.log(refits[np.arange(len(x)), labels]) + smoothing * np.log(
             refits
         ).mean(axis=1)
         assert loss == pytest.approx(-smooth.mean(), rel=0.02)
@@ -234,8 +232,7 @@ def test_a_class_absent_from_one_fold() -> None:
 
 
 def test_a_class_that_is_all_in_one_fold() -> None:
-    """A group that cannot be torn: the head that judges it has not seen its class. The others are
-    well."""
+    """A group that cannot be split: its head has not seen its class; the others are unaffected."""
     x, labels, folds = problem(classes=3, noise=0.5)
     folds = np.where(labels == 2, 0, folds)
     head = fit_head(x, labels, folds, 3)
@@ -312,8 +309,7 @@ def test_temperature_has_bounds() -> None:
 
 @pytest.mark.parametrize("n", [2, 20, 200])
 def test_certainty_is_what_n_images_can_prove(n: int) -> None:
-    """All right, by little: the temperature says 1 - 1/(n+2), and what it doubts is spread over the
-    two classes."""
+    """All right, by a small margin: the temperature gives 1 - 1/(n+2)."""
     logits, labels = (
         np.tile(np.array([[1, 0], [0, 1]], np.float32), (n // 2, 1)),
         np.tile([0, 1], n // 2),
@@ -324,8 +320,10 @@ def test_certainty_is_what_n_images_can_prove(n: int) -> None:
 
 def test_log_loss_by_hand() -> None:
     logits = np.array([[0, 0], [np.log(3), 0]], np.float32)
-    assert log_loss(logits, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2)
-    assert log_loss(logits + 1000, np.array([0, 1])) == pytest.approx(
+    assert log_loss_of_logits(logits, np.array([0, 1])) == pytest.approx(
+        (np.log(2) + np.log(4)) / 2
+    )
+    assert log_loss_of_logits(logits + 1000, np.array([0, 1])) == pytest.approx(
         (np.log(2) + np.log(4)) / 2, rel=1e-4
     )
 
@@ -378,14 +376,16 @@ def test_a_head_of_labels_is_calibrated_and_judged_out_of_fold() -> None:
     assert head.weight.shape == (3, 8) and head.out_of_fold.shape == (600, 3)
     p = sigmoid(head.out_of_fold)
     assert np.abs(p.mean(axis=0) - labels.mean(axis=0)).max() < 0.02
-    assert log_loss(head.out_of_fold, labels) < log_loss(np.zeros((600, 3), np.float32), labels)
+    assert log_loss_of_logits(head.out_of_fold, labels) < log_loss_of_logits(
+        np.zeros((600, 3), np.float32), labels
+    )
     assert fit_head(x, labels, folds, 3, threads=2).weight.tobytes() == head.weight.tobytes()
 
 
 def test_log_loss_of_labels_by_hand() -> None:
     logits, labels = np.array([[0.0, 100.0]], np.float32), np.array([[1, 0]])
-    assert log_loss(logits, labels) == pytest.approx(np.log(2) + 100)
-    assert log_loss(logits, labels, doubt=0.5) == pytest.approx(np.log(2) + 75)
+    assert log_loss_of_logits(logits, labels) == pytest.approx(np.log(2) + 100)
+    assert log_loss_of_logits(logits, labels, smoothing=0.5) == pytest.approx(np.log(2) + 75)
 
 
 def test_a_temperature_of_labels_is_found() -> None:

@@ -1,4 +1,4 @@
-"""The machine, as the system shows it."""
+"""Cores, instruction sets, memory and devices, from the system's files."""
 
 import json
 import platform
@@ -33,33 +33,33 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert everything > 10 << 20
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_memory() == pytest.approx(everything / 4, rel=0.5)
-    told = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 800 kB\n"}
+    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 800 kB\n"}
     groups = "/sys/fs/cgroup/"
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
 
     def read(path: Path) -> str:
-        if str(path) not in told:
+        if str(path) not in files:
             raise FileNotFoundError(path)
-        return told[str(path)]
+        return files[str(path)]
 
     monkeypatch.setattr(Path, "read_text", read)
     assert free_memory() == 800 << 10
-    told |= {groups + "memory.max": "max\n", groups + "memory.current": "5\n"}
+    files |= {groups + "memory.max": "max\n", groups + "memory.current": "5\n"}
     assert free_memory() == 800 << 10
-    told |= {groups + "memory.max": "1000\n"}
+    files |= {groups + "memory.max": "1000\n"}
     assert free_memory() == 995
-    told |= {groups + "memory.stat": "anon 1\nactive_file 1\ninactive_file 2\nfile 3\n"}
-    assert free_memory() == 998  # what is kept of files makes room when it is wanted
-    told |= {
+    files |= {groups + "memory.stat": "anon 1\nactive_file 1\ninactive_file 2\nfile 3\n"}
+    assert free_memory() == 998  # cached files are freed when memory is needed
+    files |= {
         groups + "memory/memory.limit_in_bytes": "600\n",
         groups + "memory/memory.usage_in_bytes": "700\n",
     }
     assert free_memory() == 0
-    told.clear()
+    files.clear()
     assert free_memory() == 4 << 30
 
 
-def test_instructions_where_the_system_does_not_tell(monkeypatch):
+def test_instructions_where_the_system_does_not_list_them(monkeypatch):
     def refuse(path: Path) -> str:
         raise FileNotFoundError(path)
 

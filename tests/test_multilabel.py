@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from refusals import absent, refused
 
 from foveate import Classifier, DataError, Dataset, UsageError, evaluate, load_dataset, train
 from foveate.training import find_lr
@@ -81,10 +82,7 @@ def test_a_cell_is_read_as_labels(tmp_path: Path) -> None:
     assert found == {"0.png": "a|b", "1.png": "a", "2.png": "", "3.png": "a"}
     assert dataset.counts() == {"test": {"a": 1, "b": 0}, "train": {"a": 2, "b": 1}}
     assert dataset.having(1).sum() == 1
-    assert any(
-        "label 'z' is only in the test split" in note and "1 images" in note
-        for note in dataset.notes
-    )
+    assert any(not absent(note, "label 'z'", "test split", "1 images") for note in dataset.notes)
     chosen = dataset.select(np.array([1, 2]))
     assert chosen.labels.shape == (2, 2) and chosen.task == "multilabel"
 
@@ -92,33 +90,31 @@ def test_a_cell_is_read_as_labels(tmp_path: Path) -> None:
 def test_one_class_with_a_bar_in_its_name_is_asked_about(tmp_path: Path) -> None:
     dataset = load_dataset(small(tmp_path, "a|b,train", "c,train"))
     assert dataset.classes == ("a|b", "c") and dataset.task == "multiclass"
-    assert any("give --task multilabel" in note for note in dataset.notes)
+    assert any("--task multilabel" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "names"),
     [
-        (["a,train", "a|b,train", ",train", ",train"], "too few have 'b' \\(1\\)"),
-        (["a,train", "a,train", "a,train", ",train"], "too few are without 'a' \\(1\\)"),
-        ([",train", ",train"], "no image has a label"),
+        (["a,train", "a|b,train", ",train", ",train"], ["few have 'b' (1)"]),
+        (["a,train", "a,train", "a,train", ",train"], ["without 'a' (1)"]),
+        ([",train", ",train"], ["no image"]),
     ],
 )
-def test_labels_that_cannot_be_learnt(rows: list[str], words: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=words):
+def test_labels_that_cannot_be_learnt(rows: list[str], names: list[str], tmp_path: Path) -> None:
+    with refused(DataError, *names):
         train(small(tmp_path, *rows), task="multilabel", out=tmp_path / "run")
 
 
 @pytest.mark.parametrize("data", ["digits", "folder"])
 def test_only_a_table_has_several_labels(data: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="several labels an image are read from a CSV"):
+    with refused(DataError, "CSV", "path,label"):
         load_dataset(data if data == "digits" else tmp_path / "folder", "multilabel")
 
 
 def test_no_such_task(table: Path) -> None:
-    with pytest.raises(
-        UsageError, match="no task is called 'both'; expected multiclass or multilabel"
-    ):
+    with refused(UsageError, "'both'", "multiclass", "multilabel"):
         load_dataset(table, "both")
 
 
@@ -179,16 +175,16 @@ def test_evaluation_goes_by_names(probed: Path, table: Path, tmp_path: Path) -> 
     found = evaluate(classifier, some)
     assert [m["support"] > 0 for m in found["per_class"].values()] == [False, False, True]
     some.write_text(lines[0] + "\n0.png,star,train\n")
-    with pytest.raises(DataError, match="classes that the classifier does not know: 'star'"):
+    with refused(DataError, "'star'"):
         evaluate(classifier, some)
 
 
 def test_a_task_does_not_fit_the_other(
     probed: Path, trained: Path, table: Path, images: Path
 ) -> None:
-    with pytest.raises(DataError, match="is multiclass, and the classifier is multilabel"):
+    with refused(DataError, "multiclass", "multilabel"):
         evaluate(Classifier.load(probed), load_dataset(images))
-    with pytest.raises(DataError, match="is multilabel, and the classifier is multiclass"):
+    with refused(DataError, "multiclass", "multilabel"):
         evaluate(Classifier.load(trained), load_dataset(table, "multilabel"))
 
 
@@ -205,7 +201,7 @@ def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
     assert Classifier.load(run).predict(table.parent / "0.png", top=1).file.endswith("0.png")
     again = train(table, **SCRATCH, **settings, parts={"mixup": 0.1}, out=run, resume=True)
     assert again.run == run
-    with pytest.raises(UsageError, match="begun with other settings"):
+    with refused(UsageError, str(run), "training.lr 0.05, now 0.1"):
         train(
             table,
             **SCRATCH,
@@ -232,7 +228,7 @@ def test_finetune_learns_labels(table: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("balance", ["weights", "sampling"])
 def test_balance_does_not_apply(balance: str, table: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="balance applies to the task multiclass"):
+    with refused(UsageError, "balance", "multiclass"):
         train(table, **SCRATCH, balance=balance, out=tmp_path / "run")
 
 
@@ -243,7 +239,7 @@ def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
 
     dataset: Dataset = load_dataset(table, "multilabel")
     rows, preprocess = np.arange(len(dataset)), Preprocess(32, 32)
-    with pytest.raises(UsageError, match="classes cannot be seen equally often"):
+    with refused(UsageError, "classes"):
         TrainingBatches(dataset, rows, preprocess, Augmentation(), 8, sampling="balanced")
 
 

@@ -1,5 +1,4 @@
-"""foveate weights verify: on images whose labels are what the network says, so that its accuracy is
-known exactly."""
+"""foveate weights verify, on images labelled by the network, so the accuracy is known."""
 
 import json
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from commands import foveate
 from numpy.typing import NDArray
 from PIL import Image
+from refusals import absent, refused
 from safetensors.torch import load_file, save_file
 from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
 
@@ -50,8 +50,7 @@ def drawn(backbone_cache: Path, draw_image: Callable[[str, int], Image.Image]) -
 
 @pytest.fixture
 def write(drawn: Drawn, tmp_path: Path, warm_cache: Path):
-    """(rank of the true class for each image, names of the classes) -> a folder, one folder a
-    class."""
+    """(rank of the true class of each image, class names) -> a folder with one folder per class."""
 
     def write(ranks: list[int], names: Callable[[int], str] = str) -> Path:
         folder = tmp_path / "val"
@@ -72,16 +71,16 @@ def test_an_accuracy_that_is_known(write) -> None:
     assert (found.top1.accuracy, found.top1.low, found.top1.high) == (62.5, 100 * low, 100 * high)
     assert found.top1.published == WEIGHTS[NAME].accuracy == 75.1
     assert found.agrees and found.top5.agrees is None
-    assert str(found.top1) == "agrees: published 75.10 %, measured 62.50 % (42.7 to 78.8)"
-    assert str(found.top5) == "measured 83.33 % (64.1 to 93.3), none published"
+    assert not absent(str(found.top1), "agrees", "75.10 %", "62.50 %", "42.7 to 78.8")
+    assert not absent(str(found.top5), "83.33 %", "64.1 to 93.3", "none published")
     assert (found.labels, found.split, found.data, found.bad) == ("by number", "all", "val", {})
-    assert any("of the 1000 classes are there" in note for note in found.notes)
+    assert any("of the 1000 classes" in note for note in found.notes)
 
 
 def test_an_accuracy_that_is_not_reached(write) -> None:
     found = verify(NAME, write(10 * [0] + 14 * [999]))
     assert not found.agrees
-    assert str(found.top1) == "does not agree: published 75.10 %, measured 41.67 % (24.5 to 61.2)"
+    assert not absent(str(found.top1), "not agree", "75.10 %", "41.67 %", "24.5 to 61.2")
 
 
 def test_too_good_does_not_agree_either(write) -> None:
@@ -130,17 +129,15 @@ def test_files_that_cannot_be_measured(write, tmp_path: Path) -> None:
     folder, state = write(4 * [0]), load_file(weights_file(NAME))
     few = {k: v[:10].clone() if k.startswith("classifier") else v for k, v in state.items()}
     save_file(few, tmp_path / "few.safetensors")
-    with pytest.raises(UsageError, match="has 10 classes; the published figure is of 1000"):
+    with refused(UsageError, "few.safetensors", "10 classes", "1000"):
         verify(NAME, folder, weights=tmp_path / "few.safetensors")
     save_file(
         state | {"classifier.1.bias": torch.full((1000,), float("nan"))},
         tmp_path / "nan.safetensors",
     )
-    with pytest.raises(
-        ArtefactError, match="numbers that are not finite; see: foveate weights check"
-    ):
+    with refused(ArtefactError, NAME, "finite", "foveate weights check"):
         verify(NAME, folder, weights=tmp_path / "nan.safetensors")
-    with pytest.raises(UsageError, match="no pretrained weights for 'lenet5'"):
+    with refused(UsageError, "'lenet5'", "pretrained"):
         verify("lenet5", folder)
 
 
@@ -152,7 +149,7 @@ def test_unreadable_images(write) -> None:
     assert (found.top1.n, list(found.bad)) == (23, [f"{place.name}/broken.jpg"])
     for i in range(5):
         (place / f"broken{i}.jpg").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="6 of 29 images are unreadable"):
+    with refused(DataError, "6 of 29 images"):
         verify(NAME, folder)
 
 
@@ -177,8 +174,8 @@ def test_word_net_ids_go_by_their_order() -> None:
     table = ImageNetInfo()
     wnids = [table.index_to_label_name(i) for i in range(1000)]
     shuffled = np.random.default_rng(0).permutation(1000)
-    numbers, told = class_numbers(tuple(wnids[i] for i in shuffled))
-    assert (numbers == shuffled).all() and told == "by WordNet id, in alphabetical order"
+    numbers, recognised = class_numbers(tuple(wnids[i] for i in shuffled))
+    assert (numbers == shuffled).all() and recognised == "by WordNet id, in alphabetical order"
     first = [table.index_to_description(i).split(",")[0].lower() for i in range(1000)]
     # torchvision's are in this order
     assert sum(a == b.lower() for a, b in zip(first, CATEGORIES, strict=True)) > 980
@@ -199,32 +196,26 @@ def test_names_and_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "parts"),
     [
-        (("1000", "2"), r"are not different numbers from 0 to 999"),
-        (("7", "07"), r"are not different numbers from 0 to 999"),
-        (
-            ("n01440764", "n01443537"),
-            "there are 2 WordNet ids, and their order gives .* only when all 1000 are there",
-        ),
-        (("cat", "goldfish"), "ImageNet has no class 'cat'; expected all 1000 WordNet ids"),
-        (("goldfish", "7"), "ImageNet has no class '7'"),
-        (
-            ("goldfish", "crane"),
-            "two classes called 'crane', 517 and 134: name the folders by number",
-        ),
-        (("maillot",), "two classes called 'maillot', 638 and 639"),
-        (("cardigan",), "two classes called 'cardigan', 474 and 264"),
-        (("CRANE", "crane", "crane bird"), "two classes called 'CRANE'"),
+        (("1000", "2"), ["'1000', '2'", "0 to 999"]),
+        (("7", "07"), ["'7', '07'", "0 to 999"]),
+        (("n01440764", "n01443537"), ["2 WordNet ids", "1000"]),
+        (("cat", "goldfish"), ["no class 'cat'", "1000 WordNet ids"]),
+        (("goldfish", "7"), ["no class '7'"]),
+        (("goldfish", "crane"), ["two classes", "'crane'", "517 and 134"]),
+        (("maillot",), ["two classes", "'maillot'", "638 and 639"]),
+        (("cardigan",), ["two classes", "'cardigan'", "474 and 264"]),
+        (("CRANE", "crane", "crane bird"), ["two classes", "'CRANE'"]),
     ],
 )
-def test_names_that_are_not_understood(names: tuple[str, ...], words: str) -> None:
-    with pytest.raises(DataError, match=words):
+def test_names_that_are_not_imagenets(names: tuple[str, ...], parts: list[str]) -> None:
+    with refused(DataError, *parts):
         class_numbers(names)
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no class folders"):
+    with refused(DataError, str(tmp_path), "CLASS"):
         verify(NAME, tmp_path)
 
 
@@ -232,9 +223,10 @@ def test_the_command(write) -> None:
     folder = write(12 * [0] + 4 * [900])
     done = foveate("weights", "verify", NAME, folder, "--threads", "1")
     assert done.returncode == 0, done.stderr
-    assert "top-1    agrees: published 75.10 %, measured 75.00 % (50.5 to 89.8)\n" in done.stdout
-    assert "16 images," in done.stdout and "labels   by number" in done.stdout
-    assert done.stderr == "images: 16\n"
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert not absent(rows["top-1"], "agrees", "75.10 %", "75.00 %", "50.5 to 89.8")
+    assert not absent(rows[NAME], "16 images") and rows["labels"] == "by number"
+    assert not absent(done.stderr, "images: 16")
 
 
 def test_the_command_in_json(write) -> None:
@@ -258,6 +250,6 @@ def test_the_command_refuses(write) -> None:
     (folder / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "cat/0.png")
     done = foveate("weights", "verify", NAME, folder)
-    assert (done.returncode, done.stdout) == (4, "") and "ImageNet has no class" in done.stderr
+    assert (done.returncode, done.stdout) == (4, "") and "ImageNet" in done.stderr
     done = foveate("weights", "verify", NAME, folder / "none")
-    assert (done.returncode, done.stdout) == (4, "") and "no such folder or file" in done.stderr
+    assert (done.returncode, done.stdout) == (4, "") and "none" in done.stderr

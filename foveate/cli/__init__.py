@@ -38,8 +38,9 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
 
-def version(wanted: bool) -> None:
-    if wanted:
+def version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
         from foveate import __version__
 
         typer.echo(f"foveate {__version__}")
@@ -70,7 +71,7 @@ def terminate(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, terminate)
-    # on damaged EXIF blocks and the like: not for the user to solve
+    # Pillow warns of damaged EXIF blocks and the like, which users cannot act on
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
@@ -83,7 +84,7 @@ def main() -> None:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
         complain(
-            f"something unforeseen happened ({type(error).__name__}: {error}); see it with: "
+            f"unexpected error ({type(error).__name__}: {error}); for the traceback run: "
             "foveate --debug ..."
         )
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""What the verbs share: where text goes, how names are made harmless, how progress is drawn."""
+"""Shared by the verbs: output to stdout and stderr, escaping of names, tables, progress bars."""
 
 import json
 import sys
@@ -10,38 +10,34 @@ import typer
 from foveate.progress import Bars
 
 JSON_HELP = "Print one JSON object on stdout instead of a table."
-TTA_HELP = "Test-time augmentation: look at the mirror image too, or at ten crops, and average."
+TTA_HELP = "Test-time augmentation: average with the mirror image, or over ten crops."
+
+UNSAFE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # control, format, surrogate, private, separators
 
 
 def complain(sentence: str) -> None:
-    """One line for people, on stderr."""
+    """Print an error on stderr."""
     typer.echo("foveate: " + clean(sentence, keep="\n"), err=True)
 
 
 def clean(text: str, keep: str = "") -> str:
-    """A name from a disk or a file, safe to show: control characters, escapes and lone surrogates
-    become \\x.. codes.
+    """Text from a disk or a file, safe to print.
+
+    Control characters, escape sequences and lone surrogates become \\x.. codes; `keep` is exempt.
 
     >>> clean("a\\x1b[31mb")
     'a\\\\x1b[31mb'
     """
-    shown = []
-    for character in text:
-        harmless = character in keep or unicodedata.category(character) not in (
-            "Cc",
-            "Cf",
-            "Cs",
-            "Co",
-            "Zl",
-            "Zp",
-        )
-        shown.append(
-            character if harmless else character.encode("unicode_escape", "surrogatepass").decode()
-        )
-    return "".join(shown)
+    return "".join(
+        c
+        if c in keep or unicodedata.category(c) not in UNSAFE
+        else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
 
 
 def print_json(value: Any) -> None:
+    """One JSON value on stdout, in a line."""
     sys.stdout.write(json.dumps(value) + "\n")
 
 
@@ -86,8 +82,8 @@ class TerminalProgress(Bars):
         kind = error[0] if error else None
         if kind in (KeyboardInterrupt, SystemExit) and not self.silent:
             complain(
-                "stopped; what was computed is kept: the same command goes on from there, a run "
-                "with --resume"
+                "stopped; finished work is kept: repeat the command to continue, with --resume "
+                "for a run"
             )
 
     def begin(self, phase: str, total: int) -> None:

@@ -11,7 +11,7 @@ from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_t
 from foveate.cli.preview import preview
 
 app = typer.Typer(
-    help="Look at data sets and at the cache.", no_args_is_help=True, rich_markup_mode=None
+    help="Inspect data sets and the cache.", no_args_is_help=True, rich_markup_mode=None
 )
 app.command("preview")(preview)
 
@@ -22,8 +22,7 @@ def show(
     task: settings.Task = "multiclass",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Layout, classes, counts, splits, sizes, and files that cannot be read. Every image is decoded
-    once."""
+    """Show layout, classes, counts, splits, sizes and unreadable files. Decodes every image."""
     from foveate.data.dataset import duplicates, listed
     from foveate.data.layouts import load_dataset
 
@@ -48,11 +47,8 @@ def show(
         print_json(found)
         return
     splits = list(counts)
-    kinds = (
-        f"with {len(dataset.classes)} labels"
-        if task == "multilabel"
-        else f"in {len(dataset.classes)} classes"
-    )
+    kinds = "with {} labels" if task == "multilabel" else "in {} classes"
+    kinds = kinds.format(len(dataset.classes))
     say(f"{dataset.name}: {dataset.layout}; {len(dataset)} images {kinds}")
     rows = [[c, *(str(counts[s][c]) for s in splits)] for c in dataset.classes]
     total = Counter(dataset.splits)
@@ -68,21 +64,18 @@ def show(
         say(f"bad   {name}: {reason}")
     if dataset.ignored:
         say(
-            f"note  {len(dataset.ignored)} files are no images by their suffix: "
+            f"note  {len(dataset.ignored)} files are not images by their suffix: "
             f"{listed(dataset.ignored, 3)}"
         )
-    twins = duplicates(dataset)
-    if twins:
-        say(
-            f"note  {len(twins)} images are there more than once, byte for byte: "
-            f"{listed(twins[0], 3)}"
-        )
+    same = duplicates(dataset)
+    if same:
+        say(f"note  {len(same)} images have byte-identical duplicates: {listed(same[0], 3)}")
     for note in dataset.notes:
         say(f"note  {note}")
 
 
 def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict[str, str]]:
-    """Decode everything: how often each size occurs, and what cannot be decoded."""
+    """Decode every image: (how often each size occurs, {unreadable file: reason})."""
     from foveate.data.image import load_image
     from foveate.errors import ImageError
     from foveate.machine import cores
@@ -122,9 +115,10 @@ def cache(
         raise UsageError("--clear and --size exclude each other")
     if clear:
         freed = clear_cache()
-        print_json({"folder": str(cache_root()), "freed": freed}) if as_json else say(
-            f"freed {freed / 1e6:.1f} MB"
-        )
+        if as_json:
+            print_json({"folder": str(cache_root()), "freed": freed})
+        else:
+            say(f"freed {freed / 1e6:.1f} MB")
         return
     parts = cache_size()
     if as_json:

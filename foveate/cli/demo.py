@@ -16,8 +16,7 @@ def demo(
         Path | None, typer.Option(help="The run's folder [default: runs/digits]")
     ] = None,
 ) -> None:
-    """Train on 1,797 real hand-written digits that are installed with Foveate, and show what comes
-    out."""
+    """Train on the 1,797 hand-written digits of scikit-learn, and show the result."""
     from foveate import training
     from foveate.data.layouts import load_dataset
 
@@ -28,7 +27,7 @@ def demo(
     show(metrics, classifier.classes)
 
     rows = [len(dataset) * i // SHOWN + 7 for i in range(SHOWN)]
-    say(f"{SHOWN} of its images, as it sees them now:")
+    say(f"its predictions for {SHOWN} of the images:")
     images = [draw(dataset.read(i)) for i in rows]
     for lines in zip(*images, strict=True):
         typer.echo("   ".join(lines))

@@ -6,21 +6,12 @@ import typer
 
 from foveate.cli.console import JSON_HELP, print_json, say
 
-# those that decide how fast networks run
-INSTRUCTIONS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_bf16",
-    "amx_int8",
-    "asimd",
-    "bf16",
-)
+# the instruction sets that decide how fast networks run
+INSTRUCTIONS = "avx2 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8 asimd bf16".split()
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
-    """What this machine offers: cores, instruction sets, engines, GPU, cache."""
+    """Show this machine's cores, instruction sets, engines, GPU and cache."""
     found = examine()
     if as_json:
         print_json(found)
@@ -34,7 +25,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = Fa
 
 
 def examine() -> dict[str, Any]:
-    """Everything doctor knows."""
+    """The entries of the report."""
     from foveate.data.image import DECODER
     from foveate.engine import choose_engine
     from foveate.machine import environment, has_gpu, installed, instructions

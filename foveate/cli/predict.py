@@ -18,7 +18,7 @@ def predict(
         bool, typer.Option("--json", help="Print one JSON object an image.")
     ] = False,
 ) -> None:
-    """Classify images. One line an image; one that cannot be read has its error there."""
+    """Classify images: one line for each, with its prediction, or the error if it is unreadable."""
     from foveate.classifier import Classifier
     from foveate.data.dataset import BETWEEN
     from foveate.data.layouts import present
@@ -30,6 +30,7 @@ def predict(
     absent = [name for name in images if not present(Path(name))]
     if absent:
         raise DataError(f"no such file or folder: {', '.join(absent)}")
+    several = classifier.task == "multilabel"
     read = failed = 0
     for prediction in classifier.predict_each(images, top, tta):
         if as_json:
@@ -37,13 +38,9 @@ def predict(
         elif prediction.error:
             complain(prediction.error)
         else:
-            guesses = "  ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
-            given = (
-                f"  {BETWEEN.join(prediction.labels) or '(none)'} "
-                if classifier.task == "multilabel"
-                else ""
-            )
-            say(f"{prediction.file}{given}  {guesses}")
+            top_labels = "  ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
+            given = f"  {BETWEEN.join(prediction.labels) or '(none)'} "
+            say(f"{prediction.file}{given if several else ''}  {top_labels}")
         read, failed = read + (not prediction.error), failed + bool(prediction.error)
     if failed and not read:
         raise DataError(f"none of the {failed} images could be read")

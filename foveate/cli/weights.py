@@ -25,17 +25,18 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Where a weights file comes from, which network it fits, and what to watch. Exit code 1 if it
-    fits none."""
+    """Show a weights file's origin, the network it fits, problems and traps.
+
+    Exit code 1 if it fits none.
+    """
     from foveate.weights.diagnosis import convert, diagnose
 
     found = diagnose(file)
     if save_as is not None and found.network is not None:
         convert(file, save_as, found)
     if as_json:
-        print_json(
-            asdict(found) | ({"saved_as": str(save_as)} if save_as and found.network else {})
-        )
+        saved = {"saved_as": str(save_as)} if save_as and found.network else {}
+        print_json(asdict(found) | saved)
     else:
         show(found, file, save_as)
     if found.network is None:
@@ -58,14 +59,11 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
         say(f"names    {found.naming}")
     else:
         say(
-            f"fits     no network; the nearest is {found.nearest}, where {found.failing} tensors "
-            "fail"
+            f"fits     no network; the nearest is {found.nearest}, with {found.failing} tensors "
+            "that do not fit"
         )
-    for kind, sentences in (
-        ("problem", found.problems),
-        ("note", found.notes),
-        ("trap", found.traps),
-    ):
+    sections = {"problem": found.problems, "note": found.notes, "trap": found.traps}
+    for kind, sentences in sections.items():
         for sentence in sentences:
             say(f"{kind:<8} {sentence}")
     if saved is not None:
@@ -73,11 +71,8 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
     if found.network is not None:
         usable = file if found.loads else saved
         load = f'foveate.build("{found.network}", weights="{usable}")'
-        say(
-            f"next     {load}"
-            if usable
-            else f"next     foveate weights check {file} --save-as OUR.safetensors"
-        )
+        conversion = f"foveate weights check {file} --save-as OUR.safetensors"
+        say(f"next     {load if usable else conversion}")
 
 
 @app.command()
@@ -90,8 +85,10 @@ def verify(
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Measure a published accuracy on labelled images. Exit code 1 if it is not in the 95 %
-    interval."""
+    """Measure a published accuracy on labelled images.
+
+    Exit code 1 if it is not in the 95 % interval.
+    """
     from foveate import verification
 
     with TerminalProgress() as progress:

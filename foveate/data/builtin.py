@@ -1,7 +1,7 @@
-"""Data sets known by name.
+"""Built-in data sets.
 
-Their images are arrays; each becomes the bytes of a PNM file, the simplest image there is, so that
-everything behind treats them as it treats files.
+Their images are arrays; each is encoded as a PNM file, the simplest image format, so that all other
+code reads them like files.
 """
 
 import gzip
@@ -70,8 +70,7 @@ CIFAR_10 = Remote(
 
 
 def load_builtin(name: str) -> Dataset:
-    """One of BUILTIN as a Dataset; fetched into the cache if it is neither embedded nor
-    installed."""
+    """One of BUILTIN as a Dataset; downloaded to the cache if it is not installed."""
     classes, parts = BUILTIN[name]()
     pixels = np.concatenate([images for images, _ in parts.values()])
     rows: list[tuple[str, str, str, str]] = []
@@ -86,7 +85,7 @@ def load_builtin(name: str) -> Dataset:
             position[file] = len(position)
             rows.append((file, classes[label], split, ""))
     dataset = index(name, "built-in set", rows, partial(read_pnm, pixels, position))
-    ordered = pixels[[position[file] for file in dataset.files]]
+    ordered = pixels[[position[file] for file in dataset.files]]  # `index` has sorted the files
     return replace(dataset, pixels=ordered.reshape(*ordered.shape[:3], -1))
 
 
@@ -101,12 +100,11 @@ def pnm(pixels: Pixels) -> bytes:
 
 
 def digits() -> tuple[tuple[str, ...], dict[str, Part]]:
-    """1,797 hand-written digits of 8x8 pixels, from scikit-learn (UCI ML, Alpaydin and Kaynak
-    1998)."""
+    """1,797 hand-written digits, 8x8, grey, from scikit-learn (UCI, Alpaydin and Kaynak 1998)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # published in 17 steps of grey
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # published as 0 to 16
     return tuple("0123456789"), {"train": (pixels, bunch.target.astype(np.int64))}
 
 
@@ -130,7 +128,7 @@ def cifar10() -> tuple[tuple[str, ...], dict[str, Part]]:
     with tarfile.open(archive) as tar:
         for split, names in batches.items():
             raw = b"".join(member_bytes(tar, f"cifar-10-batches-bin/{name}") for name in names)
-            # label, red, green, blue
+            # a record: label, 1024 red values, 1024 green, 1024 blue
             records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
             pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             parts[split] = (np.ascontiguousarray(pixels), records[:, 0].astype(np.int64))
@@ -138,7 +136,7 @@ def cifar10() -> tuple[tuple[str, ...], dict[str, Part]]:
 
 
 def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
-    """A regular file of an archive, read in memory: nothing is written, so no path can escape."""
+    """A regular file of an archive, read into memory: nothing is written, so no path can escape."""
     try:
         member = tar.getmember(name)
     except KeyError as error:
@@ -150,6 +148,7 @@ def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def fetch_idx(name: str, url: str) -> list[Path]:
+    """Download the four IDX files of a set to the cache."""
     folder = cache_root() / "datasets" / name
     remotes = [
         Remote(url + file, *known) for file, known in zip(IDX_FILES, IDX_HASHES[url], strict=True)
@@ -158,6 +157,7 @@ def fetch_idx(name: str, url: str) -> list[Path]:
 
 
 def idx_parts(paths: list[Path]) -> dict[str, Part]:
+    """The splits in four IDX files, in the order of IDX_FILES."""
     arrays = [read_idx(path) for path in paths]
     return {
         "train": (arrays[0], arrays[1].astype(np.int64)),
@@ -166,8 +166,11 @@ def idx_parts(paths: list[Path]) -> dict[str, Part]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """LeCun's IDX format: two zero bytes, the type (8: uint8), the number of dimensions, each as
-    big-endian int32."""
+    """An array from a gzipped file in LeCun's IDX format.
+
+    Its header: two zero bytes, the type (8: uint8), the number of dimensions, and the length of
+    each as a big-endian int32.
+    """
     try:
         raw = gzip.decompress(path.read_bytes())
         stream = io.BytesIO(raw)

@@ -1,5 +1,4 @@
-"""Dataset: an index of images, their labels and their splits. It holds no pixels; `index.py` makes
-it."""
+"""Dataset: an index of images, their labels and their splits. `layouts.py` makes it."""
 
 import hashlib
 import os
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
 
 Task = Literal["multiclass", "multilabel"]
 TASKS = get_args(Task)
-BETWEEN = "|"  # the labels of an image that has several
+BETWEEN = "|"  # separates the labels of an image that has several
 MAX_BAD = 0.05  # more unreadable images than this is a broken data set, not a few bad files
 
 
 @dataclass
-class Some:
-    """Rows that a thread takes together, since to hand one over takes longer than to read it."""
+class Chunk:
+    """Rows that a thread processes together: handing over one row takes longer than reading it."""
 
     rows: range
-    at: int = 0  # the row in hand
+    at: int = 0  # the row being read, whose file a time-out names
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,19 +40,19 @@ class Dataset:
 
     Args:
         name: short name of the set, for messages and for the run's folder.
-        layout: how it was found, in words.
+        layout: how the files are arranged, for people.
         files: the images' names, relative to the root.
-        labels: (N,), index into `classes`; or, where an image may have several labels or none, (N,
-            classes), 0 or 1.
+        labels: (N,), index into `classes`; (N, classes), 0 or 1, where an image may have several
+            labels or none.
         classes: names, in natural order.
         splits: "train", "validation" or "test" for each image.
-        groups: images of one group (the same object or patient) stay on one side of every split; ""
-            is no group.
-        read: gives the bytes of image i; ImageError if it cannot.
-        ignored: files that are no images by their suffix.
-        notes: what a person should know about this set, in sentences.
-        pixels: (N, H, W, C), uint8, of a built-in set, whose images are one array; `read` gives the
-            same as files.
+        groups: images of one group (the same object or patient) stay on one side of every split;
+            "" is no group.
+        read: returns the bytes of image i; raises ImageError if it cannot.
+        ignored: files that are not images by their suffix.
+        notes: sentences for people, on what is unusual about this set.
+        pixels: (N, H, W, C), uint8, of a built-in set, whose images are one array; `read` returns
+            the same images as files.
     """
 
     name: str
@@ -140,8 +139,11 @@ class Dataset:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """SHA-256 of each image's bytes; "" where they cannot be read. ImageError if one does not
-        come in time."""
+        """SHA-256 of each image's bytes; "" where they cannot be read.
+
+        Raises:
+            ImageError: a file cannot be read within `workers.LIMIT`.
+        """
 
         def digest(i: int) -> str:
             try:
@@ -149,22 +151,26 @@ class Dataset:
             except ImageError:
                 return ""
 
-        def digest_some(some: Some) -> list[str]:
+        def digest_chunk(chunk: Chunk) -> list[str]:
             found = []
-            for row in some.rows:
-                some.at = row
+            for row in chunk.rows:
+                chunk.at = row
                 found.append(digest(row))
             return found
 
-        every = (Some(range(i, min(i + 64, len(self)))) for i in range(0, len(self), 64))
         threads = min(8, os.cpu_count() or 1)
-        done = work_ahead(
-            every, digest_some, lambda some: self.files[some.at], threads, 4 * threads, LIMIT
+        digests = work_ahead(
+            tasks=(Chunk(range(i, min(i + 64, len(self)))) for i in range(0, len(self), 64)),
+            work=digest_chunk,
+            name=lambda chunk: self.files[chunk.at],
+            threads=threads,
+            ahead=4 * threads,
+            limit=LIMIT,
         )
-        return tuple(chain.from_iterable(done))
+        return tuple(chain.from_iterable(digests))
 
     def select(self, rows: NDArray[np.int64]) -> "Dataset":
-        """The same index with some of its images."""
+        """The dataset of these rows only."""
         read = self.read
         chosen = replace(
             self,
@@ -175,26 +181,23 @@ class Dataset:
             read=partial(read_row, read, rows),
             pixels=None if self.pixels is None else self.pixels[rows],
         )
-        if "digests" in self.__dict__:
+        if "digests" in self.__dict__:  # computed before: no file is read again
             chosen.__dict__["digests"] = tuple(self.digests[i] for i in rows)
         return chosen
 
     def resplit(self, splits: tuple[str, ...]) -> "Dataset":
-        """The same images, dealt otherwise."""
-        dealt = replace(self, splits=splits)
+        """The same images in other splits."""
+        changed = replace(self, splits=splits)
         if "digests" in self.__dict__:
-            dealt.__dict__["digests"] = self.digests
-        return dealt
+            changed.__dict__["digests"] = self.digests
+        return changed
 
     def array(self, channels: int, short_side: int) -> NDArray[np.uint8] | None:
-        """The images as one array, if they are one and need neither scaling nor to lose their
-        colour."""
+        """`pixels` with so many channels; None if they have to be decoded, scaled or made grey."""
         pixels = self.pixels
-        if (
-            pixels is None
-            or min(pixels.shape[1:3]) != short_side
-            or (pixels.shape[3], channels) == (3, 1)
-        ):
+        if pixels is None or min(pixels.shape[1:3]) != short_side:
+            return None
+        if pixels.shape[3] == 3 and channels == 1:
             return None
         return pixels if pixels.shape[3] == channels else pixels.repeat(channels, axis=3)
 
@@ -206,22 +209,19 @@ class Dataset:
     def label(self, i: int) -> str:
         """The class of image i, or its labels: "cat", or "cat|outdoors"."""
         here = self.labels[i]
-        return BETWEEN.join(
-            self.classes[c] for c in (np.flatnonzero(here) if here.ndim else [here])
-        )
+        numbers = np.flatnonzero(here) if here.ndim else [here]
+        return BETWEEN.join(self.classes[c] for c in numbers)
 
     def having(self, c: int) -> NDArray[np.bool_]:
         """(N,), whether an image is of class c."""
         return self.labels[:, c] == 1 if self.labels.ndim == 2 else self.labels == c
 
     def sizes(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """(classes,), how many of some images are of each class."""
+        """(classes,), how many of these rows are of each class."""
         labels = self.labels[rows]
-        return (
-            labels.sum(axis=0)
-            if labels.ndim == 2
-            else np.bincount(labels, minlength=len(self.classes))
-        )
+        if labels.ndim == 2:
+            return labels.sum(axis=0)
+        return np.bincount(labels, minlength=len(self.classes))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images of each class in each split: {split: {class: n}}."""
@@ -232,13 +232,15 @@ class Dataset:
         }
 
     def grouping(self) -> NDArray[np.int64]:
-        """(N,), a number for each group. Images with the same bytes are a group, and join the
-        groups they are in."""
+        """(N,), the number of each image's group; duplicates join the groups that contain them.
+
+        A union-find: images that share a group's name or their bytes get the same root.
+        """
         parent = list(range(len(self)))
 
         def root(i: int) -> int:
             while parent[i] != i:
-                parent[i] = parent[parent[i]]
+                parent[i] = parent[parent[i]]  # path halving
                 i = parent[i]
             return i
 
@@ -256,8 +258,11 @@ def read_row(read: Callable[[int], bytes], rows: NDArray[np.int64], i: int) -> b
 
 
 def check_trainable(dataset: Dataset) -> None:
-    """Raise DataError unless there are two classes, each with two images to learn from; or labels
-    that two have and two have not."""
+    """Raise DataError unless the images outside the test split suffice to train and validate.
+
+    That is two classes with two images each; or, for several labels an image, labels that two
+    images have and two do not.
+    """
     learn = np.array([split != "test" for split in dataset.splits], dtype=bool)
     sizes = dataset.sizes(learn)
     if dataset.task == "multilabel":
@@ -269,33 +274,34 @@ def check_trainable(dataset: Dataset) -> None:
     few = [f"'{c}' ({n})" for c, n in zip(dataset.classes, sizes, strict=True) if n < 2]
     if few:
         raise DataError(
-            f"too few readable images to learn from in class {', '.join(few)}; "
-            "each class needs two, one to learn and one to check: add images, or remove the "
-            "class's folder"
+            f"too few readable images to learn from in class {', '.join(few)}; each class needs "
+            "two, one to learn and one to check: add images, or remove the class's folder"
         )
 
 
 def check_labels(classes: tuple[str, ...], sizes: NDArray[np.int64], n: int) -> None:
-    """Raise DataError unless there are labels, and of `n` images two have each and two have not."""
+    """Raise DataError unless each label is on two of the `n` images and absent from two."""
     if not classes:
         raise DataError("no image has a label")
     rare = [f"'{c}' ({k})" for c, k in zip(classes, sizes, strict=True) if k < 2]
     common = [f"'{c}' ({n - k})" for c, k in zip(classes, sizes, strict=True) if n - k < 2]
     if rare or common:
-        which = (
-            f"too few have {', '.join(rare)}"
-            if rare
-            else f"too few are without {', '.join(common)}"
-        )
+        few = f"too few have {', '.join(rare)}"
+        which = few if rare else f"too few are without {', '.join(common)}"
         raise DataError(
-            "each label needs two readable images with it and two without, one to learn and one "
-            f"to check: {which}"
+            "each label needs two readable images with it and two without, one to learn and one to "
+            f"check: {which}"
         )
 
 
 def apply_policy(n: int, bad: dict[str, str], policy: Literal["skip", "error"]) -> None:
-    """Raise DataError if the unreadable images (name: reason) among `n` are more than the policy
-    allows."""
+    """Raise DataError if there are more unreadable images, {name: reason}, than the policy allows.
+
+    Args:
+        n: images in all, the unreadable ones included.
+        bad: the unreadable images.
+        policy: "error" allows none, "skip" allows MAX_BAD of `n`.
+    """
     if bad and policy == "error":
         first = next(iter(bad.values()))
         few = " (leave out --on-bad error to skip them)" if len(bad) <= MAX_BAD * n else ""
@@ -314,6 +320,15 @@ def duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
         if digest:
             same[digest].append(name)
     return [tuple(names) for names in same.values() if len(names) > 1]
+
+
+def evenly_spaced(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
+    """At most so many of the rows, at equal distances, the first and the last included.
+
+    >>> evenly_spaced(np.arange(10), 4).tolist(), evenly_spaced(np.array([3, 5]), 4).tolist()
+    ([0, 3, 6, 9], [3, 5])
+    """
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), at_most)).round().astype(int)]
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

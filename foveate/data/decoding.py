@@ -1,5 +1,4 @@
-"""From a file's bytes to pixels of one size: as prediction sees an image, and as training keeps
-it."""
+"""From a file's bytes to pixels, for prediction and evaluation, and for training."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,14 +8,17 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from foveate.data.image import DECODER, JPEGS, Pixels, load_image, load_pixels
+from foveate.data.image import DECODER, JPEG_DECODER, Pixels, load_image, load_pixels
 from foveate.data.preprocess import Preprocess, decode
 
-RULES = 2  # part of every kept image's key: raise it when `for_training` or `scaled` changes
+RULES = 2  # part of every cached image's key: raise it when `for_training` or `scaled` changes
 
 
 class Rule(NamedTuple):
-    """How pixels are made of an image's bytes, and everything that decides what they are."""
+    """A function from an image's bytes and name to pixels, and all that its result depends on.
+
+    `identity` is part of the key under which the pixels are cached.
+    """
 
     make: Callable[[bytes, str], Pixels]
     identity: dict[str, object]
@@ -31,18 +33,16 @@ def for_evaluation(preprocess: Preprocess) -> Rule:
 
 
 def for_training(preprocess: Preprocess, short_side: int) -> Rule:
-    """The whole image, its shorter side brought down to `short_side` if it is more."""
+    """The whole image, its shorter side reduced to `short_side` if it is longer."""
 
     def make(data: bytes, name: str) -> Pixels:
         if preprocess.channels == 1:
             pixels = np.asarray(load_image(data, name, short_side).convert("L"))[:, :, None]
         else:
             pixels = load_pixels(data, name, short_side)
-        return (
-            scaled(pixels, short_side, preprocess.interpolation)
-            if min(pixels.shape[:2]) > short_side
-            else pixels
-        )
+        if min(pixels.shape[:2]) <= short_side:
+            return pixels
+        return scaled(pixels, short_side, preprocess.interpolation)
 
     identity = {
         "view": "training",
@@ -50,15 +50,17 @@ def for_training(preprocess: Preprocess, short_side: int) -> Rule:
         "short_side": short_side,
         "channels": preprocess.channels,
         "interpolation": preprocess.interpolation,
-        "decoder": f"{DECODER}, {JPEGS}",
+        "decoder": f"{DECODER}, {JPEG_DECODER}",
         "resize": f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }
     return Rule(make, identity)
 
 
 def scaled(pixels: Pixels, short_side: int, interpolation: str) -> Pixels:
-    """The image, its shorter side of `short_side` pixels: Pillow's resize but for rounding, five
-    times as fast."""
+    """The image resized to a shorter side of `short_side` pixels.
+
+    The result is that of Pillow's resize, except for rounding, in a fifth of the time.
+    """
     height, width = pixels.shape[:2]
     scale = short_side / min(height, width)
     size = [max(short_side, round(side * scale)) for side in (height, width)]

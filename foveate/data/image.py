@@ -1,10 +1,9 @@
-"""Bytes to RGB pixels, in this file alone, so that training, prediction and export see the same
-image.
+"""Bytes to RGB pixels, in this file alone: training, prediction and export see the same image.
 
-What it does: applies the EXIF orientation; puts transparency on white; brings 16 bits to 8; turns
-grey, palette, CMYK and 1-bit images into RGB; takes the first frame of animations. What it does
-not: apply ICC profiles, since the published weights were trained without. A format is told by its
-    content, never by its name.
+It applies the EXIF orientation; composites transparency on white; scales 16 bits to 8; converts
+grey, palette, CMYK and 1-bit images to RGB; takes the first frame of animations. It does not apply
+ICC profiles, since the published weights were trained without. A format is recognised by its
+content, never by its name.
 """
 
 import io
@@ -31,8 +30,8 @@ SUFFIXES = frozenset(
     ).split()
 )
 MAX_PIXELS = 89_478_485  # Pillow's own limit against bombs: a quarter of a gigabyte of RGB
-# part of the key of every training image that is kept
-JPEGS = f"simplejpeg {version('simplejpeg')}"
+# part of every cached training image's key
+JPEG_DECODER = f"simplejpeg {version('simplejpeg')}"
 # part of every cached feature's key: raise it when the pixels change
 DECODER = f"Pillow {PIL.__version__}, rules 1"
 
@@ -58,8 +57,8 @@ def load_image(
         source: the file's bytes, or its path.
         name: what to call it in messages; the path by default.
         short_side: how many pixels the caller needs on the shorter side. A JPEG four times as large
-            or more is decoded at 1/2, 1/4 or 1/8 of its size, never below twice this: faster, and
-            the resize behind evens it out.
+            or more is decoded at 1/2, 1/4 or 1/8 of its size, never below twice this: it is
+            faster, and the caller's antialiased resize hides the difference.
 
     Returns:
         An image in mode RGB, upright. `np.asarray` of it is (H, W, 3), uint8.
@@ -90,48 +89,44 @@ def load_image(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {name!r} is too large: {error}") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, IndexError ...
-        fault = (
-            "truncated (its data ends early)" if "truncated" in str(error) else f"damaged ({error})"
-        )
+        cut = "truncated" in str(error)
+        fault = "truncated (its data ends early)" if cut else f"damaged ({error})"
         raise ImageError(f"image {name!r} is {fault}; remove it") from error
     return image if upright is None else image.transpose(upright)
 
 
 def load_pixels(data: bytes, name: str, short_side: int) -> NDArray[np.uint8]:
-    """The pixels of `load_image`, (H, W, 3), uint8, in little more than half the time where many
-    threads decode."""
+    """The pixels of `load_image`, (H, W, 3), uint8.
+
+    A plain JPEG takes little more than half the time when many threads decode.
+    """
     pixels = plain_jpeg(data, short_side)
     return np.asarray(load_image(data, name, short_side)) if pixels is None else pixels
 
 
 def plain_jpeg(data: bytes, short_side: int) -> NDArray[np.uint8] | None:
-    """An upright JPEG in colour, at its full size: Pillow's pixels to the bit, but without a copy
-    under Python's lock.
+    """The pixels of an upright JPEG in colour, at its full size; None for every other file.
 
-    None for every other file, and for a damaged one: Pillow alone says what is wrong.
+    They equal Pillow's to the bit, but are not copied while Python's lock is held. A damaged file
+    also gives None, so that every error comes from Pillow.
     """
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (
-            colours not in ("YCbCr", "RGB")
-            or min(height, width) >= 4 * short_side
-            or height * width > MAX_PIXELS
-        ):
+        reduced = min(height, width) >= 4 * short_side  # load_image decodes it at a smaller scale
+        if colours not in ("YCbCr", "RGB") or reduced or height * width > MAX_PIXELS:
             return None
         if TAGGED in data and orientation(Image.open(io.BytesIO(data), formats=["JPEG"])) != 1:
             return None
         return simplejpeg.decode_jpeg(data)
-    except (
-        ValueError,
-        OSError,
-    ):  # what simplejpeg says of a damaged file, and Pillow of a damaged header
+    # simplejpeg raises ValueError for a damaged file, Pillow OSError for a damaged header
+    except (ValueError, OSError):
         return None
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file, or an ImageError that says why not."""
+    """The bytes of a regular file; ImageError with the reason if it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ImageError(f"'{path}' is not a regular file; remove it")
@@ -143,7 +138,7 @@ def read_file(path: Path) -> bytes:
 
 
 def refuse_bomb(name: str, size: tuple[int, int]) -> None:
-    """Before any pixel is allocated."""
+    """ImageError if there are too many pixels; called before any is allocated."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(
@@ -152,8 +147,7 @@ def refuse_bomb(name: str, size: tuple[int, int]) -> None:
 
 
 def draft_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """The least size at which a JPEG may be decoded: twice the short side needed, in the image's
-    own proportions."""
+    """The least size at which a JPEG may be decoded: its shorter side twice the one needed."""
     scale = 2 * short_side / min(size)
     return (round(size[0] * scale), round(size[1] * scale)) if scale < 1 else size
 
@@ -162,14 +156,15 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) when there is none or the EXIF block is damaged."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    # a damaged EXIF block does not make the pixels wrong; Pillow raises anything here
-    except Exception:
+    except (
+        Exception
+    ):  # Pillow raises many kinds for a damaged block, which leaves the pixels intact
         return 1
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode that the formats above can bring, to RGB."""
-    # Pillow scales PPM to 16 bits
+    """Convert any mode of FORMATS to RGB."""
+    # Pillow scales PPM of more than 8 bits to 16, in mode I
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -197,7 +192,7 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def guess(data: bytes) -> str:
-    """What an undecodable file seems to be, in words."""
+    """What a file that cannot be decoded seems to be, for the message."""
     head = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if data[4:8] == b"ftyp":
         return "HEIC or AVIF"

@@ -1,13 +1,14 @@
-"""Finding out what a person points at: a folder, a table or a built-in name becomes a Dataset.
+"""Layouts of data sets: a folder, a table or a built-in name becomes a Dataset.
 
-    photos/cat/1.jpg                 one folder per class
-    photos/train/cat/1.jpg           `train`, and any of `val | valid | validation | dev` and `test`
-    table.csv                        path,label[,split][,group], paths relative to the table
+    photos/cat/1.jpg           one folder per class
+    photos/train/cat/1.jpg     split folders: train; optionally val, valid, validation or dev;
+                               optionally test
+    table.csv                  path,label[,split][,group], paths relative to the table
 
-Classes go by name, in natural order ("2" before "10"), whatever order a disk lists them in. Hidden
-files and folders are passed over. What is not an image by its suffix is listed as ignored, never
-silently dropped. In a table of several labels an image, `a|b` is two labels and an empty cell is
-none.
+Classes are sorted by name, in natural order ("2" before "10"), so their numbers do not depend on
+the file system. Hidden files and folders are skipped. Files without an image's suffix are listed as
+ignored, never silently dropped. In a table of several labels an image, `a|b` is two labels and an
+empty cell is none.
 """
 
 import csv
@@ -34,17 +35,17 @@ SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
 
 
 def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> Dataset:
-    """Find out what `source` is and index it.
+    """Detect the layout of `source` and index it.
 
     Args:
         source: a folder, a CSV file, or a built-in name (digits, fashion-mnist, mnist, cifar10). A
-            path wins.
-        task: "multiclass", an image is of one class; or "multilabel", it has any number of labels,
-            which only a CSV can tell: `cat|outdoors`.
+            path of this name takes precedence.
+        task: "multiclass", an image has one class; or "multilabel", it has any number of labels,
+            from a CSV: `cat|outdoors`.
 
     Raises:
-        DataError: nothing is there; no images; no classes; a table without its columns or its
-            files; several labels are asked of what is no CSV.
+        DataError: nothing is there; no images; no classes; a table lacks columns, or files that it
+            lists; the task is multilabel and the source is not a CSV.
         UsageError: no such task.
     """
     from foveate.data.builtin import BUILTIN, load_builtin
@@ -55,9 +56,8 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     is_table = present(path) and path.is_file()
     if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
         raise DataError(
-            f"in '{source}' each image has one class; several labels an image are read from a CSV "
-            "with columns "
-            "path,label, the labels separated by |"
+            f"in '{source}' each image has one class; for several labels an image, list them in a "
+            "CSV with columns path,label, separated by |"
         )
     if present(path) and path.is_dir():
         return from_folder(path)
@@ -81,24 +81,16 @@ def from_folder(root: Path) -> Dataset:
         others = [f.name for f in folders if f not in split_folders]
         found = [(SPLITS[f.name.lower()], c) for f in split_folders for c in visible_folders(f)]
         layout = "split folders: " + ", ".join(f.name for f in split_folders)
-        notes = (
-            [f"beside the splits there are other folders, not used: {listed(others)}"]
-            if others
-            else []
-        )
-        loose = split_folders
+        unused = f"beside the splits there are other folders, not used: {listed(others)}"
+        notes = [unused] if others else []
+        parents = split_folders
     else:
-        found, layout, notes, loose = (
-            [("train", c) for c in folders],
-            "one folder per class",
-            [],
-            [root],
-        )
+        found = [("train", c) for c in folders]
+        layout, notes, parents = "one folder per class", [], [root]
     if not found:
         raise DataError(
             f"'{root}' has no class folders; expected {root.name}/CLASS/image.jpg, one folder per "
-            "class, "
-            f"or {root.name}/train/CLASS/image.jpg{loose_images(root)}"
+            f"class, or {root.name}/train/CLASS/image.jpg{loose_images(root)}"
         )
 
     rows: list[tuple[str, str, str, str]] = []
@@ -109,13 +101,15 @@ def from_folder(root: Path) -> Dataset:
         ignored += rest
         if not images:
             notes.append(f"the folder '{folder.relative_to(root)}' has no images and is no class")
-    ignored += [p.relative_to(root).as_posix() for f in loose for p in visible_files(f)]
+    ignored += [p.relative_to(root).as_posix() for f in parents for p in visible_files(f)]
     return index(root.resolve().name, layout, rows, partial(read_below, root), ignored, notes)
 
 
 def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
-    """Index a CSV: columns path, label, and perhaps split and group. Paths are relative to the
-    table's folder."""
+    """Index a CSV: columns path and label, optionally split and group.
+
+    Paths are relative to the table's folder.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.DictReader(file))
@@ -126,11 +120,10 @@ def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
     if missing:
         raise DataError(
             f"'{table}' lacks the column {' and '.join(missing)}; expected "
-            "path,label[,split][,group], "
-            f"found {', '.join(columns) or 'no rows'}"
+            f"path,label[,split][,group], found {', '.join(columns) or 'no rows'}"
         )
     rows = []
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(lines, start=2):  # line 1 has the columns' names
         name, label = line["path"] or "", (line["label"] or "").strip()
         split = (line.get("split") or "train").strip().lower()
         if not name or not (label or task == "multilabel"):
@@ -149,8 +142,7 @@ def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
         several := sorted({label for _, label, *_ in rows if BETWEEN in label})
     ):
         notes.append(
-            f"labels such as {several[0]!r} are taken for one; if they are several, give --task "
-            "multilabel"
+            f"a label such as {several[0]!r} is read as one; add --task multilabel to split it"
         )
     layout = "table of paths and labels"
     return index(table.stem, layout, rows, partial(read_below, table.parent), (), notes, task)
@@ -224,28 +216,30 @@ def index(
     notes: Iterable[str] = (),
     task: Task = "multiclass",
 ) -> Dataset:
-    """(file, label, split, group) rows -> Dataset, with notes on what is odd about the classes."""
+    """(file, label, split, group) rows -> Dataset, with notes on unusual classes."""
     if not rows:
         raise DataError(f"'{name}' has no images (looked for {' '.join(sorted(SUFFIXES))})")
-    order = cache(natural)  # of few classes
+    order = cache(natural)  # there are few classes, and this runs once a row
     rows = sorted(rows, key=lambda row: (row[2], order(row[1]), natural(row[0])))
     parts = cache(separate if task == "multilabel" else lambda label: (label,))
-    learnt = {part for _, label, split, _ in rows if split != "test" for part in parts(label)}
-    classes = tuple(sorted(learnt, key=natural))
+    known = {part for _, label, split, _ in rows if split != "test" for part in parts(label)}
+    classes = tuple(sorted(known, key=natural))
     number = {label: i for i, label in enumerate(classes)}
-    strangers = Counter(
+    unknown = Counter(
         part for _, label, _, _ in rows for part in parts(label) if part not in number
     )
     if task == "multilabel":
-        lost = (
+        note = (
             "label '{}' is only in the test split: it cannot be learnt, and its {} images count as "
-            "without it"
+            "images without it"
         )
         labels = np.zeros((len(rows), len(classes)), dtype=np.int64)
         for i, row in enumerate(rows):
             labels[i, [number[part] for part in parts(row[1]) if part in number]] = 1
     else:
-        lost = "class '{}' is only in the test split: its {} images cannot be learnt, left out"
+        note = (
+            "class '{}' is only in the test split: it cannot be learnt; its {} images are left out"
+        )
         rows = [row for row in rows if row[1] in number]
         labels = np.array([number[row[1]] for row in rows], dtype=np.int64)
     files = tuple(row[0] for row in rows)
@@ -260,7 +254,7 @@ def index(
         read=partial(read_numbered, read, files),
         ignored=tuple(ignored),
     )
-    notes = [*notes, *(lost.format(c, n) for c, n in strangers.items())]
+    notes = [*notes, *(note.format(c, n) for c, n in unknown.items())]
     return replace(dataset, notes=(*notes, *remarks(dataset)))
 
 
@@ -274,7 +268,7 @@ def separate(label: str) -> tuple[str, ...]:
 
 
 def remarks(dataset: Dataset) -> list[str]:
-    """Classes that are missing from a split, near namesakes, imbalance, groups on both sides."""
+    """Notes: classes missing from a split, similar names, imbalance, groups across splits."""
     notes = []
     counts = dataset.counts()
     for split, table in counts.items():
@@ -291,32 +285,35 @@ def remarks(dataset: Dataset) -> list[str]:
     ]
     if len(sizes) > 1 and max(sizes) > 10 * min(sizes):
         most, least = dataset.classes[int(np.argmax(sizes))], dataset.classes[int(np.argmin(sizes))]
-        read = "macro-F1" if dataset.task == "multilabel" else "the balanced accuracy and macro-F1"
-        weigh = (
-            ""
-            if dataset.task == "multilabel"
-            else "; finetune and scratch let all count the same: --balance weights"
-        )
+        if dataset.task == "multilabel":
+            read, weigh = "macro-F1", ""
+        else:
+            read = "the balanced accuracy and macro-F1"
+            weigh = "; with finetune and scratch, --balance weights gives all classes equal weight"
         notes.append(
             f"the classes are imbalanced: '{most}' has {max(sizes)} images, '{least}' "
-            f"{min(sizes)}; "
-            f"read {read}, not the accuracy alone{weigh}"
+            f"{min(sizes)}; read {read}, not the accuracy alone{weigh}"
         )
     sides = defaultdict(set)
     for group, split in zip(dataset.groups, dataset.splits, strict=True):
         sides[group].add("test" if split == "test" else "train")
-    torn = [group for group, where in sides.items() if group and len(where) > 1]
-    if torn:
+    split_up = [group for group, where in sides.items() if group and len(where) > 1]
+    if split_up:
         notes.append(
-            f"{len(torn)} groups are both in the test split and outside it: {listed(torn)}"
+            f"{len(split_up)} groups are both in the test split and outside it: {listed(split_up)}"
         )
     return notes
 
 
 def walk(folder: Path, root: Path) -> tuple[list[str], list[str]]:
-    """Everything visible below a class folder: images by suffix, and the rest, as paths from the
-    root with slashes. Links to folders are not followed. Strings, since path objects were most of
-    the time (docs/LOG.md)."""
+    """Everything visible below a class folder, as paths from the root with slashes.
+
+    Links to folders are not followed. Strings, because Path objects took most of the time
+    (docs/LOG.md).
+
+    Returns:
+        (images by suffix, other files).
+    """
     images: list[str] = []
     rest: list[str] = []
 
@@ -358,7 +355,7 @@ def loops(folder: Path) -> bool:
 
 
 def present(path: Path) -> bool:
-    """Whether a path leads somewhere; one that is too long or behind a closed folder does not."""
+    """Whether a path exists; False if it is too long or in a folder that may not be read."""
     try:
         return path.exists()
     except OSError:
@@ -366,12 +363,10 @@ def present(path: Path) -> bool:
 
 
 def loose_images(root: Path) -> str:
+    """A hint if images lie directly in the folder; "" if there are none."""
     n = sum(p.suffix.lower() in SUFFIXES for p in visible_files(root))
-    return (
-        f" ({n} images lie directly in it: sort them into folders named after their class)"
-        if n
-        else ""
-    )
+    hint = f" ({n} images lie directly in it: sort them into folders named after their class)"
+    return hint if n else ""
 
 
 def natural(text: str) -> tuple[tuple[int | str, ...], str]:
@@ -380,6 +375,6 @@ def natural(text: str) -> tuple[tuple[int | str, ...], str]:
     >>> sorted(["10", "9", "a2", "a10"], key=natural)
     ['9', '10', 'a2', 'a10']
     """
-    # every other one is of digits; Python refuses to read longer numbers
+    # every second part is of digits; int() refuses more than 4300 of them
     parts = re.split(r"(\d{1,4000})", text)
     return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text

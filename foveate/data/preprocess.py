@@ -1,5 +1,7 @@
-"""Preprocess: how an image becomes the numbers a network reads. It is saved with a run, so that all
-who read agree."""
+"""Preprocess: how an image becomes a network's input.
+
+It is saved with a run; training, evaluation, export and the server all use the run's.
+"""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from foveate.data.dataset import Dataset
 
-LARGEST = 4096  # pixels a side that an image may be resized to
+LARGEST = 4096  # the longest side that an image may be resized to, pixels
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -26,21 +28,20 @@ class Preprocess:
 
     The image is resized so that its shorter side has `resize` pixels, and the centre `crop` x
     `crop` is cut out; both in one step, straight from the image, so nothing outside the crop is
-    computed. Values run from 0 to 1 before
-    normalisation: (value - mean) / std.
+    computed. Values are scaled to [0, 1] before normalisation: (value - mean) / std.
 
     Args:
         resize: shorter side after the resize, pixels.
-        crop: side of the square that the network reads, pixels; at most `resize`.
-        stretch: how much of a longer side beyond the square is squeezed into it: 1 keeps
-            proportions, 1.12 shows 12 % more of the scene. Measured on photos: a little squeeze
-            beats both a tight crop and squashing it all.
+        crop: side of the network's square input, pixels; at most `resize`.
+        stretch: how much more of the longer side is squeezed into the square: 1 keeps proportions,
+            1.12 shows 12 % more of the scene. On photos a small stretch gave better accuracy than
+            either a tight crop or squeezing the whole image.
         interpolation: "bilinear" or "bicubic", both antialiased.
         channels: 3 (RGB) or 1 (grey).
-        mean, std: one number a channel, on values from 0 to 1.
+        mean, std: one number a channel, for values in [0, 1].
 
     Raises:
-        ValueError: a value is out of its range, or there is not one mean and std a channel.
+        ValueError: a value is out of its range, or mean or std does not have one number a channel.
     """
 
     resize: int
@@ -65,15 +66,14 @@ class Preprocess:
             raise ValueError(f"these settings do not fit together: {self}")
 
     def window(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of an image that is shown: (left, top, right, bottom), in its own pixels."""
+        """The part of an image inside the crop: (left, top, right, bottom), in its own pixels."""
         square = min(width, height) * self.crop / self.resize
         w = min(width, square * self.stretch) if width > height else square
         h = min(height, square * self.stretch) if height > width else square
         return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An image -> (crop, crop, channels), uint8: what the engine reads; it normalises by
-        itself."""
+        """An image -> (crop, crop, channels), uint8: the input of an engine, which normalises."""
         if self.channels == 1:
             image = image.convert("L")
         box = self.window(*image.size)
@@ -81,7 +81,7 @@ class Preprocess:
         return np.asarray(small).reshape(self.crop, self.crop, self.channels)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(..., H, W, C), uint8 -> (..., C, H, W), float32, as `forward` of a network expects."""
+        """(..., H, W, C), uint8 -> (..., C, H, W), float32: the input of a network's `forward`."""
         scale, shift = self.scale_and_shift()
         return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale + shift, -1, -3))
 
@@ -132,13 +132,12 @@ class Preprocess:
         return replace(self, channels=channels, mean=self.mean * channels, std=self.std * channels)
 
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(channels,) each: (pixels / 255 - mean) / std = pixels * scale + shift, without a
-        division a pixel."""
+        """(channels,) each: pixels * scale + shift equals (pixels / 255 - mean) / std."""
         mean, std = np.array(self.mean), np.array(self.std)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def at(self, size: int, stretch: float = 1.0) -> "Preprocess":
-        """The same colours for images of another size, shown whole along their shorter side."""
+        """The same normalisation for another size, without a crop along the shorter side."""
         return replace(self, resize=size, crop=size, stretch=stretch)
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,18 +160,16 @@ class Preprocess:
 
 
 def decode(data: bytes, name: str, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """An image's bytes -> (crop, crop, channels), uint8. Everything that shows images to a network
-    calls this."""
+    """An image's bytes -> (crop, crop, channels), uint8.
+
+    Prediction, evaluation and feature extraction all call it, so that they see the same pixels.
+    """
     return preprocess.pixels(load_image(data, name, short_side=preprocess.resize))
 
 
 def as_prediction_sees(dataset: "Dataset", preprocess: Preprocess) -> NDArray[np.uint8] | None:
-    """All images of a built-in set as `decode` would give them, if it would leave them as they
-    are."""
+    """All images of a built-in set as `decode` would return them; None if it would change them."""
     array = dataset.array(preprocess.channels, preprocess.crop)
-    fits = (
-        array is not None
-        and array.shape[1] == array.shape[2]
-        and preprocess.crop == preprocess.resize
-    )
-    return array if fits else None
+    if array is None or array.shape[1] != array.shape[2] or preprocess.crop != preprocess.resize:
+        return None
+    return array

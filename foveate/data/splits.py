@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 from foveate.data.dataset import Dataset, listed
 from foveate.errors import DataError
 
-TWENTY = 20  # folds to deal held-out parts from
+TWENTIETHS = 20  # folds of which `hold_out` composes its parts
 
 
 def stratified_folds(
     labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """Deal images into folds so that each fold has its share of every class and no group is torn.
+    """Assign images to folds so that each fold has its share of every class and groups stay whole.
 
-    Groups are dealt in random order, the large ones first, each to the fold that has least of what
-    the group brings, an image of a rare class counting for more.
-    With groups of one this is plain stratification: class counts of two folds differ by at most
-    one. Several labels an image are dealt by `label_folds`.
+    Groups are assigned in random order, the large ones first, each to the fold that has fewest
+    images of the group's classes, where an image of a rare class counts for more. With groups of
+    one this is plain stratification: class counts of two folds differ by at most one. Images with
+    several labels are assigned by `label_folds`.
 
     Args:
         labels: (N,), integers from 0; or (N, classes), 0 or 1.
-        groups: (N,), any integers; equal numbers stay together.
-        folds: how many.
+        groups: (N,), any integers; images with the same number stay together.
+        folds: number of folds.
         seed: of the random order.
 
     Returns:
@@ -35,7 +35,7 @@ def stratified_folds(
     rng = np.random.default_rng(seed)
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     n_classes = int(labels.max()) + 1
-    weight = 1 / np.maximum(np.bincount(labels), 1)
+    weight = 1 / np.maximum(np.bincount(labels), 1)  # of a class: the rarer, the more
     # images of each class in each fold so far
     filled = np.zeros((folds, n_classes), dtype=np.int64)
     chosen = np.full(len(labels), -1, dtype=np.int64)
@@ -43,40 +43,40 @@ def stratified_folds(
     large = rng.permutation(np.flatnonzero(size > 1))
     for g in large[np.argsort(-size[large], kind="stable")]:
         members = np.flatnonzero(group == g)
-        brings = np.bincount(labels[members], minlength=n_classes)
-        fold = int(np.argmin(filled @ (weight * brings) + filled.sum(axis=1) / (len(labels) + 1)))
+        counts = np.bincount(labels[members], minlength=n_classes)
+        # the second term prefers the smaller fold where the first is (nearly) equal
+        fold = int(np.argmin(filled @ (weight * counts) + filled.sum(axis=1) / (len(labels) + 1)))
         chosen[members] = fold
-        filled[fold] += brings
+        filled[fold] += counts
 
     for c in range(n_classes):
         singles = rng.permutation(np.flatnonzero((labels == c) & (chosen < 0)))
-        # fold f can take its next images of class c at heights filled[f, c], filled[f, c] + 1, ...:
-        # lowest first, and among equals the fold with fewest images in all
+        # Each fold has places for class c, numbered from filled[fold, c] up. The lowest places are
+        # taken first; among equal ones that of the fold with fewest images in all.
         height = (filled[:, c] + np.arange(len(singles))[:, None]).ravel()
         tie = np.tile(filled.sum(axis=1), len(singles))
-        deal = np.lexsort((tie, height))[: len(singles)] % folds
-        chosen[singles] = deal
-        filled[:, c] += np.bincount(deal, minlength=folds)
+        assigned = np.lexsort((tie, height))[: len(singles)] % folds
+        chosen[singles] = assigned
+        filled[:, c] += np.bincount(assigned, minlength=folds)
     return chosen
 
 
 def check_spread(
     labels: NDArray[np.int64], groups: NDArray[np.int64], classes: tuple[str, ...]
 ) -> None:
-    """DataError unless each class is in two groups, so that it is learnt in every fold's absence;
-    of several labels an image, unless there are two groups at all. Arguments as for
-    `stratified_folds`."""
+    """DataError unless each class is in two groups: one to train on and one to validate on.
+
+    With several labels an image, unless there are two groups at all. Arguments as for
+    `stratified_folds`.
+    """
     if labels.ndim == 2:
-        together = list(classes) if len(np.unique(groups)) < 2 else []
+        lacking = list(classes) if len(np.unique(groups)) < 2 else []
     else:
-        together = [
-            classes[c] for c in np.unique(labels) if len(np.unique(groups[labels == c])) < 2
-        ]
-    if together:
+        lacking = [classes[c] for c in np.unique(labels) if len(np.unique(groups[labels == c])) < 2]
+    if lacking:
         raise DataError(
-            f"all images of {listed(together)} are of one group, or copies of one image: one to "
-            "learn and one to "
-            "check are needed; add images, or correct the column group"
+            f"all images of {listed(lacking)} are of one group, or copies of one image: one to "
+            "learn and one to check are needed; add images, or correct the column group"
         )
 
 
@@ -85,70 +85,69 @@ def label_folds(
 ) -> NDArray[np.int64]:
     """`stratified_folds` where an image has any number of labels: iterative stratification.
 
-    The rarest label is dealt first, since the common ones leave room to make up for it: each group
-    that has it, the large ones first, goes to the fold with the fewest images of it, among equals
-    with the fewest in all, and among those by chance. Then the rarest of what is left. Groups
-    without labels come last.
+    The rarest label is assigned first, since common ones can still be balanced afterwards: each
+    group that has it, the large ones first, goes to the fold with the fewest images of it, among
+    equals with the fewest in all, and among those at random. Then the rarest label of the remaining
+    groups. Groups without labels come last.
 
     Source: Sechidis, Tsoumakas, Vlahavas. "On the Stratification of Multi-Label Data". ECML PKDD
         2011.
     """
     rng = np.random.default_rng(seed)
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
-    brings = np.zeros((len(size), labels.shape[1]), dtype=np.int64)
-    np.add.at(brings, group, labels)
+    counts = np.zeros((len(size), labels.shape[1]), dtype=np.int64)  # of each group
+    np.add.at(counts, group, labels)
     order = rng.permutation(len(size))
     order = order[np.argsort(-size[order], kind="stable")]
     chosen = np.full(len(size), -1, dtype=np.int64)
-    filled, images = (
-        np.zeros((folds, labels.shape[1]), dtype=np.int64),
-        np.zeros(folds, dtype=np.int64),
-    )
+    filled = np.zeros((folds, labels.shape[1]), dtype=np.int64)
+    images = np.zeros(folds, dtype=np.int64)
     while (chosen < 0).any():
-        left = brings[chosen < 0].sum(axis=0)
+        left = counts[chosen < 0].sum(axis=0)
         rarest = int(np.argmin(np.where(left > 0, left, len(labels) + 1))) if left.any() else None
         due = chosen[order] < 0
         if rarest is not None:
-            due &= brings[order, rarest] > 0
+            due &= counts[order, rarest] > 0
         for g in order[due]:
             first = images if rarest is None else filled[:, rarest]
             fold = int(np.lexsort((rng.random(folds), images, first))[0])
             chosen[g] = fold
-            filled[fold] += brings[g]
+            filled[fold] += counts[g]
             images[fold] += size[g]
     return chosen[group]
 
 
 def part_of_fold(shares: tuple[float, ...]) -> NDArray[np.int64]:
-    """(20,), the part to which each fold goes. A small class lies in neighbouring folds, so a
-    part's folds are spread.
+    """(20,), the part that each fold belongs to; 0 is the remainder.
+
+    A part's folds are spread out, because a class with few images is in neighbouring folds.
 
     >>> part_of_fold((0.15, 0.15)).tolist()
     [0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 1, 2, 0, 0]
     """
-    due = np.array([round(TWENTY * share) for share in shares])
-    owed = np.zeros_like(due)
-    part = np.zeros(TWENTY, dtype=np.int64)
-    for fold in range(TWENTY):
+    due = np.array([round(TWENTIETHS * share) for share in shares])
+    owed = np.zeros_like(due)  # what each part has to come, in twentieths of a fold
+    part = np.zeros(TWENTIETHS, dtype=np.int64)
+    for fold in range(TWENTIETHS):
         owed += due
         most = int(np.argmax(owed))
-        if 2 * owed[most] >= TWENTY:
+        if 2 * owed[most] >= TWENTIETHS:
             part[fold] = most + 1
-            owed[most] -= TWENTY
+            owed[most] -= TWENTIETHS
     return part
 
 
 def hold_out(
     labels: NDArray[np.int64], groups: NDArray[np.int64], shares: tuple[float, ...], seed: int
 ) -> NDArray[np.int64]:
-    """Deal images into parts: 0 to learn from, 1 for the first share, 2 for the second, and so on.
+    """Hold out parts of a data set: 0 is for training, 1 the first share, 2 the second, and so on.
 
-    As `stratified_folds` deals them, twenty to the whole. A class that would have nothing left to
-    learn from, as one of two images may, keeps all of its groups in part 0.
+    Parts consist of twentieths from `stratified_folds`. A class that would have no image left for
+    training, which happens to one of two images, keeps all of its groups in part 0.
 
     Args:
-        labels, groups, seed: as there.
-        shares: parts of the whole, in twentieths: 0.15 is three of them.
+        labels, groups, seed: as for `stratified_folds`.
+        shares: fractions of the whole, rounded to twentieths: 0.15 is three of them.
 
     Returns:
         (N,), the part of each image.
@@ -156,13 +155,11 @@ def hold_out(
     >>> hold_out(np.zeros(100, int), np.arange(100), (0.15, 0.15), seed=0).tolist().count(1)
     15
     """
-    part = part_of_fold(shares)[stratified_folds(labels, groups, TWENTY, seed)]
-    columns = (
-        labels.T == 1 if labels.ndim == 2 else (labels == label for label in np.unique(labels))
-    )
-    for there in columns:
-        if not (there & (part == 0)).any():
-            part[np.isin(groups, groups[there])] = 0
+    part = part_of_fold(shares)[stratified_folds(labels, groups, TWENTIETHS, seed)]
+    classes = labels.T == 1 if labels.ndim == 2 else [labels == c for c in np.unique(labels)]
+    for members in classes:
+        if not (members & (part == 0)).any():
+            part[np.isin(groups, groups[members])] = 0
     return part
 
 

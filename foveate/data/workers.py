@@ -1,5 +1,4 @@
-"""Work in threads, ahead of whoever reads the results, in order; a file that never comes ends
-it."""
+"""Read and decode in threads, ahead of the consumer, in order; with a time limit for each file."""
 
 import time
 import weakref
@@ -16,16 +15,18 @@ from numpy.typing import NDArray
 from foveate.data.preprocess import Preprocess
 from foveate.errors import FoveateError, ImageError
 
-LIMIT = 60.0  # seconds that everybody waits for one file, before it is given up
-GRACE = 5.0  # seconds that threads have to finish what is in hand, when nobody wants it any more
-PATIENCE = 20  # waits that make the limit
+LIMIT = 60.0  # seconds to wait for one file
+GRACE = 5.0  # seconds that threads have to finish their current task when they are stopped
+WAITS = 20  # the limit is counted in so many waits
+
+AHEAD_BYTES = 256 << 20  # decoded pixels that may be waiting
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Failure(NamedTuple):
-    """What came instead of a result."""
+    """An error in place of a result."""
 
     error: BaseException
 
@@ -39,47 +40,51 @@ def work_ahead(
     limit: float = LIMIT,
     prepare: Callable[[], object] = bool,
 ) -> Generator[R, None, None]:
-    """Work on tasks in threads, ahead of whoever reads the results, in order; the first failure in
-    order ends it.
+    """Results of tasks, in order, computed in threads ahead of the consumer.
 
-    A thread that waits for a file which never comes cannot be ended from outside. It is left
-    behind, as a daemon: it keeps neither the reader nor the end of the program waiting.
+    The first task that fails ends it. A thread that waits for a file which never comes cannot be
+    stopped from outside. It is abandoned as a daemon, and delays neither the consumer nor the end
+    of the program.
 
     Args:
         tasks: taken one by one, as there is room for them.
-        work: makes a result of a task.
-        name: the file that a task reads, or is reading just now, for messages.
+        work: computes a task's result.
+        name: the file that a task is reading, for messages.
         threads: how many.
-        ahead: how many tasks may be in hand or done and not yet read.
-        limit: seconds that the reader waits for one file.
+        ahead: how many tasks may be under way, or done and not yet consumed.
+        limit: seconds to wait for one file.
         prepare: called once in every thread.
 
     Raises:
-        ImageError: a file cannot be read, breaks `work`, or does not come within `limit`; always
-            with its name.
+        ImageError: a file cannot be read, `work` raises on it, or it does not come within `limit`;
+            the message has its name.
     """
-    crew = Crew(work, name, threads, prepare)
+    pool = Workers(work, name, threads, prepare)
     tasks = iter(tasks)
     arrived: dict[int, R | Failure] = {}
     try:
-        crew.take(islice(tasks, ahead))
+        pool.take(islice(tasks, ahead))
         for number in count():
-            if number == crew.taken:
+            if number == pool.taken:
                 return
             while number not in arrived:
-                other, outcome = crew.next_outcome(limit)
+                other, outcome = pool.next_outcome(limit)
                 arrived[other] = outcome
             result = arrived.pop(number)
             if isinstance(result, Failure):
                 raise result.error
             yield result
-            crew.take(islice(tasks, 1))
+            pool.take(islice(tasks, 1))
     finally:
-        crew.stop()
+        pool.stop()
 
 
-class Crew(Generic[T, R]):
-    """Daemon threads, a queue of tasks to them and one of outcomes back."""
+class Workers(Generic[T, R]):
+    """Daemon threads, a queue of tasks to them and one of outcomes back.
+
+    Not a ThreadPoolExecutor: that waits for all its threads at the end of the program, also for one
+    that waits for a file on a dead network folder.
+    """
 
     def __init__(
         self,
@@ -92,19 +97,20 @@ class Crew(Generic[T, R]):
         self.taken = 0
         self.todo: SimpleQueue[tuple[int, T] | None] = SimpleQueue()
         self.done: SimpleQueue[tuple[int, R | Failure]] = SimpleQueue()
-        self.in_hand: dict[Thread, tuple[int, T]] = {}
-        # for a task's file, in parts of the limit
-        self.waited: Counter[tuple[int, str]] = Counter()
-        self.lost: set[Thread] = set()  # they wait for what does not come
-        given_up = Event()
-        arguments = (self.todo, self.done, self.in_hand, given_up, work, name, prepare)
+        self.current: dict[Thread, tuple[int, T]] = {}  # task of each busy thread
+        self.waits: Counter[tuple[int, str]] = Counter()  # by task and file
+        self.lost: set[Thread] = set()  # they wait for a file that does not come
+        stopped = Event()
+        arguments = (self.todo, self.done, self.current, stopped, work, name, prepare)
         self.threads = [
-            Thread(target=toil, args=arguments, daemon=True, name=f"loader-{i}")
+            Thread(target=run_worker, args=arguments, daemon=True, name=f"loader-{i}")
             for i in range(threads)
         ]
-        # also at the end of the program: a thread that computes while Python is taken down would
-        # crash it
-        self.stop = weakref.finalize(self, end, self.threads, self.lost, self.todo, given_up)
+        # Also called at the end of the program: a thread that computes during Python's shutdown
+        # would crash it.
+        self.stop = weakref.finalize(
+            self, stop_workers, self.threads, self.lost, self.todo, stopped
+        )
         for thread in self.threads:
             thread.start()
 
@@ -114,37 +120,39 @@ class Crew(Generic[T, R]):
             self.taken += 1
 
     def next_outcome(self, limit: float) -> tuple[int, R | Failure]:
-        """A task's number and what became of it. Counts waits, not the time: a suspended computer
-        has lost no file."""
+        """A task's number and its result or failure.
+
+        The limit is counted in waits, not on a clock: after a computer was suspended, the clock
+        would exceed the limit at once.
+        """
         while True:
             try:
-                return self.done.get(timeout=limit / PATIENCE)
+                return self.done.get(timeout=limit / WAITS)
             except Empty:
-                for thread, (number, task) in list(self.in_hand.items()):
+                for thread, (number, task) in list(self.current.items()):
                     file = self.name(task)
-                    self.waited[number, file] += 1
-                    if self.waited[number, file] >= PATIENCE:
+                    self.waits[number, file] += 1
+                    if self.waits[number, file] >= WAITS:
                         self.lost.add(thread)
                         raise ImageError(
-                            f"image {file!r} did not come within {limit:g} seconds; "
-                            "see whether its disk or network folder answers, or remove it"
+                            f"image {file!r} did not come within {limit:g} seconds; check whether "
+                            "its disk or network folder responds, or remove it"
                         ) from None
 
 
-def toil(
+def run_worker(
     todo: "SimpleQueue[tuple[int, T] | None]",
     done: "SimpleQueue[tuple[int, R | Failure]]",
-    in_hand: dict[Thread, tuple[int, T]],
-    given_up: Event,
+    current: dict[Thread, tuple[int, T]],
+    stopped: Event,
     work: Callable[[T], R],
     name: Callable[[T], str],
     prepare: Callable[[], object],
 ) -> None:
-    """What a thread of a crew does until it is told to stop. It holds no reference to the crew, so
-    that can end."""
+    """A thread's loop. It holds no reference to its Workers, so that these can be finalised."""
     ready = False
-    while (item := todo.get()) is not None and not given_up.is_set():
-        number, task = in_hand[current_thread()] = item
+    while (item := todo.get()) is not None and not stopped.is_set():
+        number, task = current[current_thread()] = item
         outcome: R | Failure
         try:
             if not ready:
@@ -153,15 +161,15 @@ def toil(
             outcome = work(task)
         except BaseException as error:
             outcome = Failure(with_name(error, name(task)))
-        del in_hand[current_thread()]
+        del current[current_thread()]
         done.put((number, outcome))
 
 
 def with_name(error: BaseException, name: str) -> BaseException:
     """An error that names the image at which it happened."""
-    if isinstance(error, FoveateError):  # has it in its words
+    if isinstance(error, FoveateError):  # its message names the file
         return error
-    # not the image's fault
+    # these are not caused by the image: the type stays, the name is added
     if not isinstance(error, Exception) or isinstance(error, (AssertionError, MemoryError)):
         error.add_note(f"at image {name!r}")
         return error
@@ -170,24 +178,21 @@ def with_name(error: BaseException, name: str) -> BaseException:
     return named
 
 
-def end(
+def stop_workers(
     threads: list[Thread],
     lost: set[Thread],
     todo: "SimpleQueue[tuple[int, T] | None]",
-    given_up: Event,
+    stopped: Event,
 ) -> None:
-    """Tell the threads to stop, and wait for those that can."""
-    given_up.set()
+    """Stop the threads, and wait for those that are not lost."""
+    stopped.set()
     for _ in threads:
         todo.put(None)
     deadline = time.monotonic() + GRACE
     for thread in threads:
-        # the garbage collector runs in any thread
+        # the garbage collector calls this in any thread, and none can join itself
         if thread not in lost and thread is not current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
-
-
-AHEAD_BYTES = 256 << 20  # decoded pixels that may wait
 
 
 def decode_ahead(
@@ -197,14 +202,13 @@ def decode_ahead(
     preprocess: Preprocess,
     threads: int,
 ) -> Iterator[tuple[T, NDArray[np.uint8] | ImageError]]:
-    """Decode rows in threads and give them in order; an image that cannot be decoded gives its
-    error.
+    """(row, pixels) in order, decoded in threads; (row, error) for an image that cannot be decoded.
 
-    Pillow releases the interpreter's lock while it decodes and resizes, so threads use the cores,
+    Pillow releases the interpreter's lock while it decodes and resizes, so threads use all cores,
     and nothing has to be sent between processes.
 
     Raises:
-        ImageError: a file, named by `name`, does not come in time.
+        ImageError: a file does not come within LIMIT.
     """
 
     def attempt(row: T) -> tuple[T, NDArray[np.uint8] | ImageError]:

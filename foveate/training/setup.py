@@ -43,12 +43,13 @@ from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment, free_memory, instructions
 from foveate.models.adapters import inspect_module
 from foveate.models.folding import folded
+from foveate.models.summary import meta_twin
 from foveate.probe import Probe, pooled_width
 from foveate.progress import Progress, Silent
 from foveate.runs import Run, read_json
 from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.distributed import Ranks
-from foveate.training.freezing import Norm, Plan, Size, make_plan, meta_twin, without_numbers
+from foveate.training.freezing import Norm, Plan, Size, make_plan, without_numbers
 from foveate.training.memory import (
     bytes_per_image,
     check_batches,
@@ -59,7 +60,7 @@ from foveate.training.probe import FOLDS
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
-from foveate.weights import as_usage_error
+from foveate.weights import usage_errors
 from foveate.weights.starting_point import OWN, TIMM, StartingPoint
 
 VALIDATION_BATCH = 64  # images
@@ -646,7 +647,7 @@ def choose_preprocess(
         return (preprocess if size is None else preprocess.at(size, preprocess.stretch)), []
     seen = inspect_images(dataset, rows, threads)
     if request.module is not None:
-        with as_usage_error():
+        with usage_errors():
             taken = inspect_module(
                 request.module,
                 len(dataset.classes),

@@ -37,7 +37,8 @@ from foveate.data.batches.order import part
 from foveate.data.dataset import Task
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError, FoveateError
-from foveate.heads import fit_temperature, log_loss
+from foveate.heads import fit_temperature
+from foveate.metrics import log_loss_of_logits
 from foveate.models.folding import folded
 from foveate.progress import Progress
 from foveate.training.config import TrainConfig
@@ -426,7 +427,7 @@ class Trainer:
         # Calibrated, so that an epoch is not preferred for being less sure of itself: the
         # temperature is fitted anew before the classifier is saved.
         temperature = fit_temperature(logits, self.labels)
-        loss = log_loss(logits / np.float32(temperature), self.labels)
+        loss = log_loss_of_logits(logits / np.float32(temperature), self.labels)
         return loss, share_right(logits, self.labels), logits
 
     def end_epoch(self) -> None:

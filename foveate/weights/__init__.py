@@ -1,9 +1,9 @@
-"""Pretrained networks: published weights found, fetched, checked and read, and weights from your
-own files.
+"""Pretrained networks: published weights, and weights from your own files.
 
-published   the table: what there is           files   from the table to a checked file on this
-            machine
-tensors     from any file to a network's tensors, without running code
+    published   the table of published weights
+    files       from a row of the table to a checked file on this machine
+    tensors     from any weights file to a network's state_dict, without running code
+    diagnosis   what an unknown file is; with matching, findings and traps
 
 Files in torch's own format are read once, renamed, and kept in the cache as safetensors. torch is
 imported only where such a file is read or a network is built.
@@ -20,7 +20,7 @@ from foveate.errors import UsageError
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
 from foveate.weights.published import WEIGHTS, Weights
 from foveate.weights.starting_point import preprocess_of
-from foveate.weights.tensors import network_from
+from foveate.weights.tensors import load_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ __all__ = [
     "weights_file",
 ]
 
-SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # what a key of WEIGHTS has after the network's name
+SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # suffix of the network's name in WEIGHTS
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -48,10 +48,10 @@ def build(
     *,
     weights: str | os.PathLike[str] | None = None,
 ) -> "nn.Module":
-    """A network of the canon, with weights if asked.
+    """A network of `foveate.models`, optionally with pretrained weights.
 
-    With weights, another `num_classes` gives the network a fresh head, and another `in_channels` an
-    adapted first convolution; the rest keeps what it has learnt.
+    With weights, a different `num_classes` replaces the head by a new one, and a different
+    `in_channels` adapts the first convolution; all other weights stay.
 
     Args:
         name: a key of `foveate.models.MODELS`.
@@ -69,8 +69,8 @@ def build(
     Raises:
         UsageError: no such network; no such weights; num_classes or in_channels below 1; a wrong
             type.
-        ArtefactError: a weights file is missing, damaged, unsafe, or not the network's: every
-            tensor that is missing, unexpected or misshapen is named.
+        ArtefactError: a weights file is missing, damaged, unsafe, or of another network; every
+            tensor that is missing, unexpected or of another shape is named.
         MissingExtraError: the package that carries the weights is not installed.
         FoveateError: the weights cannot be downloaded.
 
@@ -85,7 +85,7 @@ def build(
     check_arguments(name, num_classes, in_channels, weights)
     network: Any
     if weights is None or name not in models.MODELS:
-        with as_usage_error():
+        with usage_errors():
             network = models.build(name, num_classes, in_channels)
         network.name = name
         return network
@@ -93,7 +93,7 @@ def build(
         key = f"{name}{SETS[str(weights)]}"
         network, preprocess = pretrained(key), find_weights(key).preprocess
     elif isinstance(weights, os.PathLike) or Path(weights).suffix in SUFFIXES:
-        network = network_from(name, Path(weights))
+        network = load_network(name, Path(weights))
         preprocess = preprocess_of(name, network)
     else:
         raise UsageError(
@@ -168,8 +168,8 @@ def pretrained(key: str) -> "nn.Module":
 
 
 @contextmanager
-def as_usage_error() -> Iterator[None]:
-    """What a network will not be built with is the user's choice."""
+def usage_errors() -> Iterator[None]:
+    """Builders raise ValueError for arguments that they do not accept; here the user chose them."""
     try:
         yield
     except ValueError as error:

@@ -1,5 +1,4 @@
-"""What a weights file is: where it comes from, which network it fits, what is wrong with it, and
-what to watch."""
+"""Diagnosis of a weights file: its origin, the network it fits, its problems and its traps."""
 
 import os
 import re
@@ -11,30 +10,30 @@ from typing import TYPE_CHECKING
 from foveate.errors import ArtefactError, UsageError
 from foveate.storage import replacing, sha256
 from foveate.weights import matching
-from foveate.weights.explained import container, notes, problems
 from foveate.weights.files import kept_file
+from foveate.weights.findings import container, notes, problems
 from foveate.weights.matching import Match, best_match, blueprint, candidates
 from foveate.weights.published import WEIGHTS
-from foveate.weights.tensors import COUNTER, fitted, read_tensors, under_our_names
+from foveate.weights.tensors import COUNTER, as_state_dict, read_tensors, under_our_names
 from foveate.weights.traps import FOVEATE, MELAS, TIMM, TORCHVISION, UNKNOWN, bad_numbers, traps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WAYS = {
-    matching.OURS: "as ours: nothing is renamed",
-    matching.BY_RULE: "known, and renamed by rule: sure",
+    matching.OURS: "Foveate's own names: nothing is renamed",
+    matching.BY_RULE: "known names, renamed by rule: certain",
     matching.BY_SCHEME: (
-        "known; matched in the order of the layers, every kind and shape agrees: as good as sure"
+        "known names, matched in the order of the layers; every kind and shape agrees: almost "
+        "certain"
     ),
     matching.BY_ORDER: (
-        "unknown; matched by order and shape alone: likely, so measure before you trust it"
+        "unknown names, matched by order and shape alone: likely, so measure the accuracy before "
+        "you trust it"
     ),
 }
 ORIGINS = {
-    TORCHVISION: (
-        "torchvision's names, which several of timm's networks and Foveate's files have too"
-    ),
+    TORCHVISION: "torchvision's names, which several of timm's and Foveate's files have too",
     TIMM: "timm",
     MELAS: "efficientnet_pytorch (Melas-Kyriazi), whose names the published Lite files have too",
     FOVEATE: "Foveate",
@@ -44,27 +43,27 @@ ORIGINS = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a file holds.
+    """What a weights file holds. Sentences are for people and may change.
 
     Args:
         file: its name.
         bytes, sha256: of the file.
-        tensors, parameters: how many; statistics of batch-norms are tensors and no parameters.
-        source: "torchvision", "timm", "efficientnet_pytorch", "foveate" or "unknown", by names and
-            hash.
-        hash: what the SHA-256 says, in words.
-        published: key of WEIGHTS whose bytes these are.
+        tensors, parameters: how many; batch-norm statistics are tensors, but not parameters.
+        source: "torchvision", "timm", "efficientnet_pytorch", "foveate" or "unknown", by tensor
+            names and hash.
+        hash: how the SHA-256 compares with published ones, as a sentence.
+        published: key of WEIGHTS if the file is byte-identical to it, else None.
         network: the name in MODELS that it fits; None if it fits none.
-        twins: other networks with the very same tensors.
-        nearest, failing: the network that it fits best, and how many tensors fail.
-        naming: how its names became ours and how sure that is, in words.
+        twins: other networks whose tensors have exactly the same names and shapes.
+        nearest, failing: the network that it fits best, and how many tensors do not fit.
+        naming: how its names were mapped to ours and how certain that is, as a sentence.
         names: the file's names -> ours.
         classes, channels: of the file, read as the nearest network.
-        loads: `foveate.build(network, weights=file)` takes it as it is; what fits without loading
-            can be converted.
+        loads: whether `foveate.build(network, weights=file)` accepts it as it is. A file that fits
+            but does not load can be converted.
         problems: what keeps it from fitting.
-        notes: what is harmless.
-        traps: what makes it give other results than expected, though it fits.
+        notes: what is unusual and harmless.
+        traps: why its results may differ from the published ones, though it fits.
     """
 
     file: str
@@ -90,8 +89,9 @@ class Diagnosis:
 
 
 def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
-    """Find out what a .pth, .pt or .safetensors file is. Nothing in it is executed, nothing is
-    changed.
+    """Find out what a .pth, .pt or .safetensors file is.
+
+    Nothing in the file is executed, and it is not changed.
 
     Raises:
         ArtefactError: no such file; it is a folder, damaged, or holds more than named tensors.
@@ -127,7 +127,7 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
         names={prefix + name: ours for name, ours in match.names.items()},
         classes=match.plan.classes,
         channels=match.plan.channels,
-        loads=fits and is_taken(held, match),
+        loads=fits and loads_as_is(held, match),
         problems=tuple(problems(match)),
         notes=(*container(path, prefix), *notes(found, match)),
         traps=(
@@ -138,12 +138,11 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
 
 
 def nearest(held: "dict[str, Tensor]", file: str) -> tuple[Match, tuple[str, ...], str]:
-    """The network in which the fewest tensors fail, the others with the same tensors, and what has
-    to be taken off.
+    """The best match, the other networks that match equally well, and the prefix to remove.
 
     Networks with as many parameters as the file come first; all are tried only when none of these
     fits. If all names begin with the same part (`model.`, `backbone.`), they are tried without it
-    too.
+    too. Among equals the network that the file's name contains wins.
     """
     from foveate.models import MODELS
 
@@ -172,49 +171,44 @@ def nearest(held: "dict[str, Tensor]", file: str) -> tuple[Match, tuple[str, ...
     return chosen, tuple(m.network for m in same if m is not chosen), taken
 
 
-def is_taken(held: "dict[str, Tensor]", match: Match) -> bool:
-    """Whether `build` loads it as it is."""
+def loads_as_is(held: "dict[str, Tensor]", match: Match) -> bool:
+    """Whether `build` accepts the file without conversion."""
     rules = WEIGHTS[match.network].rename if match.network in WEIGHTS else ()
+    named = under_our_names(held, blueprint(match.network).tensors, rules)
     try:
-        fitted(
-            under_our_names(held, blueprint(match.network).tensors, rules), match.plan.tensors, ""
-        )
+        as_state_dict(named, match.plan.tensors, source="")
     except ArtefactError:
         return False
     return True
 
 
 def compare_hash(path: Path, digest: str) -> tuple[str | None, str]:
-    """The published weights whose bytes these are, and what the hash says."""
+    """The key of WEIGHTS that is byte-identical to the file, and the comparison as a sentence."""
     same = next((w for w in WEIGHTS.values() if w.sha256 and digest.startswith(w.sha256)), None)
     if same is not None:
-        return (
-            same.key,
-            f"the file is the published {same.key}: its SHA-256 begins with {same.sha256[:8]}",
-        )
+        begin = same.sha256[:8]
+        return same.key, f"the file is the published {same.key}: its SHA-256 begins with {begin}"
     copy = next((w.key for w in WEIGHTS.values() if path.name == kept_file(w).name), None)
     if copy is not None:
-        return None, f"named as Foveate's own copy of the published {copy}, which has other bytes"
+        # a .safetensors under our names is never byte-identical to the published .pth
+        return None, f"named like Foveate's converted copy of the published {copy}; not comparable"
+    # torchvision's convention: the first digits of the SHA-256 end the file's name
     claim = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
     if claim is None:
         return None, "no published hash to compare with"
-    if digest.startswith(claim[1]):
-        return (
-            None,
-            f"its SHA-256 begins with {claim[1]}, as its name says; it is none of Foveate's table",
-        )
-    said = next((w.key for w in WEIGHTS.values() if w.sha256[:8] == claim[1][:8]), None)
-    claimed = (
-        f"that it is the published {said}" if said else f"that its SHA-256 begins with {claim[1]}"
-    )
+    begin = claim[1]
+    if digest.startswith(begin):
+        return None, f"its SHA-256 begins with {begin}, as in its name; not in Foveate's table"
+    key = next((w.key for w in WEIGHTS.values() if w.sha256[:8] == begin[:8]), None)
+    claimed = f"that it is the published {key}" if key else f"that its SHA-256 begins with {begin}"
     return None, (
-        f"the name says {claimed}, but the bytes are different (SHA-256 {digest[:16]}...): "
-        "it is damaged, or was changed or saved again"
+        f"the name says {claimed}, but the bytes are different (SHA-256 {digest[:16]}...): it is "
+        "damaged, or was changed or saved again"
     )
 
 
 def origin(held: Iterable[str], match: Match, file: str, published: str | None) -> str:
-    """Where it comes from, by its hash, its names and the file's."""
+    """The library that wrote the file, by its hash, its tensors' names and its own name."""
     names = set(held)
     if published is not None:
         url = WEIGHTS[published].url
@@ -223,7 +217,7 @@ def origin(held: Iterable[str], match: Match, file: str, published: str | None) 
         return MELAS
     if "linear.weight" in names and any(name.startswith("backbone.") for name in names):
         return FOVEATE
-    # beside its own names, those of mobilenet_v1, which are ours too
+    # names of timm's own; those of its mobilenet_v1 are ours too
     if names & {"conv_stem.weight", "pre_logits.fc1.weight"}:
         return TIMM
     if match.way != matching.OURS or 2 * len(match.names) < len(names):
@@ -237,15 +231,15 @@ def origin(held: Iterable[str], match: Match, file: str, published: str | None) 
 def convert(
     path: str | os.PathLike[str], out: str | os.PathLike[str], found: Diagnosis | None = None
 ) -> Diagnosis:
-    """Write a file that fits a network as .safetensors under our names, for `foveate.build(network,
-    weights=out)`.
+    """Write a file that fits a network as .safetensors under our names.
 
-    Auxiliary classifiers that are missing are new ones, of random numbers.
+    `foveate.build(network, weights=out)` loads the result. Missing auxiliary classifiers are
+    initialised at random; only training uses them.
 
     Args:
         path: the file.
-        out: the new one.
-        found: what `diagnose(path)` found, if it is known.
+        out: the new file, .safetensors.
+        found: the result of `diagnose(path)`, to save computing it again.
 
     Raises:
         ArtefactError: it cannot be read, or fits no network.
@@ -264,8 +258,7 @@ def convert(
     found = found or diagnose(path)
     if found.network is None:
         raise ArtefactError(
-            f"'{path}' fits no network, so it cannot be written as one: "
-            + "; ".join(found.problems)
+            f"'{path}' fits no network, so it cannot be converted: {'; '.join(found.problems)}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -273,9 +266,8 @@ def convert(
     for name, tensor in read_tensors(path).items():
         if (ours := found.names.get(name)) is not None:
             full[ours] = tensor.reshape(full[ours].shape)
-    tensors = fitted(
-        full, blueprint(found.network, found.classes, found.channels).tensors, path.name
-    )
+    expected = blueprint(found.network, found.classes, found.channels).tensors
+    tensors = as_state_dict(full, expected, path.name)
     with replacing(out) as temporary:
         temporary.write_bytes(save(tensors))
     return found

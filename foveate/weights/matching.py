@@ -1,10 +1,9 @@
-"""Which tensor of a file is which of a network's: by its name, by a rule, or by its place in the
-order.
+"""Match the tensors of a file with those of a network: by name, by rule, or by order.
 
-Foreign files name the same tensors otherwise. Their names are not translated one by one: the
-tensors are put in the order in which an image meets them, and when there are as many as the network
-has, each of the same kind (weight, bias, running_mean, running_var) and shape, they are the
-network's. One tensor that disagrees and nothing is matched so.
+Other libraries name the same tensors differently. Their names are not translated one by one:
+the tensors are sorted in the order of the forward pass, and if there are as many as in the network,
+each of the same kind (weight, bias, running_mean, running_var) and shape, they match. A single
+tensor that differs rules this out.
 """
 
 import functools
@@ -14,35 +13,40 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foveate.weights.published import WEIGHTS, Rules
-from foveate.weights.tensors import COUNTER, described, rename, size
+from foveate.weights.tensors import COUNTER, describe, rename, size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WAYS = OURS, BY_RULE, BY_SCHEME, BY_ORDER = "ours", "rule", "scheme", "order"  # the surest first
+WAYS = OURS, BY_RULE, BY_SCHEME, BY_ORDER = (
+    "ours",
+    "rule",
+    "scheme",
+    "order",
+)  # the most certain first
 TIMM_VGG: Rules = ((r"pre_logits\.fc1\.", "classifier.0."), (r"pre_logits\.fc2\.", "classifier.3."))
 TIMM_VGG += ((r"head\.fc\.", "classifier.6."),)
 
 # The order of the parts in timm's EfficientNets and MobileNets, and in efficientnet_pytorch's
-# (these begin with _). Without it a .safetensors file, whose tensors are sorted by name, has lost
-# its order.
+# (these begin with _). A .safetensors file sorts its tensors by name, so the order of the forward
+# pass has to be restored from the names.
 TOP = "conv_stem bn1 blocks conv_head bn2 classifier".split()
 TOP += "_conv_stem _bn0 _blocks _conv_head _bn1 _fc".split()
 REST = "_expand_conv _bn0 _depthwise_conv _bn1 _se_reduce _se_expand _project_conv _bn2".split()
 REST += "conv_reduce conv_expand weight bias running_mean running_var".split()
-WIDENING = "conv_pw bn1 conv_dw bn2 se conv_pwl bn3".split() + REST  # in a block that widens first
+WIDENING = "conv_pw bn1 conv_dw bn2 se conv_pwl bn3".split() + REST  # in a block that expands first
 PLAIN = "conv conv_dw bn1 se conv_pw bn2".split() + REST  # in a block that does not
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The tensors of a network, on no device, and what in them depends on its ends.
+    """The tensors of a network, on the meta device, and where classes and channels appear in them.
 
     Args:
         tensors: its state_dict.
         head, first: names of the last layer's and the first convolution's weight.
-        auxiliary: what the names in the auxiliary classifiers begin with.
-        classes, channels: what it was built with.
+        auxiliary: prefixes of the names in the auxiliary classifiers.
+        classes, channels: the network was built with these.
     """
 
     tensors: "dict[str, Tensor]"
@@ -55,7 +59,7 @@ class Blueprint:
 
 @functools.cache
 def blueprint(network: str, classes: int | None = None, channels: int | None = None) -> Blueprint:
-    """Of a network of MODELS, with the paper's ends by default."""
+    """Blueprint of a network of MODELS; the paper's classes and channels by default."""
     import torch
 
     from foveate import models
@@ -78,17 +82,17 @@ def blueprint(network: str, classes: int | None = None, channels: int | None = N
 
 @dataclass(frozen=True)
 class Match:
-    """How a file's tensors go onto a network's.
+    """A mapping from a file's tensors to a network's, and the tensors that it leaves out.
 
     Args:
         network: name in MODELS.
         way: OURS, BY_RULE, BY_SCHEME or BY_ORDER.
-        names: the file's names -> ours, of all that have a place.
-        missing: our names that the file lacks, without counters, which nothing reads.
-        unexpected: the file's names that have no place.
+        names: the file's names -> ours, for the tensors that the network has.
+        missing: our names that the file lacks; batch-norm counters aside, which nothing reads.
+        unexpected: the file's names that the network lacks.
         misshapen: (our name, the file's shape, ours).
-        reshaped: our names whose numbers are a convolution's in one file and a linear layer's in
-            the other.
+        reshaped: our names whose weight is a linear layer's on one side and the same numbers as a
+            1x1 convolution's on the other.
         plan: the network with the file's classes and channels.
     """
 
@@ -103,40 +107,36 @@ class Match:
 
     @property
     def missing_auxiliary(self) -> tuple[str, ...]:
-        """What is missing of the auxiliary classifiers, which only training uses: none, unless it
-        is all."""
-        all_ = tuple(name for name in self.missing if name.startswith(self.plan.auxiliary))
-        return (
-            ()
-            if any(name.startswith(self.plan.auxiliary) for name in self.names.values())
-            else all_
-        )
+        """Missing tensors of the auxiliary classifiers, if all of them are missing; else ().
+
+        Only training uses these classifiers, so a file without them fits; one with a part of them
+        does not.
+        """
+        auxiliary = self.plan.auxiliary
+        if any(name.startswith(auxiliary) for name in self.names.values()):
+            return ()
+        return tuple(name for name in self.missing if name.startswith(auxiliary))
 
     @property
     def failing(self) -> int:
-        """Tensors that keep the file from being the network's."""
-        return (
-            len(self.missing)
-            + len(self.unexpected)
-            + len(self.misshapen)
-            - len(self.missing_auxiliary)
-        )
+        """How many tensors do not fit."""
+        missing = len(self.missing) - len(self.missing_auxiliary)
+        return missing + len(self.unexpected) + len(self.misshapen)
 
 
 def best_match(found: "Mapping[str, Tensor]", network: str) -> Match:
-    """The way of naming under which the fewest tensors fail; the plainest of equals."""
-    return min(
-        (compared(found, network, way, names) for way, names in namings(found, network)), key=cost
-    )
+    """The naming under which the fewest tensors fail; among equals the most certain one."""
+    matches = (compare(found, network, way, names) for way, names in namings(found, network))
+    return min(matches, key=cost)
 
 
 def cost(match: Match) -> tuple[int, int, int]:
-    """The fewest that fail, then the surest way, then the fewest that are reshaped."""
+    """Sort key: the fewest that fail, then the most certain way, then the fewest reshaped."""
     return match.failing, WAYS.index(match.way), len(match.reshaped)
 
 
 def namings(found: "Mapping[str, Tensor]", network: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(way, the file's names -> ours) for each way that can be tried."""
+    """(way, the file's names -> ours) for each way that applies."""
     plan = blueprint(network)
     yield OURS, {name: name for name in found}
     rules = WEIGHTS[network].rename if network in WEIGHTS else ()
@@ -155,13 +155,13 @@ def namings(found: "Mapping[str, Tensor]", network: str) -> Iterator[tuple[str, 
             for a, b in counters.items()
             if f"{a}.{COUNTER}" in found
         }
-        if not compared(found, network, BY_ORDER, pairs).misshapen:
+        # pairs by order are a guess, and one tensor of another shape proves it wrong
+        if not compare(found, network, BY_ORDER, pairs).misshapen:
             yield BY_SCHEME if ordered else BY_ORDER, pairs
 
 
-def compared(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[str, str]) -> Match:
-    """What is missing, left over and of another shape under these names, the file's ends allowed
-    for."""
+def compare(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[str, str]) -> Match:
+    """Match a file with a network under given names, with the file's own classes and channels."""
     plain = blueprint(network)
     ours = {names[name]: tensor for name, tensor in found.items() if name in names}
     ends = (
@@ -170,9 +170,7 @@ def compared(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[
     )
     plan = plain if ends == (plain.classes, plain.channels) else blueprint(network, *ends)
     shared = {name: tensor for name, tensor in ours.items() if name in plan.tensors}
-    differ = {
-        name: t for name, t in shared.items() if described(t) != described(plan.tensors[name])
-    }
+    differ = {name: t for name, t in shared.items() if describe(t) != describe(plan.tensors[name])}
     reshaped = tuple(
         name for name, tensor in differ.items() if same_numbers(tensor, plan.tensors[name])
     )
@@ -185,7 +183,7 @@ def compared(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[
         ),
         unexpected=tuple(name for name in found if names.get(name) not in plan.tensors),
         misshapen=tuple(
-            (name, described(t), described(plan.tensors[name]))
+            (name, describe(t), describe(plan.tensors[name]))
             for name, t in differ.items()
             if name not in reshaped
         ),
@@ -195,7 +193,7 @@ def compared(found: "Mapping[str, Tensor]", network: str, way: str, names: dict[
 
 
 def same_numbers(tensor: "Tensor", like: "Tensor") -> bool:
-    """Whether one is a linear layer's weight and the other the same numbers as a convolution's."""
+    """Whether one is a linear layer's weight and the other the same as a convolution's."""
     real = tensor.is_floating_point() and like.is_floating_point()
     return (
         real
@@ -205,7 +203,7 @@ def same_numbers(tensor: "Tensor", like: "Tensor") -> bool:
 
 
 def in_forward_order(names: Iterable[str]) -> list[str] | None:
-    """By the scheme above; None if they are not named by it.
+    """The names sorted by TOP, WIDENING and PLAIN; None if one of them has another scheme.
 
     >>> in_forward_order(["classifier.bias", "bn1.weight", "conv_stem.weight"])
     ['conv_stem.weight', 'bn1.weight', 'classifier.bias']
@@ -233,11 +231,11 @@ def kind(name: str) -> str:
 
 
 def candidates(found: "Mapping[str, Tensor]") -> list[str]:
-    """Networks that have as many parameters as the file, by their builders' docstrings: nothing has
-    to be built.
+    """Networks that have as many parameters as the file.
 
-    The file may have other classes or channels: then any of its layers may be the head (C, width)
-    with C biases, and any convolution the first.
+    Their counts come from the builders' docstrings: building all networks would take seconds. The
+    file may have other classes or channels: then any of its layers (C, width) with C biases may be
+    the head, and any convolution the first.
     """
     from foveate.models import MODELS
 

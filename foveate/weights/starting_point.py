@@ -242,12 +242,12 @@ def from_timm(name: str, weights: Any) -> Loaded:
 def from_module(module: Any, weights: Any) -> Loaded:
     """A network that was handed in, with the weights that it has, or those of a file."""
     from foveate.models.adapters import check_for, is_timm
-    from foveate.weights import as_usage_error
+    from foveate.weights import usage_errors
     from foveate.weights.tensors import load_into
     from foveate.weights.timm import adapt
 
     network = adapt(module) if is_timm(module) else module
-    with as_usage_error():
+    with usage_errors():
         check_for(network, "finetune")  # stages and head: the head is replaced
     if weights is not None:
         if getattr(network, "preprocess", None) is not None:

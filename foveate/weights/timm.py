@@ -20,7 +20,7 @@ from foveate.errors import ArtefactError, MissingExtraError, UsageError
 from foveate.progress import Progress
 from foveate.storage import sha256
 from foveate.weights.files import downloads, fetched_once
-from foveate.weights.tensors import fitted, read_tensors
+from foveate.weights.tensors import as_state_dict, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -342,7 +342,7 @@ def with_file(name: str, path: Path) -> Any:
         classes, channels = classes_and_channels(wrapped(plain, name), tensors)
         expected = create(name, classes, channels).state_dict()
     module = create(name, classes, channels)
-    module.load_state_dict(fitted(tensors, expected, path.name))
+    module.load_state_dict(as_state_dict(tensors, expected, path.name))
     return module
 
 

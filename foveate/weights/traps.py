@@ -1,8 +1,7 @@
-"""Silent traps: files whose every tensor fits, and whose results are other than published.
+"""Traps: weights files whose tensors all fit, and whose results differ from the published ones.
 
-Padding, epsilons, strides and the images' mean leave no trace in a file: only where it comes from
-tells them. Each row is asserted in tests/weights/test_traps.py, against the library that it speaks
-of.
+A file does not record padding, epsilons, strides or the images' mean: they have to be inferred from
+its origin. Each row is asserted in tests/weights/test_traps.py, against the library that it names.
 """
 
 import re
@@ -11,72 +10,64 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-TORCHVISION, TIMM, MELAS, FOVEATE, UNKNOWN = (
-    "torchvision",
-    "timm",
-    "efficientnet_pytorch",
-    "foveate",
-    "unknown",
-)
-PUBLISHED = "published"  # in `sources`: also a file whose bytes are known
+TORCHVISION, TIMM, MELAS = "torchvision", "timm", "efficientnet_pytorch"
+FOVEATE, UNKNOWN = "foveate", "unknown"
+PUBLISHED = "published"  # in `sources`: also a file that is byte-identical to a published one
 
 
 class Trap(NamedTuple):
-    """A sentence, and the files it is true of.
+    """A sentence, and the files that it applies to.
 
     Args:
         networks: pattern of the whole name in MODELS.
-        sources: where the file comes from.
-        file: pattern to be found in the file's name, in lower case; `but` must not be found.
+        sources: the file's origin is one of these.
         says: the sentence; {n} is the network.
+        file: pattern that the file's name contains, in lower case.
+        but: pattern that it does not contain.
     """
 
     networks: str
     sources: tuple[str, ...]
     says: str
     file: str = ""
-    but: str = "(?!)"  # nothing
+    but: str = "(?!)"  # matches nothing
 
 
 ANY = (TORCHVISION, TIMM, MELAS, FOVEATE, UNKNOWN)
 CAFFE = r"caffe|msra"
-# timm's names for the two ways in which one network's files were made; a file with neither may be
-# either
+# In timm's names: made for TensorFlow's uneven padding, and for even padding. A file whose name has
+# neither may be either.
 TF, EVEN = r"tf_", r"(?<!tf_)efficientnet_(?:b\d|lite\d)|(?<!tf_)mobilenetv3"
 SAME = "it was made for TensorFlow's uneven padding ('SAME') and batch-norm eps 1e-3"
-MAY_BE = "the tensors do not tell, and the file's name does not say which it is"
+AMBIGUOUS = "neither the tensors nor the file's name show which it is"
 
 TRAPS = (
     Trap(
         "resnet50(_v1)?",
         (TORCHVISION, TIMM, UNKNOWN, FOVEATE),
         "resnet50 and resnet50_v1 have the same tensors and give other results: resnet50 strides "
-        "in the 3x3 "
-        "convolutions (v1.5: torchvision, timm), resnet50_v1 in the 1x1 before them (the paper, "
-        "Caffe); "
-        "the tensors do not tell which a file needs",
+        "in the 3x3 convolutions (v1.5: torchvision, timm), resnet50_v1 in the 1x1 before them "
+        "(the paper, Caffe); the tensors do not show which one a file needs",
         but=CAFFE,
     ),
     Trap(
         "resnet50(_v1)?",
         ANY,
         "the file's name says that it comes from Caffe: then it needs resnet50_v1, which strides "
-        "in the 1x1 "
-        "convolutions, though resnet50 has the same tensors",
+        "in the 1x1 convolutions, though resnet50 has the same tensors",
         file=CAFFE,
     ),
     Trap(
         "resnet(101|152)",
         ANY,
         "the file's name says that it comes from Caffe, whose {n} strides in the 1x1 convolutions; "
-        "ours strides in "
-        "the 3x3 (v1.5), so its results differ",
+        "ours strides in the 3x3 (v1.5), so its results differ",
         file=CAFFE,
     ),
     Trap(
         "(resnet|vgg).*",
         ANY,
-        "Caffe's networks read blue, green, red from 0 to 255 minus a mean, not the RGB of our "
+        "Caffe's networks expect blue, green, red from 0 to 255 minus a mean, not the RGB of our "
         "Preprocess",
         file=CAFFE,
     ),
@@ -84,23 +75,20 @@ TRAPS = (
         "(resnet|plain)(20|56)",
         ANY,
         "resnet20 and plain20, resnet56 and plain56 have the same tensors, since these shortcuts "
-        "have none, and give "
-        "other results",
+        "have none, and give other results",
     ),
     Trap(
         "googlenet|inception_v3",
         (TORCHVISION, TIMM, FOVEATE, UNKNOWN, PUBLISHED),
-        "the published weights of {n} read images normalised with mean 0.5 and std 0.5, as their "
-        "Preprocess says; "
-        "torchvision's own network takes images with ImageNet's mean and std and undoes them "
-        "inside "
-        "(transform_input), ours does not: such images give other results",
+        "the published weights of {n} expect images normalised with mean 0.5 and std 0.5, as in "
+        "their Preprocess; torchvision's own network takes images with ImageNet's mean and std and "
+        "converts them inside (transform_input), ours does not: such images give other results",
         but="gluon",
     ),
     Trap(
         "inception_v3",
         ANY,
-        "the file's name says gluon: then it reads images with ImageNet's mean and std, not 0.5",
+        "the file's name says gluon: then it expects images with ImageNet's mean and std, not 0.5",
         file="gluon",
     ),
     Trap(
@@ -120,8 +108,7 @@ TRAPS = (
         "efficientnet_b[0-7]",
         (MELAS,),
         f"{SAME}, as all of efficientnet_pytorch's; ours pads evenly, with torchvision's eps (1e-5 "
-        "up to b4): "
-        "every tensor fits, and the results differ",
+        "up to b4): every tensor fits, and the results differ",
     ),
     Trap(
         "efficientnet_b[5-7]",
@@ -134,15 +121,14 @@ TRAPS = (
         (TIMM, UNKNOWN),
         "{n} and timm's tf_{n} have the same tensors and give other results: the tf_ files need "
         "TensorFlow's uneven "
-        f"padding and eps 1e-3; {MAY_BE}",
+        f"padding and eps 1e-3; {AMBIGUOUS}",
         but=f"{TF}|{EVEN}",
     ),
     Trap(
         "efficientnet_lite[0-4]",
         (TIMM,),
         "timm's {n} (without tf_) pads evenly, with eps 1e-5 and ImageNet's mean; ours is the "
-        "authors': TensorFlow's "
-        "padding, eps 1e-3: every tensor fits, and the results differ",
+        "authors': TensorFlow's padding, eps 1e-3: every tensor fits, and the results differ",
         file=EVEN,
     ),
     Trap(
@@ -150,7 +136,7 @@ TRAPS = (
         (TIMM, UNKNOWN),
         "timm's {n} and tf_{n} have the same tensors and give other results: only tf_{n} pads as "
         "ours and its "
-        f"authors' do; {MAY_BE}",
+        f"authors' do; {AMBIGUOUS}",
         but=f"{TF}|{EVEN}",
     ),
     Trap(
@@ -170,22 +156,20 @@ TRAPS = (
         "mobilenet_v3_(small|large)",
         (TIMM, UNKNOWN),
         "timm's mobilenetv3 has batch-norm eps 1e-5, ours 1e-3, and its tf_mobilenetv3 needs "
-        "TensorFlow's padding: "
-        "the results differ",
+        "TensorFlow's padding: the results differ",
         but=f"{TF}|{EVEN}",
     ),
     Trap(
         ".*",
         (TIMM,),
-        "timm keeps the mean and std that a file reads in a table of its own, not in the file, and "
-        "they are not "
-        "always ImageNet's: (0.5, 0.5) for many",
+        "timm keeps the mean and std of a file's input in a table of its own, not in the file, and "
+        "they are not always ImageNet's: (0.5, 0.5) for many",
     ),
 )
 
 
 def traps(network: str, source: str, file: str, published: bool) -> list[str]:
-    """Those that apply to a file that fits a network."""
+    """The sentences that apply to a file that fits a network."""
     name = file.lower()
     return [
         trap.says.format(n=network)
@@ -198,31 +182,25 @@ def traps(network: str, source: str, file: str, published: bool) -> list[str]:
 
 
 def bad_numbers(tensors: "dict[str, Tensor]") -> list[str]:
-    """What the numbers themselves say: not finite, no variance, statistics of a network that has
-    seen nothing."""
-    real = {name: t for name, t in tensors.items() if t.is_floating_point()}
+    """Problems of the values: not finite, no variance, statistics of a network never trained."""
     real = {
-        name: t.float() if t.element_size() == 1 else t for name, t in real.items()
-    }  # 8 bits cannot be compared
-    spoilt = [name for name, t in real.items() if not t.isfinite().all()]
+        name: t.float() if t.element_size() == 1 else t  # torch cannot compare 8-bit floats
+        for name, t in tensors.items()
+        if t.is_floating_point()
+    }
+    infinite = [name for name, t in real.items() if not t.isfinite().all()]
     variances = {name: t for name, t in real.items() if name.endswith("running_var") and t.numel()}
     dead = [name for name, t in variances.items() if not t.any()]
     negative = [name for name, t in variances.items() if (t < 0).any()]
     means = [t for name, t in real.items() if name.endswith("running_mean")]
-    said = [
-        (
-            spoilt,
-            "{} tensors hold numbers that are not finite (NaN or infinity): every result will be; "
-            "first '{}'",
-        ),
-        (
-            dead,
-            "{} batch-norms have a variance of 0 in every channel: they have seen nothing; first "
-            "'{}'",
-        ),
-        (negative, "{} batch-norms have a negative variance, whose root is no number; first '{}'"),
-    ]
-    found = [sentence.format(len(names), names[0]) for names, sentence in said if names]
+    sentences = {
+        "{} tensors hold numbers that are not finite (NaN or infinity), so no result will be "
+        "finite; first '{}'": infinite,
+        "{} batch-norms have a variance of 0 in every channel: they have seen no data; first "
+        "'{}'": dead,
+        "{} batch-norms have a negative variance, which has no square root; first '{}'": negative,
+    }
+    found = [text.format(len(names), names[0]) for text, names in sentences.items() if names]
     if (
         variances
         and all((t == 1).all() for t in variances.values())
@@ -230,7 +208,6 @@ def bad_numbers(tensors: "dict[str, Tensor]") -> list[str]:
     ):
         found.append(
             "every batch-norm has the statistics of a new network (mean 0, variance 1): it was "
-            "never trained, or they "
-            "were not saved"
+            "never trained, or the statistics were not saved"
         )
     return found

@@ -1,4 +1,4 @@
-"""A copy of the trained classifier that may be damaged, and an image to ask it about."""
+"""A copy of the trained classifier that tests may damage, and an image to predict."""
 
 import shutil
 from pathlib import Path

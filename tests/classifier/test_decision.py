@@ -1,4 +1,4 @@
-"""From logits to answers, and the thresholds of labels."""
+"""From logits to predictions, and the thresholds of labels."""
 
 import numpy as np
 import pytest

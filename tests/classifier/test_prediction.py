@@ -1,5 +1,4 @@
-"""What a classifier says: what the Probe says, of every kind of source, and an error of ours for
-what is no image."""
+"""Prediction: equal to the Probe's, for every kind of source, with errors for unreadable images."""
 
 import io
 import json
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import absent, refused
 
 from foveate.classifier import Classifier, Prediction
 from foveate.data.image import load_image
@@ -92,7 +92,7 @@ def test_the_classes_are_a_distribution_best_first(classifier: Classifier, image
 
 @pytest.mark.parametrize("top", [0, -1])
 def test_no_classes_at_all(top: int, classifier: Classifier, image: Path) -> None:
-    with pytest.raises(UsageError, match=f"top .* not {top}"):
+    with refused(UsageError, str(top), "top"):
         classifier.predict(image, top=top)
 
 
@@ -125,7 +125,7 @@ def test_a_folder_is_walked_in_order(classifier: Classifier, images: Path) -> No
 
 def test_a_folder_without_images(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"the folder '.*empty' has no images"):
+    with refused(DataError, "empty'", "no images"):
         classifier.predict(tmp_path / "empty")
 
 
@@ -138,11 +138,9 @@ def test_an_unreadable_image_in_a_list_has_its_error(
     found = classifier.predict(sources)
     assert [bool(p.error) for p in found] == [True, False, True, True, False, True]
     assert found[1].top == found[4].top and found[1].label
-    assert (
-        "bad.jpg" in found[0].error
-        and "is empty" in found[2].error
-        and "cannot be read" in found[3].error
-    )
+    assert not absent(found[0].error, "bad.jpg")
+    assert not absent(found[2].error, "0 bytes")
+    assert not absent(found[3].error, "none.jpg", "No such file")
     assert found[0].to_dict() == {"file": str(bad), "error": found[0].error}
     assert (found[0].label, found[0].probability, found[0].top) == ("", 0.0, ())
 
@@ -153,7 +151,7 @@ def test_the_one_unreadable_image_is_an_error(
 ) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     for source in (tmp_path / "x.jpg", content):
-        with pytest.raises(ImageError, match="image '"):
+        with refused(ImageError, "image '"):
             classifier.predict(source)
 
 
@@ -162,15 +160,17 @@ def test_impossible_file_names_are_our_errors(
     name: str, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"cannot be read|has no images"):
+    with pytest.raises(DataError) as caught:
         classifier.predict(name)
+    assert caught.type is (DataError if name in ("", ".") else ImageError)
+    assert ascii(name)[1:-1] in str(caught.value)
 
 
 def test_a_pipe_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ImageError, match="is not a regular file"):
+    with refused(ImageError, "pipe.jpg", "regular file"):
         classifier.predict(tmp_path / "pipe.jpg")
 
 
@@ -202,8 +202,7 @@ def test_several_threads_may_ask_at_once(classifier: Classifier, images: Path) -
 def test_prediction_training_and_evaluation_see_the_same_pixels(
     trained: Path, images: Path
 ) -> None:
-    """What the run wrote of its test images, from features and head, is what the graph says of the
-    files."""
+    """The run's test predictions, from features and head, equal the graph's on the files."""
     lines = [json.loads(line) for line in (trained / "predictions.jsonl").read_text().splitlines()]
     by_file = {line["file"]: line for line in lines if line["split"] == "test"}
     classifier = Classifier.load(trained)
@@ -259,9 +258,9 @@ def test_an_image_object_is_turned_like_its_file(orientation: int, classifier: C
 
 def test_a_broken_image_object_is_an_image_error(classifier: Classifier, image: Path) -> None:
     broken = Image.open(io.BytesIO(image.read_bytes()[:2000]))
-    with pytest.raises(ImageError, match=r"image '.*' is (truncated|damaged)"):
+    with refused(ImageError, "(image)"):
         classifier.predict(broken)
-    with pytest.raises(ImageError, match="floating-point"):
+    with refused(ImageError, "floating-point"):
         classifier.predict(Image.new("F", (40, 40)))
 
 
@@ -295,8 +294,8 @@ import foveate
 print(foveate.Classifier.load("classifier").predict("x.jpg").probability)
 """
     nowhere = tmp_path / "nowhere"
-    said = python(program, tmp_path, FOVEATE_CACHE=str(nowhere))
-    assert float(said) == pytest.approx(
+    printed = python(program, tmp_path, FOVEATE_CACHE=str(nowhere))
+    assert float(printed) == pytest.approx(
         classifier.predict(images / "test" / "blob" / "100.jpg").probability
     )
     assert not nowhere.exists()

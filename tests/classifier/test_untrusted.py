@@ -1,5 +1,4 @@
-"""A classifier's folder from a stranger: no impossible card, forged tensor or pickle is
-believed."""
+"""An untrusted classifier folder: impossible cards, forged tensors and pickles are refused."""
 
 import json
 import pickle
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from safetensors.numpy import load_file
 
 from foveate.classifier import Classifier
@@ -39,10 +39,12 @@ NUMBERS = [float("inf"), float("nan"), 1e308, -1, 0, 10**30, "224", None, [], {}
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *[("classes", v) for v in (["a"], [], None, 3, "abc", ["a", 1, "b"], {"a": 1, "b": 2, "c": 3})],
+        *[("classes", v) for v in (["a"], [], None, 3, "abc", ["a", 1, "b"])],
         *[("classes", v) for v in (["a", "b"], list("abcd"), [["a"], "b", "c"])],
+        ("classes", {"a": 1, "b": 2, "c": 3}),
         ("classes", ["a", "a", "b"]),
-        *[("model", v) for v in (None, 1, [], {}, "resnet", "efficientnet_b0", "os.system", "efficientnet_lite1")],
+        *[("model", v) for v in (None, 1, [], {}, "resnet", "efficientnet_b0", "os.system")],
+        ("model", "efficientnet_lite1"),
         *[("mirror", v) for v in (None, 1, "yes", [])],
         *[("files", v) for v in (None, [], {}, "model.safetensors", {"model.safetensors": 3})],
         *[("format", v) for v in (None, "1", 2, [], {})],
@@ -67,8 +69,7 @@ NUMBERS = [float("inf"), float("nan"), 1e308, -1, 0, 10**30, "224", None, [], {}
 def test_an_impossible_card_is_refused(
     path: str, value: Any, engine: str, folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused at the latest when an image is asked for; or so little changed that it answers as
-    before."""
+    """Refused at the latest at the first prediction, or the predictions are as before."""
     if engine == "torch":
         use_torch(monkeypatch)
     card = json.loads((folder / "card.json").read_text())
@@ -80,17 +81,14 @@ def test_a_card_cannot_point_outside(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     card["files"]["../secret"] = "0" * 64
     (folder / "card.json").write_text(json.dumps(card))
-    with pytest.raises(ArtefactError, match="a field has an impossible value"):
+    with refused(ArtefactError, "card.json'", "damaged"):
         Classifier.load(folder)
 
 
 def test_a_graph_of_another_size_is_refused(folder: Path, image: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(changed(card, "preprocess/crop", 192)))
-    with pytest.raises(
-        ArtefactError,
-        match=r"engine\.xml' does not fit the card: it maps \(\(224, 224, 3\), \(3,\)\)",
-    ):
+    with refused(ArtefactError, "engine.xml'", "(224, 224, 3)"):
         Classifier.load(folder).predict(image)
 
 
@@ -189,7 +187,7 @@ def test_fuzzed_bytes_of_a_card_give_our_errors_only(trained: Path, folder: Path
 )
 def test_odd_json_is_refused(text: str, folder: Path) -> None:
     (folder / "card.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ArtefactError, match=r"card.json' is damaged"):
+    with refused(ArtefactError, "card.json'", "damaged"):
         Classifier.load(folder)
 
 
@@ -277,5 +275,5 @@ def test_forged_tensors_are_refused(
         save_file(tensors, folder / "model.safetensors")
         card["files"]["model.safetensors"] = sha256(folder / "model.safetensors")
         (folder / "card.json").write_text(json.dumps(card))
-        with pytest.raises(ArtefactError, match=r"model\.safetensors' does not fit"):
+        with refused(ArtefactError, "model.safetensors'", "fit"):
             Classifier.load(folder).predict(image)

@@ -1,4 +1,4 @@
-"""An image that shows every turn of it, and its bytes in a format."""
+"""An image that makes every flip and rotation visible, and its bytes in a format."""
 
 import io
 
@@ -7,8 +7,7 @@ from PIL import Image
 
 
 def scene(width: int = 48, height: int = 64) -> Image.Image:
-    """Smooth, and different in each corner, so that every flip and rotation shows and JPEG changes
-    little."""
+    """Smooth, and different in each corner: rotations are visible and JPEG changes little."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(
         np.stack([255 * x / width, 255 * y / height, 128 + 100 * np.sin(x * y / 400)], -1).astype(

@@ -1,4 +1,4 @@
-"""Small files in folders, each with bytes of its own, and what an index says of them."""
+"""Small files in folders, each with different bytes, and the rows of an index of them."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""An image of soft colours, as Pillow gives it and as torch has it, and a look at it that changes
-nothing."""
+"""A smooth image, as Pillow and as torch have it, and a view of it that changes nothing."""
 
 import numpy as np
 import torch

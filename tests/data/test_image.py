@@ -1,5 +1,4 @@
-"""An image's pixels, whatever its format: upright, on white, in three channels of eight bits; and
-scaled decoding."""
+"""Pixels of every format: upright, on white, three channels of eight bits; and scaled decoding."""
 
 import io
 from pathlib import Path
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from encoded import encode, scene
 from PIL import Image, ImageOps
+from refusals import refused
 
 from foveate.data.image import draft_size, load_image, load_pixels, plain_jpeg
 from foveate.errors import ImageError
@@ -199,14 +199,14 @@ def test_other_colour_spaces_of_tiff(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data,words",
+    "data,kind",
     [
-        (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point numbers"),
-        (encode(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "32-bit numbers"),
+        (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point"),
+        (encode(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "32-bit"),
     ],
 )
-def test_numbers_without_a_white_are_refused(data: bytes, words: str) -> None:
-    with pytest.raises(ImageError, match=f"'x.tif' holds {words}, whose white is not defined"):
+def test_numbers_without_a_white_are_refused(data: bytes, kind: str) -> None:
+    with refused(ImageError, "'x.tif'", kind):
         load_image(data, "x.tif")
 
 
@@ -343,9 +343,9 @@ def test_a_jpeg_is_scaled_by_both_or_by_none(width: int) -> None:
     assert np.array_equal(load_pixels(data, "", 60), pixels(data, short_side=60))
 
 
-def test_pillow_says_what_is_wrong_with_a_jpeg() -> None:
+def test_errors_of_a_jpeg_are_pillows() -> None:
     data = encode(scene(200, 200), "JPEG")
-    with pytest.raises(ImageError, match="image 'a' is truncated"):
+    with refused(ImageError, "'a'", "truncated"):
         load_pixels(data[: len(data) // 2], "a", 60)
     for broken in (b"\xff\xd8\xff", data[:20], data[:160] + bytes(40) + data[200:]):
         with pytest.raises(ImageError) as expected:

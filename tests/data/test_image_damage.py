@@ -1,4 +1,4 @@
-"""What is no image, a bomb, truncated, damaged or out of reach is an error of ours that says so."""
+"""A file that is not an image, a bomb, truncated, damaged or unreadable is an ImageError."""
 
 import os
 import struct
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from encoded import encode, scene
 from PIL import Image, ImageFile
+from refusals import refused
 
 from foveate.data import image as module
 from foveate.data.image import load_image, load_pixels
@@ -32,27 +33,29 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data,words",
+    "data,names",
     [
-        (SVG, "SVG, HTML or XML text, not an image of pixels; remove it"),
-        (b"\n\t " + SVG, "SVG, HTML or XML"),
-        (b"\xef\xbb\xbf" + SVG, "SVG, HTML or XML"),
-        (b"<!DOCTYPE html><title>404</title>", "SVG, HTML or XML"),
-        (b"%PDF-1.7\n1 0 obj", "a document or an archive, not an image; remove it"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "a document or an archive"),
-        (b"PK\x03\x04" + bytes(40), "a document or an archive"),
-        (b"\x1f\x8b\x08" + bytes(40), "a document or an archive"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or AVIF; convert it to JPEG or PNG"),
-        (b"\0\0\0\x1cftypavif" + bytes(40), "HEIC or AVIF; convert it"),
-        (b"MZ\x90\0" + bytes(40), r"not an image in a known format \(JPEG, PNG"),
-        (b"hello", "not an image in a known format"),
-        (bytes(1), "not an image in a known format"),
+        (SVG, ["SVG", "remove it"]),
+        (b"\n\t " + SVG, ["SVG"]),
+        (b"\xef\xbb\xbf" + SVG, ["SVG"]),
+        (b"<!DOCTYPE html><title>404</title>", ["HTML"]),
+        (b"%PDF-1.7\n1 0 obj", ["document", "remove it"]),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", ["document"]),
+        (b"PK\x03\x04" + bytes(40), ["archive"]),
+        (b"\x1f\x8b\x08" + bytes(40), ["archive"]),
+        (b"\0\0\0\x18ftypheic" + bytes(40), ["HEIC", "convert it"]),
+        (b"\0\0\0\x1cftypavif" + bytes(40), ["AVIF", "convert it"]),
+        (b"MZ\x90\0" + bytes(40), ["known format", "JPEG, PNG"]),
+        (b"hello", ["known format"]),
+        (bytes(1), ["known format"]),
     ],
 )
-def test_what_is_no_image_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+def test_the_kind_of_a_file_that_is_no_image_is_named(
+    tmp_path: Path, data: bytes, names: list[str]
+) -> None:
     path = tmp_path / "fake.jpg"
     path.write_bytes(data)
-    with pytest.raises(ImageError, match=f"fake.jpg' is {words}"):
+    with refused(ImageError, "fake.jpg'", *names):
         load_image(path)
 
 
@@ -63,7 +66,7 @@ def test_postscript_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a program was started")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    with pytest.raises(ImageError, match="a document"):
+    with refused(ImageError, "document"):
         load_image(
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF"
         )
@@ -80,20 +83,16 @@ def test_bombs_are_refused_before_allocation(
         raise AssertionError("memory was taken")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", load_prepare)
-    with pytest.raises(
-        ImageError, match=r"'b.png' (has \d+x\d+ pixels, more than 89,478,485|is too large: )"
-    ):
+    with refused(ImageError, "'b.png'", "pixels"):
         load_image(png_header(width, height), "b.png")
-    with pytest.raises(ImageError, match="memory was taken"):
+    with refused(ImageError, "memory was taken"):
         load_image(png_header(10, 10), "b.png")
 
 
 def test_a_small_bomb_is_refused_by_us() -> None:
     with (
         pytest.warns(Image.DecompressionBombWarning),
-        pytest.raises(
-            ImageError, match=r"has 9460x9460 pixels, more than 89,478,485; make it smaller"
-        ),
+        refused(ImageError, "9460x9460", "89,478,485"),
     ):
         load_image(png_header(9_460, 9_460))
 
@@ -101,7 +100,7 @@ def test_a_small_bomb_is_refused_by_us() -> None:
 def test_a_bomb_of_text_in_a_png() -> None:
     data = encode(scene(), "PNG")
     text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000)))
-    with pytest.raises(ImageError, match="is damaged"):
+    with refused(ImageError, "damaged"):
         load_image(data[:33] + text + data[33:])
 
 
@@ -110,19 +109,17 @@ def test_a_bomb_of_text_in_a_png() -> None:
 def test_truncated_images_are_refused(kind: str, share: float) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
     data = encode(noise, kind)
-    with pytest.raises(
-        ImageError, match=r"'t' is (truncated \(its data ends early\)|damaged \(.*\)); remove it"
-    ):
+    with refused(ImageError, "'t'", "remove it"):
         load_image(data[: int(len(data) * share)], "t")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_the_usual_truncation_is_called_so(kind: str) -> None:
+def test_an_ordinary_truncation_is_reported_as_one(kind: str) -> None:
     noise = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     )
     data = encode(noise, kind)
-    with pytest.raises(ImageError, match=r"truncated \(its data ends early\)"):
+    with refused(ImageError, "truncated"):
         load_image(data[: len(data) // 2])
 
 
@@ -134,7 +131,7 @@ def test_damage_anywhere_gives_an_image_or_an_image_error(kind: str, tagged: boo
     exif[0x0112] = 1
     data = encode(scene(24, 24), kind, **({"exif": exif} if tagged and kind == "JPEG" else {}))
     rng = np.random.default_rng(0)
-    refused = 0
+    errors = 0
     for _ in range(150):
         broken = bytearray(data)
         for position in rng.integers(0, min(len(data), 400), 3):
@@ -143,32 +140,32 @@ def test_damage_anywhere_gives_an_image_or_an_image_error(kind: str, tagged: boo
             load_pixels(bytes(broken), "", 24)
             assert load_image(bytes(broken)).mode == "RGB"
         except ImageError:
-            refused += 1
-    assert refused > 0
+            errors += 1
+    assert errors > 0
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "e.jpg").touch()
-    with pytest.raises(ImageError, match=r"e.jpg' is empty \(0 bytes\); remove it"):
+    with refused(ImageError, "e.jpg'", "0 bytes"):
         load_image(tmp_path / "e.jpg")
-    with pytest.raises(ImageError, match=r"image '\(bytes\)' is empty"):
+    with refused(ImageError, "(bytes)", "0 bytes"):
         load_image(b"")
 
 
-def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ImageError, match=r"gone.jpg' cannot be read: No such file"):
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused(ImageError, "gone.jpg'", "No such file"):
         load_image(tmp_path / "gone.jpg")
-    with pytest.raises(ImageError, match="is not a regular file; remove it"):
+    with refused(ImageError, str(tmp_path), "regular file"):
         load_image(tmp_path)
-    with pytest.raises(ImageError, match="cannot be read: File name too long"):
+    with refused(ImageError, "nnn", "File name too long"):
         load_image(str(tmp_path / ("n" * 300)))
-    with pytest.raises(ImageError, match=r"a\\x00b' cannot be read: embedded null"):
+    with refused(ImageError, "a\\x00b", "null"):
         load_image("a\0b")
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ImageError, match=r"pipe.jpg' is not a regular file"):
+    with refused(ImageError, "pipe.jpg'", "regular file"):
         load_image(tmp_path / "pipe.jpg")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    with pytest.raises(ImageError, match=r"loop.jpg' cannot be read: Too many levels"):
+    with refused(ImageError, "loop.jpg'", "Too many levels"):
         load_image(tmp_path / "loop.jpg")
 
     def denied(path: Path) -> bytes:
@@ -176,7 +173,7 @@ def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     (tmp_path / "shut.jpg").write_bytes(encode(scene(), "JPEG"))
     monkeypatch.setattr(Path, "read_bytes", denied)
-    with pytest.raises(ImageError, match=r"shut.jpg' cannot be read: Permission denied"):
+    with refused(ImageError, "shut.jpg'", "Permission denied"):
         load_image(tmp_path / "shut.jpg")
 
 
@@ -185,11 +182,11 @@ def test_a_fault_of_the_decoder_is_an_image_error(monkeypatch: pytest.MonkeyPatc
         raise IndexError("list index out of range")
 
     monkeypatch.setattr(module, "to_rgb", broken)
-    with pytest.raises(ImageError, match=r"'x' is damaged \(list index out of range\)"):
+    with refused(ImageError, "'x'", "damaged", "list index out of range"):
         load_image(encode(scene(), "PNG"), "x")
 
 
-def test_want_of_memory_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_not_reported_as_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(self: Image.Image) -> None:
         raise MemoryError
 

@@ -1,5 +1,4 @@
-"""What a person points at becomes a Dataset: folders of classes and of splits, links, odd names,
-and nothing there."""
+"""Layouts of folders: classes, splits, links, odd names, and nothing there."""
 
 import os
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from indexed import fill, image, rows
+from refusals import absent, refused
 
 from foveate.data.dataset import check_trainable
 from foveate.data.image import SUFFIXES
@@ -69,7 +69,7 @@ def test_split_names_without_train_are_classes(tmp_path: Path) -> None:
 def test_other_folders_beside_the_splits_are_noted(tmp_path: Path) -> None:
     dataset = load_dataset(fill(tmp_path / "p", "train/a/1.jpg", "test/a/2.jpg", "extra/a/3.jpg"))
     assert len(dataset) == 2
-    assert "beside the splits there are other folders, not used: 'extra'" in dataset.notes
+    assert any(not absent(note, "not used", "'extra'") for note in dataset.notes)
 
 
 def test_natural_order(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_order_on_the_disk_does_not_matter(
     assert load_dataset(root).classes == before.classes
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
     root = fill(
         tmp_path / "p",
         "a/1.jpg",
@@ -108,7 +108,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     assert dataset.ignored == ()
 
 
-def test_what_is_no_image_is_listed_as_ignored(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_listed_as_ignored(tmp_path: Path) -> None:
     root = fill(
         tmp_path / "p",
         "a/1.jpg",
@@ -147,28 +147,24 @@ def test_an_empty_class(tmp_path: Path) -> None:
     (root / "c").mkdir()
     dataset = load_dataset(root)
     assert dataset.classes == ("a", "b")
-    assert dataset.notes == ("the folder 'c' has no images and is no class",)
+    assert len(dataset.notes) == 1 and not absent(dataset.notes[0], "'c'", "no images")
 
 
 @pytest.mark.parametrize(
-    "names,words",
+    "files,names",
     [
-        (
-            [],
-            r"'.*p' has no class folders; expected p/CLASS/image.jpg, .* or p/train/CLASS/image.jpg$",
-        ),
-        (
-            ["1.jpg", "2.PNG", "x.txt"],
-            r"has no class folders.*\(2 images lie directly in it: sort them into folders",
-        ),
-        (["train/1.jpg"], "has no class folders"),
-        (["a/x.txt"], r"'p' has no images \(looked for .avif .bmp"),
+        ([], ["p/CLASS/image.jpg", "p/train/CLASS/image.jpg"]),
+        (["1.jpg", "2.PNG", "x.txt"], ["no class folders", "2 images"]),
+        (["train/1.jpg"], ["no class folders"]),
+        (["a/x.txt"], ["no images", ".avif .bmp"]),
     ],
 )
-def test_folders_without_classes_or_images(tmp_path: Path, names: list[str], words: str) -> None:
-    root = fill(tmp_path / "p", *names)
+def test_folders_without_classes_or_images(
+    tmp_path: Path, files: list[str], names: list[str]
+) -> None:
+    root = fill(tmp_path / "p", *files)
     root.mkdir(exist_ok=True)
-    with pytest.raises(DataError, match=words):
+    with refused(DataError, "p'", *names):
         load_dataset(root)
 
 
@@ -201,7 +197,7 @@ def test_odd_names_of_files_and_classes(tmp_path: Path, name: str) -> None:
     assert dataset.read(position) == image(0)
     assert dataset.digests[position]
     (root / name / f"{name}.jpg").unlink()
-    with pytest.raises(ImageError, match="cannot be read: No such file"):
+    with refused(ImageError, "No such file"):
         dataset.read(position)
 
 
@@ -231,8 +227,8 @@ def test_links_that_lead_nowhere_and_pipes_are_bad_images(tmp_path: Path) -> Non
     os.mkfifo(root / "a" / "4.jpg")
     dataset = load_dataset(root)
     assert dataset.files == ("a/1.jpg", "a/2.jpg", "a/3.jpg", "a/4.jpg")
-    for i, words in [(1, "Too many levels"), (2, "No such file"), (3, "is not a regular file")]:
-        with pytest.raises(ImageError, match=words):
+    for i, reason in [(1, "Too many levels"), (2, "No such file"), (3, "regular file")]:
+        with refused(ImageError, dataset.files[i], reason):
             dataset.read(i)
     assert [bool(digest) for digest in dataset.digests] == [True, False, False, False]
 
@@ -249,7 +245,7 @@ def test_a_folder_below_a_class_that_is_closed(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(DataError, match=r"the folder '.*a/shut' cannot be read: Permission denied"):
+    with refused(DataError, "a/shut'", "Permission denied"):
         load_dataset(root)
 
 
@@ -266,9 +262,7 @@ def test_a_root_that_is_closed(
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", denied)
-    with pytest.raises(
-        DataError, match=f"the folder '.*{closed}' cannot be read: Permission denied"
-    ):
+    with refused(DataError, f"{closed}'", "Permission denied"):
         load_dataset(root)
 
 
@@ -298,18 +292,13 @@ def test_a_path_wins_over_a_built_in_name(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("source", ["nowhere", "no\0where", "n" * 300, "Digits"])
 def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        DataError,
-        match=r"no such folder or file: '.*' \(built-in sets: digits, fashion-mnist, mnist",
-    ):
+    with refused(DataError, "digits", "fashion-mnist", "mnist", "cifar10"):
         load_dataset(source)
 
 
 def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(image())
-    with pytest.raises(
-        DataError, match=r"x.jpg' is a file; expected a folder of images, or a .csv with columns"
-    ):
+    with refused(DataError, "x.jpg'", ".csv", "path,label"):
         load_dataset(tmp_path / "x.jpg")
 
 

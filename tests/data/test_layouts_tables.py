@@ -1,10 +1,10 @@
-"""A table of paths and labels becomes a Dataset, whatever its dialect; one that cannot be used is
-an error of ours."""
+"""Tables of paths and labels, in several dialects of CSV; and those that cannot be used."""
 
 from pathlib import Path
 
 import pytest
 from indexed import fill, image, rows
+from refusals import refused
 
 from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, ImageError
@@ -71,41 +71,29 @@ def test_absolute_paths_in_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text,words",
+    "text,names",
     [
-        ("", "lacks the column path and label; expected path,label.*found no rows"),
-        ("path,label\n", "lacks the column path and label; .* found no rows"),
-        (
-            "path,class\n1.jpg,a\n",
-            r"lacks the column label; expected path,label\[,split\]\[,group\], found path",
-        ),
-        ("file;label\n1.jpg;a\n", "lacks the column path and label; .* found file;label"),
-        ("path,label\n1.jpg,a\n1.jpg,\n", "line 3: the path or the label is empty"),
-        ("path,label\n1.jpg,  \n", "line 2: the path or the label is empty"),
-        ("path,label\n,a\n", "line 2: the path or the label is empty"),
-        ("path,label\n1.jpg\n", "line 2: the path or the label is empty"),
-        (
-            "path,label,split\n1.jpg,a,holdout\n",
-            "line 2: split 'holdout' is none of train, test, val, valid, valid",
-        ),
-        ("path,label,split\n1.jpg,a, \n", "line 2: split '' is none of"),
-        ("path,label\ngone.jpg,a\n1.jpg,a\n", "names 1 files that do not exist: 'gone.jpg'"),
-        (
-            "path,label\n" + "".join(f"g{i},a\n" for i in range(9)),
-            "names 9 files .*'g4' and 4 more",
-        ),
-        ("path,label\n" + "n" * 300 + ",a\n", "names 1 files that do not exist"),
-        ("path,label\na\0.jpg,a\n", r"names 1 files that do not exist: 'a\\x00.jpg'"),
-        (
-            "path,label\n1.jpg," + "x" * 200_000 + "\n",
-            "cannot be read as a UTF-8 CSV: field larger than",
-        ),
-        (b"path,label\n1.jpg,caf\xe9\n", "cannot be read as a UTF-8 CSV: 'utf-8' codec"),
-        ("path,label".encode("utf-16"), "cannot be read as a UTF-8 CSV"),
+        ("", ["path and label", "no rows"]),
+        ("path,label\n", ["path and label", "no rows"]),
+        ("path,class\n1.jpg,a\n", ["column label", "path,label[,split][,group]", "path, class"]),
+        ("file;label\n1.jpg;a\n", ["path and label", "file;label"]),
+        ("path,label\n1.jpg,a\n1.jpg,\n", ["line 3", "empty"]),
+        ("path,label\n1.jpg,  \n", ["line 2", "empty"]),
+        ("path,label\n,a\n", ["line 2", "empty"]),
+        ("path,label\n1.jpg\n", ["line 2", "empty"]),
+        ("path,label,split\n1.jpg,a,holdout\n", ["line 2", "'holdout'", "train, test, val, valid"]),
+        ("path,label,split\n1.jpg,a, \n", ["line 2", "split ''"]),
+        ("path,label\ngone.jpg,a\n1.jpg,a\n", ["1 files", "'gone.jpg'"]),
+        ("path,label\n" + "".join(f"g{i},a\n" for i in range(9)), ["9 files", "'g4' and 4 more"]),
+        ("path,label\n" + "n" * 300 + ",a\n", ["1 files", "nnn"]),
+        ("path,label\na\0.jpg,a\n", ["1 files", r"'a\x00.jpg'"]),
+        ("path,label\n1.jpg," + "x" * 200_000 + "\n", ["CSV", "field larger"]),
+        (b"path,label\n1.jpg,caf\xe9\n", ["UTF-8", "'utf-8' codec"]),
+        ("path,label".encode("utf-16"), ["UTF-8"]),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path: Path, text: str | bytes, words: str) -> None:
-    with pytest.raises(DataError, match=f"table.csv'.* {words}|table.csv', {words}"):
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str | bytes, names: list[str]) -> None:
+    with refused(DataError, "table.csv'", *names):
         load_dataset(table(tmp_path, text, "1.jpg"))
 
 
@@ -116,7 +104,7 @@ def test_a_table_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(DataError, match=r"cannot be read as a UTF-8 CSV: .*Permission denied"):
+    with refused(DataError, "table.csv'", "CSV", "Permission denied"):
         load_dataset(path)
 
 
@@ -129,5 +117,5 @@ def test_a_label_of_very_many_digits(tmp_path: Path) -> None:
 def test_a_vanished_folder_of_a_table_is_an_image_error(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     dataset = load_dataset(table(tmp_path, "path,label\nf,a\n"))
-    with pytest.raises(ImageError, match="is not a regular file"):
+    with refused(ImageError, str(tmp_path / "f"), "regular file"):
         dataset.read(0)

@@ -125,7 +125,7 @@ def test_labels_are_dealt_evenly(seed: int, folds: int) -> None:
     counts = np.array([labels[fold_of == f].sum(axis=0) for f in range(folds)])
     due = labels.sum(axis=0) / folds
     assert (np.abs(counts - due) <= 3).all()
-    assert (np.abs(counts[:, -1] - due[-1]) < 1).all()  # the rarest label is dealt first
+    assert (np.abs(counts[:, -1] - due[-1]) < 1).all()  # the rarest label is assigned first
     chance = np.random.default_rng(seed).integers(0, folds, len(labels))
     spread = np.array([labels[chance == f].sum(axis=0) for f in range(folds)]).std(axis=0)
     assert counts.std(axis=0).sum() < 0.6 * spread.sum()

@@ -1,5 +1,4 @@
-"""mixup and CutMix as the papers' code has them: plainly, on the tensors of a whole batch, in one
-process."""
+"""mixup and CutMix as in the papers' code: on the tensors of a whole batch, in one process."""
 
 import numpy as np
 import torch

@@ -1,5 +1,4 @@
-"""A head on a graph, for batches of every size: what is saved of a probe or a fine-tuned network of
-small images."""
+"""A head attached to a graph, for batches of every size."""
 
 import numpy as np
 import pytest
@@ -23,8 +22,7 @@ def pooled() -> "ov.Model":
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("batch", [1, 4, 49])
 def test_every_image_of_a_batch_has_its_own_logits(classes: int, mirror: bool, batch: int) -> None:
-    """With the bias added behind a sum along the last axis, OpenVINO gave rows of a batch each
-    other's bias."""
+    """A bias added behind a sum along the last axis: OpenVINO mixed up the rows of a batch."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(classes, 3 * SIDE * SIDE)).astype(np.float32)
     bias = rng.normal(scale=5, size=classes).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The small engine in the backbone's place, and images to show it."""
+"""The small engine in place of the backbone, and images for it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A small engine of numpy stands in for the backbone, so that every number can be told by hand."""
+"""A small numpy engine in place of the backbone, so that every number can be computed by hand."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The cache of features: nothing damaged is believed, what is done is kept, what is old goes, and
-two may use it."""
+"""The feature cache: damage is detected, work kept, old parts deleted, processes share it."""
 
 import os
 import subprocess
@@ -106,9 +105,8 @@ def test_an_interrupted_extraction_keeps_what_is_done(
     found = extracted(root, mirror)
     assert found.computed == 12 - len(kept) <= 12 - after + 1
     np.testing.assert_allclose(found.features, by_hand(root, mirror), rtol=1e-5)
-    assert not [
-        p for p in cache_root().rglob("*") if p.name.startswith(".")
-    ]  # nothing half-written
+    temporary = [p for p in cache_root().rglob("*") if p.name.startswith(".")]
+    assert temporary == []
 
 
 @pytest.mark.usefixtures("backbone")
@@ -205,12 +203,13 @@ from foveate.progress import Silent
 from foveate.weights.starting_point import find_start
 start = find_start("efficientnet_lite0")
 preprocess = start.preprocess.at(224)
-found = extract(load_dataset(sys.argv[1]), start, preprocess, False, "openvino", 1, Silent())
+dataset = load_dataset(sys.argv[1])
+found = extract(dataset, start, preprocess, False, "openvino", 1, Silent())
 assert not found.bad and "torch" not in sys.modules
 print(found.features.shape, found.features.sum(dtype=float))
 """
     command = [sys.executable, "-c", program, str(images)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {run.communicate()[0] for run in runs}
+    printed = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
-    assert len(said) == 1 and said.pop().startswith("(96, 2064)")
+    assert len(printed) == 1 and printed.pop().startswith("(96, 2064)")

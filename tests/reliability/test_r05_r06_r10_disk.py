@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from refusals import absent, refused
 from toy import CONFIG, same, small, train
 
 from foveate import checkpoint
@@ -29,7 +31,7 @@ torch.set_num_threads(1)
 rng = random.Random(0)
 torch.testing  # loaded once, before the children
 found = latest(folder, print)
-n, told = 0, []
+n, messages = 0, []
 for _ in range(kills):
     child = os.fork()
     if not child:
@@ -41,21 +43,21 @@ for _ in range(kills):
     time.sleep(rng.uniform(0, 0.08))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    found = latest(folder, told.append)
+    found = latest(folder, messages.append)
     if found:
         assert found.about["n"] >= n, "an older one was left than before"
         n = found.about["n"]
         for tensors in (found.tensors, found.best):
             assert len(tensors) == 8 and all((t == n).all() for t in tensors.values())
 left = [p.name for p in folder.iterdir()]
-print(json.dumps({"n": n, "told": told, "left": left}))
+print(json.dumps({"n": n, "messages": messages, "left": left}))
 """
 
 
 def test_r5_killed_while_saving(python: Callable[..., str], tmp_path: Path) -> None:
     answer = json.loads(python(KILLS, tmp_path, 50))
     assert answer["n"] > 10  # it did save, and was killed between and in the midst of saves
-    assert answer["told"] == []  # nothing that had a name was ever damaged
+    assert answer["messages"] == []  # nothing that had a name was ever damaged
     halves = [name for name in answer["left"] if name.endswith(".tmp")]
     assert len(halves) <= 2
     found = latest(tmp_path, print)
@@ -109,11 +111,11 @@ def trained(tmp_path: Path) -> Path:
 
 
 def stop_after(epoch: int) -> Callable[..., None]:
-    def hear(record) -> None:  # type: ignore[no-untyped-def]
+    def interrupt(record) -> None:  # type: ignore[no-untyped-def]
         if record.epoch == epoch:
             raise KeyboardInterrupt
 
-    return hear
+    return interrupt
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
@@ -122,22 +124,20 @@ def test_r6_a_damaged_checkpoint_is_noticed(damage: Callable[[Path], None], trai
     train(whole, config=FOUR)
     newest = next(trained.glob("epoch-0002-*"))
     damage(newest)
-    said: list[str] = []
-    heard: list[int] = []
+    messages: list[str] = []
+    epochs: list[int] = []
     again = small(1)
     train(
         again,
         trained,
         resume=True,
         config=FOUR,
-        log=said.append,
-        on_epoch=lambda r: heard.append(r.epoch),
+        log=messages.append,
+        on_epoch=lambda r: epochs.append(r.epoch),
     )
-    assert len(said) == 1
-    assert f"'{newest}' is damaged" in said[0] and said[0].endswith(
-        "going back to the checkpoint before it"
-    )
-    assert heard == [2, 3, 4]
+    assert len(messages) == 1
+    assert not absent(messages[0], f"'{newest}'", "damaged")
+    assert epochs == [2, 3, 4]
     assert same(again, whole)
     left = sorted(path.name[:10] for path in trained.glob("epoch-*") if path.is_file())
     assert left == ["epoch-0003", "epoch-0004"]
@@ -147,25 +147,23 @@ def test_r6_damaged_best_weights_are_noticed(tmp_path: Path) -> None:
     tensors = {"x": torch.ones(3)}
     save_checkpoint(tmp_path, 1, 0, tensors, {}, save_best(tmp_path, 1, tensors))
     save_checkpoint(tmp_path, 2, 0, tensors, {}, save_best(tmp_path, 2, {"x": torch.zeros(3)}))
-    said: list[str] = []
+    messages: list[str] = []
     flip(next(tmp_path.glob("best-0002*")))
-    found = latest(tmp_path, said.append)
+    found = latest(tmp_path, messages.append)
     assert found and found.path.name.startswith("epoch-0001")
-    assert "best-0002" in said[0] and "SHA-256" in said[0]
+    assert not absent(messages[0], "best-0002", "SHA-256")
     next(tmp_path.glob("best-0001*")).unlink()
-    with pytest.raises(
-        ArtefactError, match=r"no checkpoint in .* is whole: there is nothing to go on from"
-    ):
-        latest(tmp_path, said.append)
-    assert "best-0001" in said[-1] and "it is missing" in said[-1]
+    with refused(ArtefactError, str(tmp_path), "damaged"):
+        latest(tmp_path, messages.append)
+    assert not absent(messages[-1], "best-0001", "missing")
 
 
 def test_r6_all_damaged(trained: Path) -> None:
     for path in trained.iterdir():
         truncate(path)
-    with pytest.raises(ArtefactError, match=r"no checkpoint in .* is whole"):
+    with refused(ArtefactError, str(trained), "damaged"):
         train(small(), trained, resume=True, config=FOUR)
-    assert len(list(trained.glob("epoch-*"))) == 2  # left for whoever can repair them
+    assert len(list(trained.glob("epoch-*"))) == 2  # kept, in case they can be repaired
 
 
 def test_r6_a_damaged_one_does_not_push_out_a_whole_one(trained: Path) -> None:
@@ -176,19 +174,18 @@ def test_r6_a_damaged_one_does_not_push_out_a_whole_one(trained: Path) -> None:
         "epoch-0001",
         "epoch-0002",
     ]
-    said: list[str] = []
-    found = latest(trained, said.append)
+    messages: list[str] = []
+    found = latest(trained, messages.append)
     assert found and found.path.name.startswith("epoch-0002")
-    assert said == []
+    assert messages == []
 
 
 @pytest.mark.parametrize("at", ["write", "fsync", "rename"])
 def test_r10_disk_full(at: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    said = "No space left on device"
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, said)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         if at == "write":
@@ -213,7 +210,7 @@ def test_r10_disk_full(at: str, trained: Path, monkeypatch: pytest.MonkeyPatch) 
                     if self.left < 0:
                         full()
 
-            def open_full(path: Path, mode: str = "r", *rest, **options):  # type: ignore[no-untyped-def]
+            def open_full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
                 file = opened(path, mode, *rest, **options)
                 return Full(file) if mode == "wb" else file
 
@@ -222,10 +219,7 @@ def test_r10_disk_full(at: str, trained: Path, monkeypatch: pytest.MonkeyPatch) 
             patch.setattr(
                 *{"fsync": (checkpoint.os, "fsync"), "rename": (Path, "replace")}[at], full
             )
-        with pytest.raises(
-            FoveateError,
-            match=r"the disk is full: '.*epoch-0003-batch-000000' could not be written",
-        ):
+        with refused(FoveateError, "epoch-0003-batch-000000", "disk is full"):
             train(small(), trained, resume=True, config=FOUR)
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
     again, whole = small(1), small()
@@ -271,5 +265,5 @@ def test_r10_a_disk_that_is_full(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     error, found = done.stdout.splitlines()
-    assert error.startswith("the disk is full: '") and "nothing was replaced" in error
+    assert "disk is full" in error
     assert found == "epoch-0001 ['epoch-0001']"

@@ -1,4 +1,4 @@
-"""R9: two processes are one; one that dies ends the job."""
+"""R9: two processes train like one; if one dies, the job ends."""
 
 import os
 import subprocess
@@ -46,7 +46,8 @@ def one(way: str, out: Path, ranks) -> None:
         torch.save((network.state_dict(), test.losses, None), out / f"{ranks.rank}.pt")
         return
     if way == "norms, stopped":
-        stopped = Interrupted(batches, 5, lambda: ranks.first and os.kill(os.getpid(), signal.SIGINT))
+        interrupt = lambda: ranks.first and os.kill(os.getpid(), signal.SIGINT)
+        stopped = Interrupted(batches, 5, interrupt)
         try:
             train(network, out / "checkpoints", batches=stopped, **options)
         except KeyboardInterrupt:
@@ -54,7 +55,8 @@ def one(way: str, out: Path, ranks) -> None:
             fitted = train(network, out / "checkpoints", True, batches=batches, **options)
     else:
         fitted = train(network, out / "checkpoints", batches=batches, **options)
-    torch.save((network.state_dict(), [r.loss for r in fitted.history], fitted.logits), out / f"{ranks.rank}.pt")
+    losses = [r.loss for r in fitted.history]
+    torch.save((network.state_dict(), losses, fitted.logits), out / f"{ranks.rank}.pt")
 
 
 with joined() as ranks:
@@ -64,8 +66,7 @@ with joined() as ranks:
 
 
 def torchrun(folder: Path, *ways: str) -> subprocess.CompletedProcess[str]:
-    """Trainings one after the other, since to start two processes takes longer than to train so
-    little."""
+    """Several trainings in one job: starting two processes takes longer than such a training."""
     for way in ways:
         (folder / way).mkdir()
     (folder / "program.py").write_text(PROGRAM)
@@ -130,8 +131,7 @@ def test_rates_are_tried_by_two_as_by_one(saved: Saved) -> None:
 
 
 def test_batch_norm_takes_statistics_from_each_ranks_part(saved: Saved) -> None:
-    """The difference that docs/finetune.md states: with batch statistics two ranks are near one,
-    not equal."""
+    """As in docs/finetune.md: with batch statistics two ranks are close to one, but not equal."""
     first, second = (state for state, _, _ in saved["norms"])
     # running statistics were averaged
     assert all(torch.equal(first[name], second[name]) for name in first)

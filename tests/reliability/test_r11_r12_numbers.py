@@ -1,10 +1,11 @@
-"""Memory that runs out (R11) and numbers that are none (R12)."""
+"""Running out of memory (R11), and numbers that are not finite (R12)."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from refusals import absent, refused
 from toy import CONFIG, batches_of, drawn, loop_of, plan_of, same, small, train
 
 from foveate.checkpoint import latest
@@ -44,11 +45,11 @@ def test_r11_smaller_pieces_of_the_same_batch(error: Exception) -> None:
     wide, narrow = Narrow(99, error), Narrow(4, error)
     narrow.load_state_dict(wide.state_dict())
     train(wide, config=PLAIN)
-    said: list[str] = []
-    loop = loop_of(narrow, config=PLAIN, log=said.append)
+    messages: list[str] = []
+    loop = loop_of(narrow, config=PLAIN, log=messages.append)
     loop.run()
-    assert loop.micro_batches == 4 and len(said) == 2
-    assert said[-1] == "out of memory: batches go through the network in 4 pieces from here on"
+    assert loop.micro_batches == 4 and len(messages) == 2
+    assert not absent(messages[-1], "memory", "4")
     for mine, its in zip(narrow.parameters(), wide.parameters(), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)  # added up in another order
 
@@ -62,18 +63,15 @@ def test_r11_pieces_are_kept_when_resumed(tmp_path: Path) -> None:
 def test_r11_ends_when_a_single_image_is_too_much() -> None:
     network = Narrow(0, MemoryError())
     plan = replace(plan_of(network, PLAIN), frozen_norms=True)
-    with pytest.raises(
-        FoveateError,
-        match="out of memory with 1 images at once; choose a smaller --size or network",
-    ):
+    with refused(FoveateError, "memory", "1 images", "--size"):
         train(network, config=PLAIN, plan=plan)
     # six pieces of 13 for batch-norm
-    with pytest.raises(FoveateError, match="out of memory with 3 images at once"):
+    with refused(FoveateError, "memory", "3 images"):
         train(Narrow(0, MemoryError()), config=PLAIN)
 
 
 def test_r11_other_errors_are_not_memory() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+    with refused(RuntimeError, "mat1 and mat2"):
         train(Narrow(4, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), config=PLAIN)
 
 
@@ -81,7 +79,7 @@ def test_r11_ranks_do_not_shrink_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = loop_of(Narrow(4, MemoryError()), config=PLAIN)
     batch = next(loop.batches.epoch(0))
     loop.ranks = Ranks(0, 2)
-    with pytest.raises(FoveateError, match="or a larger --accumulate"):
+    with refused(FoveateError, "memory", "--accumulate"):
         loop.gradients(loop.network, batch)
 
 
@@ -101,13 +99,10 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
     loop.objective = Poisoned(objective.task)
     with pytest.raises(FoveateError) as caught:
         loop.run()
-    words = str(caught.value)
-    assert (
-        "the loss is not finite at step 7 (epoch 2, batch 3, rate " in words
-        and "Lower --lr" in words
-    )
+    message = str(caught.value)
+    assert not absent(message, "loss", "finite", "step 7", "epoch 2, batch 3, rate ", "--lr")
     third = list(batches.epoch(1))[2]
-    assert all(name in words for name in third.names[:5])
+    assert not absent(message, *third.names[:5])
     assert all(p.isfinite().all() for p in network.parameters())  # nothing was learnt from it
     found = latest(tmp_path, print)
     assert found and found.about["epoch"] == 1
@@ -116,9 +111,7 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
 def test_r12_a_gradient_that_is_no_number() -> None:
     network = small()
     network.fc.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(
-        FoveateError, match=r"a gradient is not finite at step 1 \(epoch 1, batch 1"
-    ):
+    with refused(FoveateError, "gradient", "finite", "step 1", "epoch 1, batch 1"):
         train(network)
 
 
@@ -126,9 +119,7 @@ def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
     loop = loop_of(small(), tmp_path)
     judge = loop.validate
     loop.validate = lambda network: judge(network) * (float("nan") if loop.epoch == 1 else 1)
-    with pytest.raises(
-        FoveateError, match="validation after epoch 2 gives numbers that are not finite; lower --lr"
-    ):
+    with refused(FoveateError, "validation", "epoch 2", "finite", "--lr"):
         loop.run()
     found = latest(tmp_path, print)
     assert found and found.about["epoch"] == 1
@@ -137,25 +128,23 @@ def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
 def test_a_rate_that_throws_it_off(tmp_path: Path, images: Path) -> None:
     from foveate.training import train as train_images
 
-    with pytest.raises(UsageError, match=r"lr must be a number from 1e-09 to 100, not 1e\+30"):
+    with refused(UsageError, "lr", "1e-09", "100", "1e+30"):
         train_images(images, "resnet20", "scratch", lr=1e30, out=tmp_path / "run")
     settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
-    with pytest.raises(FoveateError, match=r"not finite.*ower --lr"):
+    with refused(FoveateError, "finite", "--lr"):
         train_images(images, "lenet5", "scratch", **settings, out=tmp_path / "run")
 
 
 def test_a_batch_of_one_with_batch_norm() -> None:
     plan = plan_of(small())
     check_batches(plan, 2, 1)
-    with pytest.raises(
-        UsageError, match="batch-norm takes statistics from a batch, and some would have one image"
-    ):
+    with refused(UsageError, "batch-norm", "one image"):
         check_batches(plan, 1, 1)
     frozen = replace(
         plan, parts=(replace(plan.parts[0], frozen=True, norms="frozen"),), unfreeze_at=2
     )
     check_batches(frozen, 1, 2)
-    with pytest.raises(UsageError, match="batch-norm takes statistics from a batch"):
+    with refused(UsageError, "batch-norm"):
         check_batches(frozen, 1, 3)  # it thaws, and takes statistics then
 
 
@@ -167,8 +156,7 @@ def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
 
 
 def test_no_piece_is_one_image_where_batches_differ() -> None:
-    """Four pieces of eight images are pairs; of seven one would be alone, and batch-norm takes
-    nothing from it."""
+    """Eight images in four pieces are pairs; of seven, one would be alone."""
     loop = loop_of(small(), config=replace(CONFIG, batch_size=8))
     loop.micro_batches, sizes = 4, []
     loop.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))

@@ -1,5 +1,4 @@
-"""R13: a loader that crashes or hangs on one file ends with that file's name in time, and leaves no
-zombies."""
+"""R13: a loader that fails or hangs on a file ends with an error that names it, without zombies."""
 
 import os
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 
 import foveate
 from foveate.data.augment.policies import POLICIES
@@ -54,9 +54,7 @@ def test_a_file_that_never_comes(dataset: Dataset, threads: int, reader: int) ->
         return read(row)
 
     batches = readers(replace(dataset, read=hang), threads, limit=1.5)[reader]
-    with pytest.raises(
-        ImageError, match=f"image '{stuck}' did not come within 1.5 seconds; see whether its disk"
-    ):
+    with refused(ImageError, stuck, "1.5 seconds"):
         list(batches)
     assert len(loader_threads()) == 1  # the one that waits; all others have ended
     assert all(thread.daemon for thread in loader_threads())
@@ -78,24 +76,16 @@ def test_a_slow_file_is_waited_for(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault, kind, words",
+    "fault, kind, names",
     [
-        (
-            OSError(5, "Input/output error"),
-            ImageError,
-            "cannot be used: OSError: .*Input/output error; remove it",
-        ),
-        (
-            ZeroDivisionError("by zero"),
-            ImageError,
-            "cannot be used: ZeroDivisionError: by zero; remove it",
-        ),
-        (RecursionError("deep"), ImageError, "cannot be used: RecursionError: deep"),
-        (DataError("image 'F' is odd"), DataError, "is odd"),
+        (OSError(5, "Input/output error"), ImageError, ["OSError", "Input/output error"]),
+        (ZeroDivisionError("by zero"), ImageError, ["ZeroDivisionError", "by zero"]),
+        (RecursionError("deep"), ImageError, ["RecursionError", "deep"]),
+        (DataError("image 'F' is odd"), DataError, ["is odd"]),
     ],
 )
 def test_a_crash_has_the_name(
-    dataset: Dataset, fault: Exception, kind: type[Exception], words: str
+    dataset: Dataset, fault: Exception, kind: type[Exception], names: list[str]
 ) -> None:
     read = dataset.read
 
@@ -105,7 +95,7 @@ def test_a_crash_has_the_name(
         return read(row)
 
     for batches in readers(replace(dataset, read=crash), 2, limit=60):
-        with pytest.raises(kind, match=words) as caught:
+        with refused(kind, *names) as caught:
             list(batches)
         assert caught.value is fault or (
             dataset.files[7] in str(caught.value) and caught.value.__cause__ is fault
@@ -125,7 +115,7 @@ def test_what_is_not_the_files_fault_is_left_as_it_is(dataset: Dataset, fault: E
         del fault.__notes__
 
 
-def test_the_first_failure_in_order_is_the_one_that_is_told() -> None:
+def test_the_first_failure_in_order_is_raised() -> None:
     def work(task: int) -> int:
         time.sleep(0.1 if task == 3 else 0)
         if task in (3, 4, 5):
@@ -134,7 +124,7 @@ def test_the_first_failure_in_order_is_the_one_that_is_told() -> None:
 
     for threads in (1, 4):
         found: list[int] = []
-        with pytest.raises(ImageError, match="image 3 is bad"):
+        with refused(ImageError, "image 3 is bad"):
             found.extend(work_ahead(range(10), work, str, threads, ahead=8))
         assert found == [0, 1, 2]
 
@@ -143,7 +133,7 @@ def test_a_thread_that_cannot_begin() -> None:
     def prepare() -> None:
         raise RuntimeError("no OpenMP")
 
-    with pytest.raises(ImageError, match="image '0' cannot be used: RuntimeError: no OpenMP"):
+    with refused(ImageError, "'0'", "RuntimeError", "no OpenMP"):
         list(work_ahead(range(3), int, str, 2, ahead=4, prepare=prepare))
 
 
@@ -173,7 +163,10 @@ def hang(row):
 
 def epoch(limit):
     rows, stuck = np.arange(len(dataset)), replace(dataset, read=hang)
-    return TrainingBatches(stuck, rows, preprocess, POLICIES["strong"], 2, threads=4, limit=limit).epoch(0)
+    batches = TrainingBatches(
+        stuck, rows, preprocess, POLICIES["strong"], 2, threads=4, limit=limit
+    )
+    return batches.epoch(0)
 
 if way == "given up":
     try:
@@ -200,8 +193,7 @@ def test_the_program_ends(tmp_path: Path, draw_folder, python, way: str) -> None
 def test_everything_that_reads_files_gives_up_a_lost_one(
     dataset: Dataset, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Digests come first in every training; `decode_ahead` serves features, measures and
-    predictions."""
+    """Every training computes digests; features, evaluation and prediction use `decode_ahead`."""
     never = threading.Event()
     stuck = dataset.files[7]
 
@@ -211,7 +203,7 @@ def test_everything_that_reads_files_gives_up_a_lost_one(
     hanging = replace(dataset, read=hang)
     for module in ("dataset", "loader"):
         monkeypatch.setattr(f"foveate.data.{module}.LIMIT", 1.5)
-    with pytest.raises(ImageError, match=f"image '{stuck}' did not come within 1.5 seconds"):
+    with refused(ImageError, stuck, "1.5 seconds"):
         if reader == "digests":
             _ = hanging.digests
         else:

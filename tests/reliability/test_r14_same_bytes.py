@@ -1,5 +1,4 @@
-"""R14: same seed, same bytes, whatever the number of loader threads, working folder, locale or time
-zone."""
+"""R14: same seed, same bytes, for any number of threads, working folder, locale and time zone."""
 
 from pathlib import Path
 
@@ -24,8 +23,11 @@ from foveate.data.preprocess import Preprocess
 
 dataset, threads, cache = load_dataset(sys.argv[1]), int(sys.argv[3]), sys.argv[4]
 rows, preprocess, total = np.arange(len(dataset)), Preprocess(40, 32), hashlib.sha256()
-training = TrainingBatches(dataset, rows, preprocess, POLICIES["strong"], 8, seed=5, threads=threads, cache=cache)
-for batches in (training.epoch(0), training.epoch(1), EvaluationBatches(dataset, rows, preprocess, 8, threads)):
+training = TrainingBatches(
+    dataset, rows, preprocess, POLICIES["strong"], 8, seed=5, threads=threads, cache=cache
+)
+evaluation = EvaluationBatches(dataset, rows, preprocess, 8, threads)
+for batches in (training.epoch(0), training.epoch(1), evaluation):
     for batch in batches:
         total.update(batch.pixels.permute(0, 2, 3, 1).numpy().tobytes())
         total.update(batch.targets.numpy().tobytes() + repr(batch.names).encode())

@@ -1,5 +1,4 @@
-"""A training that takes a second: coloured noise in four classes, a small network with batch-norm
-and dropout."""
+"""A training of one second: coloured noise in four classes, a network with batch-norm, dropout."""
 
 from collections.abc import Iterator
 from dataclasses import replace

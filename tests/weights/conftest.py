@@ -1,4 +1,4 @@
-"""A server of weights on this machine, and an entry of the table that points to it."""
+"""A local server of weights, and an entry of the table that points to it."""
 
 import hashlib
 import threading
@@ -93,8 +93,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightsServer]:
 
 @pytest.fixture
 def publish(server: WeightsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Weights]:
-    """(body, path, digits of the hash that are published) -> the entry of NETWORK, which is now
-    found there."""
+    """(body, path, published digits of the hash) -> the entry of NETWORK, now at that path."""
 
     def point(body: bytes, path: str = "/good", digits: int = 8) -> Weights:
         server.body = body
@@ -108,8 +107,7 @@ def publish(server: WeightsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.fixture
 def plant() -> Callable[..., dict[str, Tensor]]:
-    """(key, tensors or random ones) -> the tensors, which are now where the converted weights of
-    that key are kept."""
+    """(key, tensors or None) -> the tensors, now in the cache as the key's converted weights."""
 
     def put(key: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         state = state or models.build(WEIGHTS[key].network).state_dict()

@@ -1,5 +1,4 @@
-"""Whose tensors these are: every network of the canon, of torchvision and of timm is told by its
-names and shapes."""
+"""Matching: the networks of Foveate, torchvision and timm are recognised by names and shapes."""
 
 import pytest
 import timm
@@ -42,7 +41,7 @@ def found(model: torch.nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_our_own(name: str) -> None:
     tensors = dict(sorted(blueprint(name).tensors.items()))
-    # its fixed codes are tensors and no parameters
+    # the fixed codes of lenet5_1998 are tensors, but not parameters
     assert name in candidates(tensors) or name == "lenet5_1998"
     match = best_match(tensors, name)
     assert (match.failing, match.way, len(match.names)) == (0, "ours", len(tensors))
@@ -77,7 +76,7 @@ def test_timms(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["resnet50d", "resnext50_32x4d", "mobilenetv1_100h", "mobilenetv4_conv_small"]
 )
-def test_strangers_fit_nothing(name: str) -> None:
+def test_other_networks_fit_nothing(name: str) -> None:
     with torch.device("meta"):
         theirs = timm.create_model(name)
     match, _, _ = nearest(found(theirs), "model.pth")
@@ -85,8 +84,7 @@ def test_strangers_fit_nothing(name: str) -> None:
 
 
 def test_order_and_shape_alone() -> None:
-    """Names that nobody knows, in the network's order: matched if every kind and shape agrees, else
-    not at all."""
+    """Unknown names in the network's order match only if every kind and shape agrees."""
     tensors = blueprint("squeezenet1_1").tensors
     strange = {
         f"layer.{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(tensors.items())
@@ -110,7 +108,7 @@ def test_kinds_are_compared_too() -> None:
     assert best_match(strange, "resnet20").failing > 0
 
 
-def test_the_name_of_the_file_tells_twins_apart() -> None:
+def test_the_files_name_decides_between_networks_with_the_same_tensors() -> None:
     tensors = dict(blueprint("resnet50").tensors)
     for file, expected in (
         ("resnet50_v1.pth", "resnet50_v1"),

@@ -30,13 +30,9 @@ def registered(entry: Weights) -> torchvision.models.WeightsEnum:
 
 @functools.cache
 def theirs(network: str) -> nn.Module:
-    """torchvision's network without memory for its numbers, with the auxiliary heads that its files
-    have."""
-    options = (
-        {"aux_logits": True, "init_weights": False}
-        if network in ("googlenet", "inception_v3")
-        else {}
-    )
+    """torchvision's network on the meta device, with the auxiliary heads that its files have."""
+    auxiliary = {"aux_logits": True, "init_weights": False}
+    options = auxiliary if network in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
         return get_model(network, weights=None, **options)
 
@@ -64,10 +60,8 @@ def test_torchvisions_rows_are_torchvisions(key: str) -> None:
         transforms.resize_size,
     )
     assert preprocess.interpolation == transforms.interpolation.value
-    undone = entry.network in (
-        "googlenet",
-        "inception_v3",
-    )  # torchvision's network undoes this by itself
+    # torchvision's own networks undo ImageNet's mean and std in `forward`
+    undone = entry.network in ("googlenet", "inception_v3")
     assert list(preprocess.mean) == (3 * [0.5] if undone else transforms.mean)
     assert list(preprocess.std) == (3 * [0.5] if undone else transforms.std)
     assert preprocess.stretch == 1 and preprocess.channels == 3
@@ -87,7 +81,7 @@ def test_torchvisions_networks_are_ours(key: str) -> None:
     assert entry.size == pytest.approx(held, rel=0.03)
 
 
-def test_no_weights_of_torchvisions_are_forgotten() -> None:
+def test_no_weights_of_torchvision_are_missing() -> None:
     """Of the networks that both have, all weights that classify."""
     known = set(torchvision.models.list_models(torchvision.models)) & set(models.MODELS)
     registry = {
@@ -103,7 +97,7 @@ def test_the_best_set_has_the_networks_name() -> None:
 
 
 @pytest.mark.parametrize("key", WEIGHTS)
-def test_every_entry_is_of_the_canon(key: str) -> None:
+def test_every_entry_is_of_a_network(key: str) -> None:
     entry, network = WEIGHTS[key], ours(WEIGHTS[key].network)
     assert dict(network.named_modules())[entry.head] is network.head
     assert 50 < entry.accuracy < 100
@@ -138,8 +132,7 @@ def published_names(entry: Weights) -> list[str]:
 
 
 def lite_names(network: str) -> list[str]:
-    """The names in the published file of a Lite network, written from timm's independent
-    structure."""
+    """The names in a published Lite file, derived from timm's independent network."""
     with torch.device("meta"):
         theirs = timm.create_model(f"tf_{network}", pretrained=False).state_dict()
     separable = {
@@ -238,8 +231,7 @@ def test_a_lite_file_is_named_by_its_hash(key: str) -> None:
 def test_preprocess_shows_what_torchvisions_transform_shows(
     key: str, size: tuple[int, int]
 ) -> None:
-    """One step from the image instead of a resize, rounded, and a crop: the same scene to half a
-    pixel."""
+    """One resize with a box instead of a resize and a crop: the same pixels to half a pixel."""
     ramp = np.stack(
         np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(255, 0, size[1])), axis=-1
     )
@@ -286,8 +278,7 @@ def normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor
 
 
 def settle(network: nn.Module, x: Tensor) -> None:
-    """Batch-norm statistics of a batch: activations neither overflow nor die out. Auxiliary heads
-    are left out."""
+    """Batch-norm statistics of a batch, so that activations neither overflow nor vanish."""
     norms = [m for m in network.eval().modules() if isinstance(m, nn.BatchNorm2d)]
     for m in norms:
         m.train().momentum = 1.0
@@ -297,8 +288,7 @@ def settle(network: nn.Module, x: Tensor) -> None:
 
 
 def test_doubles_keep_their_names() -> None:
-    """A file that has a tensor under the published name and under ours too is not read as if it had
-    one."""
+    """A file with a tensor under the published name and under ours keeps both."""
     zero, expected = torch.zeros(1), {"norm1.weight": torch.zeros(1)}
     rules = ((r"norm\.1\.", "norm1."),)
     for names in (["norm.1.weight", "norm1.weight"], ["norm1.weight", "norm.1.weight"]):

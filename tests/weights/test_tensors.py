@@ -1,5 +1,4 @@
-"""Weights from a user's own files: no code runs, every misfit is named, and what fits is read
-whatever made it."""
+"""Weights from a user's own files: no code runs, every misfit is named, any writer is read."""
 
 import argparse
 import io
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import absent, refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -81,7 +81,9 @@ def test_formats(form: str, network: nn.Module, state: State, x: Tensor, tmp_pat
         lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k},
         lambda s: dict(reversed(s.items())),
     ],
-    ids="state_dict model module compiled nested parameters double channels_last uncounted reversed".split(),
+    ids=(
+        "state_dict model module compiled nested parameters double channels_last uncounted reversed"
+    ).split(),
 )
 def test_what_training_scripts_leave(
     wrap: Callable[[State], object], network: nn.Module, state: State, x: Tensor, tmp_path: Path
@@ -175,63 +177,59 @@ def test_auxiliary_heads_have_the_files_classes(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["gone.pth", "gone.safetensors"])
 def test_missing_files(name: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        ArtefactError, match=rf"there is no file '.*{name}'; expected a .pth or .safetensors file"
-    ):
+    with refused(ArtefactError, name, ".pth", ".safetensors"):
         build(NETWORK, weights=tmp_path / name)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "x.pth").mkdir()
-    with pytest.raises(ArtefactError, match="there is no file"):
+    with refused(ArtefactError, "x.pth"):
         build(NETWORK, weights=tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "names"),
     [
-        (lambda s: s.pop("classifier.1.bias"), r"1 missing: classifier\.1\.bias$"),
+        (lambda s: s.pop("classifier.1.bias"), ["1 missing: classifier.1.bias"]),
         (
             lambda s: s.pop("classifier.1.weight"),
-            r"1 missing: classifier\.1\.weight; 1 of another .*1\.bias \(5, exp",
+            ["1 missing: classifier.1.weight", "classifier.1.bias (5, expected 1000)"],
         ),
-        (lambda s: s.pop("features.0.0.weight"), r"1 missing: features\.0\.0\.weight$"),
-        (lambda s: s.update(extra=torch.zeros(2)), r"1 unexpected: extra$"),
+        (lambda s: s.pop("features.0.0.weight"), ["1 missing: features.0.0.weight"]),
+        (lambda s: s.update(extra=torch.zeros(2)), ["1 unexpected: extra"]),
         (
             lambda s: s.update({"features.0.0.weight": torch.zeros(32, 3, 5, 5)}),
-            r"1 of another shape or kind: features\.0\.0\.weight \(32x3x5x5, expected 32x3x3x3\)$",
+            ["shape", "features.0.0.weight (32x3x5x5, expected 32x3x3x3)"],
         ),
         (
             lambda s: s.update({"classifier.1.bias": torch.zeros(5, dtype=torch.int32)}),
-            r"classifier\.1\.bias \(5 torch\.int32, expected 5\)",
+            ["classifier.1.bias (5 torch.int32, expected 5)"],
         ),
         (
             lambda s: s.update({"classifier.1.bias": torch.zeros(5, dtype=torch.complex64)}),
-            r"classifier\.1\.bias \(5 torch\.complex64, expected 5\)",
+            ["classifier.1.bias (5 torch.complex64, expected 5)"],
         ),
         (
             lambda s: s.update({"classifier.1.bias": torch.zeros(6)}),
-            r"classifier\.1\.bias \(6, expected 5\)",
+            ["classifier.1.bias (6, expected 5)"],
         ),
         (
             lambda s: s.update({"classifier.1.weight": torch.zeros(0, 1280)}),
-            r"weight \(0x1280, expected 1000x1280\)",
+            ["classifier.1.weight (0x1280, expected 1000x1280)"],
         ),
         (
             lambda s: s.update({"classifier.1.weight": torch.zeros(())}),
-            r"weight \(one number, expected 1000x1280\)",
+            ["classifier.1.weight (one number, expected 1000x1280)"],
         ),
     ],
     ids="bias head stem extra kernel integer complex bias-shape no-classes scalar".split(),
 )
 def test_misfits_are_named(
-    change: Callable[[State], object], words: str, state: State, tmp_path: Path
+    change: Callable[[State], object], names: list[str], state: State, tmp_path: Path
 ) -> None:
     change(state)
     torch.save(state, tmp_path / "mine.pth")
-    with pytest.raises(
-        ArtefactError, match=rf"^the tensors in 'mine\.pth' are not the network's 360: .*{words}"
-    ):
+    with refused(ArtefactError, "mine.pth", "360", *names):
         build(NETWORK, weights=tmp_path / "mine.pth")
 
 
@@ -240,13 +238,12 @@ def test_every_misfit_is_named(state: State, tmp_path: Path) -> None:
     torch.save(other, tmp_path / "other.pth")
     with pytest.raises(ArtefactError) as caught:
         build(NETWORK, weights=tmp_path / "other.pth")
-    said = str(caught.value)
     wrong = [
         k
         for k, v in other.items()
         if k not in state or (v.shape != state[k].shape and not k.startswith("classifier"))
     ]
-    assert len(wrong) > 200 and all(name in said for name in wrong)
+    assert len(wrong) > 200 and not absent(str(caught.value), *wrong)
 
 
 class Evil:
@@ -312,20 +309,18 @@ def test_no_file_runs_code(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # somebody may have it in his profile
+    # a user may have set it in a profile
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     evil.marker = str(tmp_path / "marker")
     small = {"a": torch.zeros(1)}
     (tmp_path / name).write_bytes(hostile(kind, evil(), small))
-    with pytest.raises(
-        ArtefactError, match=r"is damaged, or (holds more than tensors|no safetensors file)"
-    ):
+    with refused(ArtefactError, name, "damaged"):
         build(NETWORK, weights=tmp_path / name)
     assert not (tmp_path / "marker").exists()
 
 
 def test_the_marker_would_appear(tmp_path: Path) -> None:
-    """The tests above are worth something: read the plain way, each of these does run."""
+    """The tests above can fail: unpickled without precautions, each of these does run."""
     for i, evil in enumerate((Evil, EvilSystem, EvilEval)):
         evil.marker = str(tmp_path / f"marker{i}")
         with warnings.catch_warnings():
@@ -336,8 +331,8 @@ def test_the_marker_would_appear(tmp_path: Path) -> None:
 
 def test_the_remedy_is_named(state: State, tmp_path: Path) -> None:
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "mine.pth")
-    with pytest.raises(
-        ArtefactError, match=r"argparse\.Namespace.*torch\.save\(network\.state_dict\(\), FILE\)$"
+    with refused(
+        ArtefactError, "mine.pth", "argparse.Namespace", "torch.save(network.state_dict(), FILE)"
     ):
         build(NETWORK, weights=tmp_path / "mine.pth")
 
@@ -362,60 +357,48 @@ def cut(path: Path, state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "words"),
+    ("write", "names"),
     [
-        (
-            lambda path, s: path.write_bytes(b""),
-            r"is damaged, or holds more than tensors.*\(EOFError\)",
-        ),
-        (
-            lambda path, s: path.write_bytes(b"garbage garbage"),
-            r"is damaged, .*Unsupported operand 103",
-        ),
-        (lambda path, s: path.write_bytes(b"PK\x03\x04" + bytes(100)), "is damaged"),
-        (lambda path, s: path.write_bytes(bytes(1000)), "is damaged"),
-        (cut, "is damaged"),
-        (scripted, r"is damaged, or holds more than tensors"),
-        (
-            packed,
-            r"'x\.pth' would unpack to 4,000,\d+ bytes, and torch.save packs nothing: refused",
-        ),
+        (lambda path, s: path.write_bytes(b""), ["damaged", "EOFError"]),
+        (lambda path, s: path.write_bytes(b"garbage garbage"), ["damaged", "operand 103"]),
+        (lambda path, s: path.write_bytes(b"PK\x03\x04" + bytes(100)), ["damaged"]),
+        (lambda path, s: path.write_bytes(bytes(1000)), ["damaged"]),
+        (cut, ["damaged"]),
+        (scripted, ["damaged", "more than tensors"]),
+        (packed, ["unpack to 4,000,", "bytes"]),
         (
             lambda path, s: torch.save(nn.Linear(2, 2), path),
-            r"holds more than tensors.*torch\.nn\.modules\.linear\.Linear",
+            ["more than tensors", "torch.nn.modules.linear.Linear"],
         ),
-        (lambda path, s: torch.save(torch.zeros(3), path), "'x.pth' holds no state_dict"),
-        (lambda path, s: torch.save([s], path), "'x.pth' holds no state_dict"),
-        (lambda path, s: torch.save({}, path), "'x.pth' holds no state_dict"),
-        (lambda path, s: torch.save({"model": {}}, path), "'x.pth' holds no state_dict"),
-        (
-            lambda path, s: torch.save({"weights": s}, path),
-            r"neither at its top nor under state_dict or model; keep one",
-        ),
-        (lambda path, s: torch.save({1: torch.zeros(2)}, path), "'x.pth' holds no state_dict"),
+        (lambda path, s: torch.save(torch.zeros(3), path), ["no state_dict"]),
+        (lambda path, s: torch.save([s], path), ["no state_dict"]),
+        (lambda path, s: torch.save({}, path), ["no state_dict"]),
+        (lambda path, s: torch.save({"model": {}}, path), ["no state_dict"]),
+        (lambda path, s: torch.save({"weights": s}, path), ["no state_dict", "model"]),
+        (lambda path, s: torch.save({1: torch.zeros(2)}, path), ["no state_dict"]),
         (
             lambda path, s: torch.save(
                 s | {"classifier.1.weight": torch.zeros(1).expand(10**12, 1280)}, path
             ),
-            r"does not hold every number of its tensor 'classifier\.1\.weight'",
+            ["every number", "'classifier.1.weight'"],
         ),
         (
             lambda path, s: torch.save(s | {"classifier.1.bias": torch.ones(5).to_sparse()}, path),
-            r"does not hold every number of its tensor 'classifier\.1\.bias' \(sparse",
+            ["every number", "'classifier.1.bias'", "sparse"],
         ),
         (
             lambda path, s: torch.save(
                 s | {"classifier.1.bias": torch.ones(5, device="meta")}, path
             ),
-            r"does not hold every number of its tensor 'classifier\.1\.bias'",
+            ["every number", "'classifier.1.bias'"],
         ),
     ],
 )
 def test_damaged_and_impossible_files(
-    write: Callable[[Path, State], object], words: str, state: State, tmp_path: Path
+    write: Callable[[Path, State], object], names: list[str], state: State, tmp_path: Path
 ) -> None:
     write(tmp_path / "x.pth", state)
-    with pytest.raises(ArtefactError, match=f"(?s){words}"):
+    with refused(ArtefactError, "x.pth", *names):
         build(NETWORK, weights=tmp_path / "x.pth")
 
 
@@ -424,7 +407,9 @@ def test_damaged_and_impossible_files(
 )
 def test_damaged_safetensors(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
-    with pytest.raises(ArtefactError, match=r"no safetensors file|holds no state_dict"):
+    with refused(
+        ArtefactError, "x.safetensors", "safetensors" if content[:1] != b"\x02" else "state_dict"
+    ):
         build(NETWORK, weights=tmp_path / "x.safetensors")
 
 

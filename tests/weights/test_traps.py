@@ -1,5 +1,4 @@
-"""Each trap against the library that it speaks of: it is mentioned if and only if the results are
-other."""
+"""Each trap against the library that it names: it is reported if and only if the results differ."""
 
 import re
 from pathlib import Path
@@ -8,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from refusals import absent
 from torch import nn
 
 from foveate.models import build
@@ -78,7 +78,7 @@ def test_a_vgg_of_timm_is_the_same_numbers(tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), path)
     found = diagnose(path)
     assert found.network == "vgg11" and not found.loads
-    assert "are a linear layer's here and a convolution's in the file" in " ".join(found.notes)
+    assert any(not absent(note, "linear layer", "convolution") for note in found.notes)
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(ours(found, path)(x), theirs(x), rtol=1e-3, atol=1e-4)
@@ -93,7 +93,9 @@ def test_a_file_without_a_name_may_be_either(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("resnet50", "resnet50_v1"), ("resnet20", "plain20")])
-def test_twins_give_other_results(one: str, other: str, tmp_path: Path) -> None:
+def test_networks_with_the_same_tensors_give_other_results(
+    one: str, other: str, tmp_path: Path
+) -> None:
     a, b = settle(build(one)), build(other).eval()
     b.load_state_dict(a.state_dict())
     x = torch.randn(1, 3, 64, 64)
@@ -106,8 +108,7 @@ def test_twins_give_other_results(one: str, other: str, tmp_path: Path) -> None:
 
 
 def test_transform_input(tmp_path: Path) -> None:
-    """What torchvision's GoogLeNet does to an image with ImageNet's mean and std, our Preprocess
-    does before."""
+    """Our Preprocess replaces the conversion inside torchvision's GoogLeNet."""
     torch.manual_seed(0)
     theirs = settle(
         torchvision.models.googlenet(num_classes=5, transform_input=True, init_weights=False)
@@ -129,7 +130,7 @@ def test_transform_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "source", "file", "published", "words"),
+    ("network", "source", "file", "published", "names"),
     [
         ("resnet50", "torchvision", "resnet50-0676ba61.pth", True, []),
         ("resnet50", "torchvision", "resnet50.pth", False, ["resnet50_v1 in the 1x1"]),
@@ -138,7 +139,7 @@ def test_transform_input(tmp_path: Path) -> None:
             "unknown",
             "resnet50_caffe.pth",
             False,
-            ["then it needs resnet50_v1", "blue, green, red"],
+            ["Caffe: then it needs resnet50_v1", "blue, green, red"],
         ),
         (
             "resnet101",
@@ -150,17 +151,17 @@ def test_transform_input(tmp_path: Path) -> None:
         ("vgg16", "unknown", "vgg16_caffe.pth", False, ["blue, green, red"]),
         ("vgg16", "torchvision", "vgg16.pth", False, []),
         ("resnet18", "torchvision", "resnet18.pth", False, []),
-        ("googlenet", "torchvision", "googlenet-1378be20.pth", True, ["undoes them inside"]),
+        ("googlenet", "torchvision", "googlenet-1378be20.pth", True, ["transform_input"]),
         (
             "inception_v3",
             "timm",
             "inception_v3.gluon_in1k.pth",
             False,
-            ["says gluon", "a table of its own"],
+            ["gluon", "a table of its own"],
         ),
         ("efficientnet_b0", "torchvision", "efficientnet_b0_rwightman-7f5810bc.pth", True, []),
         ("efficientnet_b0", "torchvision", "mine.pth", False, []),
-        ("efficientnet_b0", "unknown", "mine.pth", False, ["does not say which"]),
+        ("efficientnet_b0", "unknown", "mine.pth", False, ["tf_efficientnet_b0"]),
         (
             "efficientnet_b0",
             "efficientnet_pytorch",
@@ -171,15 +172,15 @@ def test_transform_input(tmp_path: Path) -> None:
         ("efficientnet_lite0", "efficientnet_pytorch", "efficientnet-lite0-57934424.pth", True, []),
     ],
 )
-def test_a_trap_is_mentioned_only_where_it_is(
-    network: str, source: str, file: str, published: bool, words: list[str]
+def test_a_trap_is_reported_only_where_it_applies(
+    network: str, source: str, file: str, published: bool, names: list[str]
 ) -> None:
-    said = traps(network, source, file, published)
-    assert len(said) == len(words), said
-    assert all(word in sentence for word, sentence in zip(words, said, strict=True))
+    found = traps(network, source, file, published)
+    assert len(found) == len(names), found
+    assert all(name in sentence for name, sentence in zip(names, found, strict=True)), found
 
 
-def test_the_patterns_name_networks_of_the_canon() -> None:
+def test_the_patterns_name_networks() -> None:
     from foveate.models import MODELS
 
     assert all(any(re.fullmatch(trap.networks, name) for name in MODELS) for trap in TRAPS)
@@ -195,19 +196,22 @@ def test_numbers() -> None:
         "b.running_mean": torch.ones(2),
     }
     assert bad_numbers(good) == []
-    for changed, words in (
+    infinite = torch.tensor([1.0, float("inf")], dtype=torch.float16)
+    for changed, *names in (
+        ({"a.weight": torch.tensor([1.0, float("nan")])}, "1 tensors", "'a.weight'", "not finite"),
+        ({"a.weight": infinite}, "'a.weight'", "not finite"),
         (
-            {"a.weight": torch.tensor([1.0, float("nan")])},
-            "1 tensors hold numbers that are not finite",
+            {"a.weight": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)},
+            "'a.weight'",
+            "not finite",
         ),
-        ({"a.weight": torch.tensor([1.0, float("inf")], dtype=torch.float16)}, "first 'a.weight'"),
-        ({"a.weight": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)}, "not finite"),
-        ({"b.running_var": torch.zeros(2)}, "1 batch-norms have a variance of 0"),
-        ({"b.running_var": torch.tensor([-1.0, 1.0])}, "negative variance"),
+        ({"b.running_var": torch.zeros(2)}, "'b.running_var'", "variance of 0"),
+        ({"b.running_var": torch.tensor([-1.0, 1.0])}, "'b.running_var'", "negative variance"),
         (
             {"b.running_var": torch.ones(2), "b.running_mean": torch.zeros(2)},
-            "statistics of a new network",
+            "every batch-norm",
+            "new network",
         ),
     ):
-        (said,) = bad_numbers(good | changed)
-        assert words in said
+        (found,) = bad_numbers(good | changed)
+        assert not absent(found, *names)

@@ -1,5 +1,4 @@
-"""What a file's tensors have to be told of, in words: what keeps them from a network, and what does
-no harm."""
+"""Findings about a weights file, as sentences: what keeps it from loading, and what is harmless."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,13 +12,14 @@ from foveate.weights.tensors import COUNTER, PREFIXES, WRAPPERS
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIXES_FROM = dict(
-    zip(PREFIXES, ("DataParallel or DistributedDataParallel", "torch.compile"), strict=True)
-)
+PREFIXES_FROM = {
+    "module.": "DataParallel or DistributedDataParallel",
+    "_orig_mod.": "torch.compile",
+}
 
 
 def problems(match: Match) -> Iterable[str]:
-    """What keeps a file from being the network's, in words."""
+    """What keeps the file from loading into the network; nothing if it fits."""
     network, head = match.network, match.plan.head.rpartition(".")[0] + "."
     missing = [name for name in match.missing if name not in match.missing_auxiliary]
     heads = [name for name in missing if name.startswith(head)]
@@ -50,7 +50,7 @@ def problems(match: Match) -> Iterable[str]:
 
 
 def notes(found: "Mapping[str, Tensor]", match: Match) -> Iterable[str]:
-    """What is other than usual and does no harm, in words."""
+    """What is unusual and harmless."""
     usual, plan = blueprint(match.network), match.plan
     if plan.classes != usual.classes:
         yield f"the head has {plan.classes} classes instead of {usual.classes}"
@@ -59,8 +59,8 @@ def notes(found: "Mapping[str, Tensor]", match: Match) -> Iterable[str]:
     counters = [name for name in plan.tensors if name.endswith(COUNTER)]
     if counters and not any(name.endswith(COUNTER) for name in found):
         yield (
-            f"{COUNTER} is missing: harmless, files older than torch 0.4.1 lack it and nothing "
-            "reads it"
+            f"{COUNTER} is missing: harmless, files older than torch 0.4.1 do not have it, and "
+            "nothing reads it"
         )
     if match.missing_auxiliary:
         yield (
@@ -70,28 +70,29 @@ def notes(found: "Mapping[str, Tensor]", match: Match) -> Iterable[str]:
     if match.reshaped:
         yield (
             f"{listed(match.reshaped)} are a linear layer's here and a convolution's in the file: "
-            "the same numbers in "
-            "the same order"
+            "the same numbers in the same order"
         )
     halves = Counter(
         str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()
     )
     for kind, n in halves.items():
         if kind != "float32":
-            yield f"{n} tensors are {kind}: read as float32" + (
-                ", as rounded as they are" if "16" in kind else ""
-            )
+            rounding = ", at the precision they were saved with" if "16" in kind else ""
+            yield f"{n} tensors are {kind}: read as float32{rounding}"
 
 
-def container(path: Path, taken: str) -> Iterable[str]:
-    """What lies around the tensors in the file, in words."""
+def container(path: Path, prefix: str) -> Iterable[str]:
+    """How the tensors are stored: the prefix of all names, and what `torch.save` wrapped them in.
+
+    `prefix` is what `nearest` removed to match the names.
+    """
     import torch
 
-    if taken:
-        yield f"every name begins with '{taken}': saved as the part of a larger module"
+    if prefix:
+        yield f"every name begins with '{prefix}': saved as part of a larger module"
     if path.suffix == ".safetensors":
         return
-    # once more and without the numbers: read_tensors has found it safe, and keeps the tensors alone
+    # Read again, without the numbers: read_tensors checked it, but returned only its tensors.
     content = torch.load(path, map_location="meta", weights_only=True)
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -100,6 +101,6 @@ def container(path: Path, taken: str) -> Iterable[str]:
             yield f"the tensors are wrapped in '{wrapper}'{beside}"
             content = content[wrapper]
     keys = [str(key) for key in content]
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), ""):
-        yield f"every name begins with '{prefix}': saved from {PREFIXES_FROM[prefix]}; taken off"
-        keys = [key.removeprefix(prefix) for key in keys]
+    while wrapped := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), ""):
+        yield f"every name begins with '{wrapped}': saved from {PREFIXES_FROM[wrapped]}; removed"
+        keys = [key.removeprefix(wrapped) for key in keys]
