@@ -22,7 +22,6 @@ import torch
 from foveate import models
 from foveate.classifier import Classifier
 from foveate.data.augment.policies import resolve
-from foveate.data.augment.render import with_pca
 from foveate.data.dataset import Dataset, Task
 from foveate.data.preprocess import Preprocess
 from foveate.errors import DataError, UsageError
@@ -180,7 +179,9 @@ def opened(
         raise DataError(f"'{dataset.name}' has no training images, all are for validation or test")
     preprocess = inputs(dataset, rows["train"], request, means.threads)
     choice = resolve(dataset, preprocess.crop, preprocess.channels, request.augment, request.parts)
-    augmentation = with_pca(choice.augmentation, dataset, rows["train"], preprocess, means.threads)
+    augmentation = choice.augmentation.fit(
+        dataset, rows=rows["train"], preprocess=preprocess, threads=means.threads
+    )
     config = resolve_config(request.recipe, request.settings, has_norms(request.model))
     if config.balance != "none" and dataset.task == "multilabel":
         raise UsageError(

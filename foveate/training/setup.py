@@ -13,7 +13,7 @@ from torch import nn
 
 from foveate import models
 from foveate.catalogue import CATALOGUE
-from foveate.data.augment.policies import Augmentation
+from foveate.data.augment import Augment
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.batches.source import unreadable
@@ -88,7 +88,7 @@ class Job:
     rows: dict[str, Rows]
     preprocess: Preprocess
     policy: str
-    augmentation: Augmentation
+    augmentation: Augment
     about: dict[str, Any]  # provenance, for the card
     notes: list[str]
     bad: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from foveate.data.augment.policies import describe
 from foveate.models.folding import folded
 from foveate.training.freezing import Plan
 from foveate.training.setup import Job
@@ -108,7 +107,7 @@ def as_lines(plan: Plan, job: Job, seconds: list[float]) -> Iterator[str]:
     each = first if first == last else f"{first}, at the end {last},"
     whole = clock_time(sum(seconds))
     yield f"{n} images an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
-    yield f"augmentation {job.policy}: {', '.join(describe(job.augmentation))}"
+    yield f"augmentation {job.policy}: {', '.join(job.augmentation.describe())}"
     for note in job.notes:
         yield f"note  {note}"
 

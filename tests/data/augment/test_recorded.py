@@ -17,11 +17,14 @@ import pytest
 import torch
 from photos import photo
 
-from foveate.data.augment.mix import draw_mixture
-from foveate.data.augment.pca import PAPER_PCA
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.render import render
-from foveate.data.augment.view import batch_generator, draw, generator
+from foveate.data.augment import POLICIES, Augment, render
+from foveate.data.augment.auto import Auto
+from foveate.data.augment.colour import UNCHANGED, Hue, Jitter
+from foveate.data.augment.erasing import Erasing
+from foveate.data.augment.geometry import UNMOVED, Affine, Crop, Flip
+from foveate.data.augment.mix import Mix
+from foveate.data.augment.pca import PcaColour
+from foveate.data.augment.streams import batch_generator
 from foveate.data.batches import TrainingBatches
 from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess
@@ -29,7 +32,7 @@ from foveate.data.preprocess import Preprocess
 RECORD = Path(__file__).with_name("recorded.json")
 AFFINE = {"rotation": 30, "translate": 0.2, "scale": 0.3, "shear": 10}
 COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-PCA = {"pca_colour": 0.5, "pca": PAPER_PCA}
+PCA = {"pca_colour": 0.5, "pca_from": "imagenet"}
 OPTIONS: dict[str, dict[str, Any]] = {
     **{f"policy {name}": {"policy": name} for name in POLICIES},
     "flips": {"hflip": 0.5, "vflip": 0.3},
@@ -53,24 +56,25 @@ EXACT = {"policy none", "policy light", "flips", "padding", "erasing"}  # no ari
 MADE_BY = [torch.__version__.split("+")[0], torch.backends.cpu.get_cpu_capability()]
 
 
-def augmentation_of(options: dict[str, Any]) -> Augmentation:
-    given = {name: value for name, value in options.items() if name != "policy"}
-    base = POLICIES[options.get("policy", "none")]
-    return Augmentation(**{**vars(base), **given})
-
-
 def draws_and_pixels(
     options: dict[str, Any], pixels: np.ndarray, size: int, sample: int
 ) -> tuple[list[Any], np.ndarray]:
     """What is drawn, in the order in which it was first written down, and (size, size, C)."""
-    from foveate.data.augment.render import enlarge
-
-    augmentation = augmentation_of(options)
-    if augmentation.crop != "resized" and min(pixels.shape[:2]) < size:
-        pixels = enlarge(pixels, size)
-    view = draw(augmentation, pixels.shape, size, generator(7, 3, sample))
-    drawn = list(view._replace(noise=None if view.noise is None else view.noise.tobytes().hex()))
-    return drawn, render(pixels, view, size).permute(1, 2, 0).numpy()
+    steps = Augment(**options).draw(7, 3, sample, pixels.shape, size)
+    drawn = {type(part): what for part, what in steps}
+    erased = drawn.get(Erasing)
+    written = [
+        drawn[Crop].box,
+        *drawn.get(Flip, (False, False)),
+        *drawn.get(Affine, UNMOVED),
+        *drawn.get(Jitter, UNCHANGED),
+        drawn.get(Hue, 0.0),
+        drawn.get(PcaColour, (0.0, 0.0, 0.0)),
+        drawn.get(Auto, ()),
+        erased and erased.box,
+        erased and erased.noise.tobytes().hex(),
+    ]
+    return written, render(pixels, steps).permute(1, 2, 0).numpy()
 
 
 def plain(value: Any) -> Any:
@@ -116,12 +120,12 @@ def batches() -> dict[str, str]:
     result = {}
     for name in ("flips", "padding", "policy light"):
         made = TrainingBatches(
-            digits, np.arange(200), preprocess, augmentation_of(OPTIONS[name]), 32, seed=9
+            digits, np.arange(200), preprocess, Augment(**OPTIONS[name]), 32, seed=9
         )
         result[name] = digest(b"".join(b.pixels.numpy().tobytes() for b in made.epoch(4)))
     for name, alphas in {"mixup": (0.2, 0.0), "cutmix": (0.0, 1.0), "both": (0.4, 1.0)}.items():
-        augmentation = Augmentation(mixup=alphas[0], cutmix=alphas[1])
-        drawn = [draw_mixture(augmentation, 13, 48, batch_generator(7, 3, b)) for b in range(20)]
+        mix = Mix(*alphas)
+        drawn = [mix.draw(13, 48, 48, batch_generator(7, 3, b)) for b in range(20)]
         plainly = [
             [m.partner.tolist(), plain(m.share), m.box and [(s.start, s.stop) for s in m.box]]
             for m in drawn
