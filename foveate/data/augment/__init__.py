@@ -13,7 +13,8 @@ Loading this loads neither torch nor numpy: the command line reads the options o
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, Unpack
+from operator import index as index_of
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, TypedDict, TypeVar, Unpack
 
 from foveate.data.augment.auto import Auto
 from foveate.data.augment.colour import Hue, Jitter
@@ -199,8 +200,8 @@ class Augment:
         True
         """
         for name, value in (("seed", seed), ("epoch", epoch), ("index", index)):
-            if not 0 <= value < 2**64:
-                raise UsageError(f"{name} must be from 0 to 2^64 - 1, not {value}")
+            if not isinstance(value, SupportsIndex) or not 0 <= index_of(value) < 2**64:
+                raise UsageError(f"{name} must be a whole number from 0 to 2^64 - 1, not {value!r}")
         return partial(self._apply, seed, epoch, index)
 
     def _apply(self, seed: int, epoch: int, index: int, image: Any) -> "Tensor":
@@ -340,6 +341,11 @@ class Augment:
         }
         return min(differing, key=lambda name: differing[name])
 
+    def check_fitted(self) -> None:
+        """Raise UsageError where PCA colour is on and has no components."""
+        if self.part(PcaColour).on:
+            self.part(PcaColour).known()
+
     def check_channels(self, channels: int) -> None:
         """Raise UsageError where a change of colour is on and images have one channel."""
         if channels == 1:
@@ -378,7 +384,6 @@ class Augment:
             recorded = {name for p in PARTS if p.recorded for name in p.options()} | {"pca"}
             if not recorded <= set(values) <= {*defaults(PARTS), "pca"}:
                 raise KeyError("other options than expected")
-            values = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
             values["pca"] = values["pca"] and PrincipalComponents.from_dict(values["pca"])
             return build(made(values), size)
         except (TypeError, ValueError, KeyError, ArtefactError) as error:
@@ -418,12 +423,12 @@ def build(parts: tuple[Part, ...], size: int | None) -> Augment:
 
 
 def made(values: Mapping[str, Any]) -> tuple[Part, ...]:
-    """The parts with these options."""
-    parts = []
-    for kind in PARTS:
-        own = {n: v for n, v in values.items() if n in kind.__dataclass_fields__}
-        parts.append(kind(**own))
-    return tuple(parts)
+    """The parts with these options; a list, as JSON has it, stands for a pair."""
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return tuple(
+        kind(**{n: v for n, v in values.items() if n in kind.__dataclass_fields__})
+        for kind in PARTS
+    )
 
 
 def values_of(augment: Augment) -> dict[str, Any]:

@@ -63,14 +63,17 @@ class Number(Option):
 
     def __init__(
         self,
+        help: str,
+        needs: tuple[str, str] | None,
+        coloured: bool,
+        *,
         low: float,
         high: float,
         unit: str,
         whole: bool,
         flag: float | None,
-        **shared: Any,
     ):
-        super().__init__(**shared)
+        super().__init__(help, needs, coloured)
         self.low, self.high, self.unit, self.whole, self.flag = low, high, unit, whole, flag
 
     def check(self, name: str, value: Any) -> None:
@@ -89,8 +92,8 @@ class Number(Option):
 class Choice(Option):
     """One of some words."""
 
-    def __init__(self, choices: tuple[str, ...], **shared: Any):
-        super().__init__(**shared)
+    def __init__(self, help: str, needs: tuple[str, str] | None, choices: tuple[str, ...]):
+        super().__init__(help, needs)
         self.choices = choices
 
     def check(self, name: str, value: Any) -> None:
@@ -105,8 +108,8 @@ class Choice(Option):
 class Pair(Option):
     """Two numbers, from and to, above 0 and up to `most`."""
 
-    def __init__(self, most: float, **shared: Any):
-        super().__init__(**shared)
+    def __init__(self, help: str, needs: tuple[str, str] | None, most: float):
+        super().__init__(help, needs)
         self.most = most
 
     def check(self, name: str, value: Any) -> None:
@@ -139,7 +142,7 @@ def number(
     coloured: bool = False,
 ) -> Any:
     """A field that is a `Number`."""
-    option = Number(low, high, unit, whole, flag, help=help, needs=needs, coloured=coloured)
+    option = Number(help, needs, coloured, low=low, high=high, unit=unit, whole=whole, flag=flag)
     return field(default=default, metadata={"option": option})
 
 
@@ -147,14 +150,14 @@ def choice(
     default: str, choices: tuple[str, ...], help: str, *, needs: tuple[str, str] | None = None
 ) -> Any:
     """A field that is a `Choice`."""
-    return field(default=default, metadata={"option": Choice(choices, help=help, needs=needs)})
+    return field(default=default, metadata={"option": Choice(help, needs, choices)})
 
 
 def pair(
     default: tuple[float, float], most: float, help: str, *, needs: tuple[str, str] | None = None
 ) -> Any:
     """A field that is a `Pair`."""
-    return field(default=default, metadata={"option": Pair(most, help=help, needs=needs)})
+    return field(default=default, metadata={"option": Pair(help, needs, most)})
 
 
 @dataclass(frozen=True)

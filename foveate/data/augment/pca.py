@@ -227,14 +227,18 @@ class PcaColour(ImagePart):
     def fitted(self, components: PrincipalComponents) -> "PcaColour":
         return replace(self, pca=components)
 
-    def draw(self, numbers: "Numbers", shape: tuple[int, ...], size: int) -> Vector | None:
+    def known(self) -> PrincipalComponents:
+        """The components; UsageError while they are still to be fitted."""
         if self.components is None:
             raise UsageError(
                 "pca_colour needs the principal components of your images: call "
                 "augment = augment.fit(dataset) first, or take pca_from='imagenet'"
             )
+        return self.components
+
+    def draw(self, numbers: "Numbers", shape: tuple[int, ...], size: int) -> Vector | None:
         alphas = [self.pca_colour * normal for normal in numbers.normals[self.normals]]
-        shift = self.components.shift(alphas)
+        shift = self.known().shift(alphas)
         return None if shift == UNSHIFTED else shift
 
     def render(self, x: "Tensor", drawn: Vector) -> "Tensor":

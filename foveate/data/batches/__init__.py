@@ -66,7 +66,8 @@ class TrainingBatches:
 
     Raises:
         UsageError: no images; a number out of its range; batches that have not an image for each
-            rank; balanced sampling of several labels an image.
+            rank; balanced sampling of several labels an image; PCA colour that is not fitted; a
+            change of colour on one channel.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class TrainingBatches:
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.threads = threads_of(threads)
         self.take(rows)
+        augmentation.check_fitted()
+        augmentation.check_channels(preprocess.channels)
         if sampling not in ("all", "balanced"):
             raise UsageError(f"no sampling is called {sampling!r}; expected all or balanced")
         if sampling == "balanced" and dataset.task == "multilabel":

@@ -206,6 +206,10 @@ def test_pairs(values: dict[str, Any]) -> None:
         Augment("standard", **values)
 
 
+def test_a_list_is_a_pair() -> None:
+    assert Augment("standard", crop_area=[0.1, 1]) == Augment("standard", crop_area=(0.1, 1))
+
+
 def test_whole_numbers() -> None:
     with pytest.raises(UsageError, match="magnitude must be a whole number"):
         Augment(auto="rand", magnitude=2.5)

@@ -130,7 +130,9 @@ def test_torchs_seed_decides() -> None:
     assert not torch.equal(BUSY(photo()), first[0])
 
 
-@pytest.mark.parametrize("numbers", [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (2**64, 0, 0)])
+@pytest.mark.parametrize(
+    "numbers", [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (2**64, 0, 0), (0, 0.5, 0)]
+)
 def test_numbers_out_of_range(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match=r"(seed|epoch|index) must"):
         Augment().at(*numbers)

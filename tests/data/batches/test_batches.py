@@ -397,6 +397,14 @@ def test_a_file_that_changes_in_mid_run(tmp_path: Path, draw_folder) -> None:
         list(make(dataset).epoch(0))
 
 
+def test_an_augmentation_that_does_not_fit_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"pca_colour.*fit"):
+        make(dataset, Augment(pca_colour=0.1))
+    grey = Preprocess(48, 48, channels=1, mean=(0.5,), std=(0.5,))
+    with pytest.raises(UsageError, match=r"hue.*one channel"):
+        TrainingBatches(dataset, np.arange(9), grey, Augment(hue=0.1), 3)
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
