@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +25,14 @@ from machine import RESULTS, described, save
 from PIL import Image
 from torchvision.transforms import v2
 
-from foveate.data.augment.mix import draw_mixture, mixed, mixed_targets
-from foveate.data.augment.pca import PAPER_PCA
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.render import augment
-from foveate.data.augment.view import batch_generator, generator
+from foveate.data.augment import Augment, render
+from foveate.data.augment.mix import Mix, mixed, mixed_targets
+from foveate.data.augment.streams import batch_generator, generator
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 
 
-def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
+def peers(size: int) -> dict[str, tuple[Augment, v2.Transform | None]]:
     """Name -> our augmentation and the transform that does the same."""
     middle, resized, mirror = (
         v2.CenterCrop(size),
@@ -44,7 +41,7 @@ def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
     )
     padding = size // 8
     affine = v2.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5, BILINEAR)
-    pca = Augmentation(pca_colour=0.1, pca=PAPER_PCA)
+    pca = Augment(pca_colour=0.1, pca_from="imagenet")
     strong = v2.Compose(
         [
             resized,
@@ -59,44 +56,44 @@ def peers(size: int) -> dict[str, tuple[Augmentation, v2.Transform | None]]:
         return v2.Compose([middle, transform])
 
     return {
-        "nothing": (Augmentation(), middle),
+        "nothing": (Augment(), middle),
         "random crop": (
-            Augmentation("random"),
+            Augment(crop="random"),
             v2.RandomCrop(size, padding=padding, padding_mode="symmetric"),
         ),
-        "resized crop": (Augmentation("resized"), resized),
-        "mirror": (Augmentation(hflip=1), after_middle(v2.RandomHorizontalFlip(1))),
-        "upside down": (Augmentation(vflip=1), after_middle(v2.RandomVerticalFlip(1))),
-        "rotation": (Augmentation(rotation=15), after_middle(v2.RandomRotation(15, BILINEAR))),
+        "resized crop": (Augment(crop="resized"), resized),
+        "mirror": (Augment(hflip=1), after_middle(v2.RandomHorizontalFlip(1))),
+        "upside down": (Augment(vflip=1), after_middle(v2.RandomVerticalFlip(1))),
+        "rotation": (Augment(rotation=15), after_middle(v2.RandomRotation(15, BILINEAR))),
         "affine": (
-            Augmentation(rotation=15, translate=0.1, scale=0.1, shear=5),
+            Augment(rotation=15, translate=0.1, scale=0.1, shear=5),
             after_middle(affine),
         ),
-        "brightness": (Augmentation(brightness=0.4), after_middle(v2.ColorJitter(0.4))),
-        "contrast": (Augmentation(contrast=0.4), after_middle(v2.ColorJitter(0, 0.4))),
-        "saturation": (Augmentation(saturation=0.4), after_middle(v2.ColorJitter(0, 0, 0.4))),
-        "hue": (Augmentation(hue=0.1), after_middle(v2.ColorJitter(0, 0, 0, 0.1))),
+        "brightness": (Augment(brightness=0.4), after_middle(v2.ColorJitter(0.4))),
+        "contrast": (Augment(contrast=0.4), after_middle(v2.ColorJitter(0, 0.4))),
+        "saturation": (Augment(saturation=0.4), after_middle(v2.ColorJitter(0, 0, 0.4))),
+        "hue": (Augment(hue=0.1), after_middle(v2.ColorJitter(0, 0, 0, 0.1))),
         "all colours": (
-            Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+            Augment(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
             after_middle(v2.ColorJitter(0.4, 0.4, 0.4, 0.1)),
         ),
         "PCA colour": (pca, None),
         "TrivialAugment": (
-            Augmentation(auto="trivial"),
+            Augment(auto="trivial"),
             after_middle(v2.TrivialAugmentWide(interpolation=BILINEAR)),
         ),
         "RandAugment": (
-            Augmentation(auto="rand"),
+            Augment(auto="rand"),
             after_middle(v2.RandAugment(interpolation=BILINEAR)),
         ),
-        "erasing": (Augmentation(erasing=1), after_middle(v2.RandomErasing(1, value=0))),
-        "light": (POLICIES["light"], light),
-        "standard": (POLICIES["standard"], v2.Compose([resized, mirror])),
+        "erasing": (Augment(erasing=1), after_middle(v2.RandomErasing(1, value=0))),
+        "light": (Augment("light"), light),
+        "standard": (Augment("standard"), v2.Compose([resized, mirror])),
         "standard, rotation, PCA colour": (
-            replace(POLICIES["standard"], rotation=15, pca_colour=0.1, pca=PAPER_PCA),
+            Augment("standard", rotation=15, pca_colour=0.1, pca_from="imagenet"),
             None,
         ),
-        "strong": (POLICIES["strong"], strong),
+        "strong": (Augment("strong"), strong),
     }
 
 
@@ -106,18 +103,19 @@ def batches(size: int) -> dict[str, tuple[Callable[[int], object], Callable[[int
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     targets = torch.eye(10)[torch.arange(32) % 10]
 
-    def ours(augmentation: Augmentation) -> Callable[[int], object]:
+    def ours(augmentation: Augment) -> Callable[[int], object]:
         def run(i: int) -> object:
-            mixture = draw_mixture(augmentation, len(pixels), size, batch_generator(0, 0, i))
+            mix = augmentation.part(Mix)
+            mixture = mix.draw(len(pixels), size, size, batch_generator(0, 0, i))
             return mixed(pixels, mixture), mixed_targets(targets, mixture)
 
         return run
 
     their_mixup, their_cutmix = v2.MixUp(alpha=0.2), v2.CutMix(alpha=1.0)
     return {
-        "mixup of a batch": (ours(Augmentation(mixup=0.2)), lambda i: their_mixup(batch, targets)),
+        "mixup of a batch": (ours(Augment(mixup=0.2)), lambda i: their_mixup(batch, targets)),
         "CutMix of a batch": (
-            ours(Augmentation(cutmix=1.0)),
+            ours(Augment(cutmix=1.0)),
             lambda i: their_cutmix(batch, targets),
         ),
     }
@@ -150,10 +148,10 @@ def main() -> None:
     work: dict[str, tuple[Callable[[int], object], Callable[[int], object] | None]] = {}
     for name, (ours, peer) in peers(arguments.size).items():
 
-        def look(i: int, ours: Augmentation = ours) -> object:
-            return augment(kept, ours, arguments.size, generator(0, 0, i))
+        def run(i: int, ours: Augment = ours) -> object:
+            return render(kept, ours.draw(0, 0, i, kept.shape, arguments.size))
 
-        work[name] = (look, peer and (lambda i, peer=peer: peer(theirs)))
+        work[name] = (run, peer and (lambda i, peer=peer: peer(theirs)))
     work |= batches(arguments.size)
     work["random numbers"] = (lambda i: generator(0, 0, i), None)
     chosen = arguments.parts.split(",") if arguments.parts else list(work)

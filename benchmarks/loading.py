@@ -90,11 +90,10 @@ def torchvision_epochs(data: Path, arguments: argparse.Namespace) -> list[float]
 
 
 def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> list[float]:
-    from dataclasses import replace
 
     import torch
 
-    from foveate.data.augment.policies import POLICIES
+    from foveate.data.augment import Augment
     from foveate.data.batches import TrainingBatches, normalise
     from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
@@ -108,7 +107,7 @@ def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> lis
         dataset,
         rows,
         preprocess,
-        replace(POLICIES["standard"], crop_area=(0.08, 1.0)),
+        Augment("standard", crop_area=(0.08, 1.0)),
         arguments.batch,
         threads=arguments.workers,
         cache=cache,

@@ -73,7 +73,7 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
     import numpy as np
 
     from foveate import models
-    from foveate.data.augment.policies import POLICIES
+    from foveate.data.augment import Augment
     from foveate.data.batches import TrainingBatches
     from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
@@ -97,7 +97,7 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
     plan = make_plan(network, (3, 224, 224), config.freeze, *rates, frozen_norms=True)
     preprocess = Preprocess(224, 224, mean=MEAN, std=STD)
     batches = TrainingBatches(
-        dataset, rows, preprocess, replace(POLICIES["standard"], crop_area=(0.08, 1.0)), BATCH
+        dataset, rows, preprocess, Augment("standard", crop_area=(0.08, 1.0)), BATCH
     )
     return Loop(
         network, plan, config, batches, lambda net: None, rows, preprocess, 0, Ranks(), Silent()

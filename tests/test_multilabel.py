@@ -233,14 +233,14 @@ def test_balance_does_not_apply(balance: str, table: Path, tmp_path: Path) -> No
 
 
 def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
-    from foveate.data.augment.policies import Augmentation
+    from foveate.data.augment import Augment
     from foveate.data.batches import TrainingBatches
     from foveate.data.preprocess import Preprocess
 
     dataset: Dataset = load_dataset(table, "multilabel")
     rows, preprocess = np.arange(len(dataset)), Preprocess(32, 32)
     with refused(UsageError, "classes"):
-        TrainingBatches(dataset, rows, preprocess, Augmentation(), 8, sampling="balanced")
+        TrainingBatches(dataset, rows, preprocess, Augment(), 8, sampling="balanced")
 
 
 def test_the_rate_test_reads_labels(table: Path) -> None:

@@ -1,86 +1,63 @@
-"""The options of augmentation, declared once for all verbs that have them; `given_parts` reads them
-back."""
+"""The options of augmentation on the command line, made from the parts themselves.
 
+`@takes_augmentation` gives a command an option for each option of each part, so that a new part is
+there without a line here; `given_parts` reads them back.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any, Literal
 
 import typer
+
+from foveate.data.augment import PARTS, options_of
+from foveate.data.augment.part import Number, Option, Pair
 
 Policy = Annotated[
     Literal["none", "light", "standard", "strong"] | None,
     typer.Option("--augment", help="Augmentation policy [default: chosen from the data]"),
 ]
-Hflip = Annotated[
-    bool | None, typer.Option("--hflip/--no-hflip", help="Mirror every other image left to right.")
-]
-Vflip = Annotated[
-    bool | None, typer.Option("--vflip/--no-vflip", help="Mirror every other image top to bottom.")
-]
-Crop = Annotated[
-    Literal["none", "random", "resized"] | None,
-    typer.Option(
-        help="The middle; a square from anywhere; a rectangle of any size from anywhere, resized."
-    ),
-]
-Padding = Annotated[
-    float | None,
-    typer.Option(help="How far a random square reaches outside, as a fraction of its side."),
-]
-CropArea = Annotated[
-    tuple[float, float] | None,
-    typer.Option(metavar="FROM TO", help="Resized crop: share of the image's area."),
-]
-CropRatio = Annotated[
-    tuple[float, float] | None,
-    typer.Option(metavar="FROM TO", help="Resized crop: width by height."),
-]
-Rotation = Annotated[float | None, typer.Option(help="Degrees at most, either way.")]
-Translate = Annotated[
-    float | None, typer.Option(help="At most, either way, as a fraction of the side.")
-]
-Scale = Annotated[
-    float | None, typer.Option(help="At most, larger or smaller: 0.1 is 0.9 to 1.1 times.")
-]
-Shear = Annotated[float | None, typer.Option(help="Degrees at most, either way.")]
-Brightness = Annotated[
-    float | None, typer.Option(help="At most, more or less: 0.4 is 0.6 to 1.4 times.")
-]
-Contrast = Annotated[
-    float | None, typer.Option(help="At most, more or less: 0.4 is 0.6 to 1.4 times.")
-]
-Saturation = Annotated[
-    float | None, typer.Option(help="At most, more or less: 0.4 is 0.6 to 1.4 times.")
-]
-Hue = Annotated[
-    float | None,
-    typer.Option(help="At most, either way, in turns of the colour circle: up to 0.5."),
-]
-PcaColour = Annotated[
-    float | None, typer.Option(help="PCA colour: sigma of the shift, 0.1 in the AlexNet paper.")
-]
-PcaFrom = Annotated[
-    Literal["data", "imagenet"] | None,
-    typer.Option(help="Components of the training images, or the published ones."),
-]
-Auto = Annotated[
-    Literal["none", "trivial", "rand"] | None, typer.Option(help="TrivialAugment or RandAugment.")
-]
-Magnitude = Annotated[int | None, typer.Option(help="RandAugment's strength, 0 to 30 [default: 9]")]
-Erasing = Annotated[float | None, typer.Option(help="Probability that a rectangle becomes noise.")]
-Mixup = Annotated[float | None, typer.Option(help="alpha of mixup; 0 is off.")]
-Cutmix = Annotated[float | None, typer.Option(help="alpha of CutMix; 0 is off.")]
 
-FLIP = 0.5  # the probability that --hflip and --vflip stand for
+
+def takes_augmentation(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of all parts to a command, behind its parameter `augment`.
+
+    typer reads a command's options from its signature: this writes one. The command itself is
+    called with its own parameters alone, and finds the others in its context.
+    """
+    own = inspect.signature(command, eval_str=True)
+    parameters = list(own.parameters.values())
+    behind = 1 + list(own.parameters).index("augment")
+    parameters[behind:behind] = [option_of(*named) for named in options_of(PARTS).items()]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(**{name: value for name, value in given.items() if name in own.parameters})
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def option_of(name: str, option: Option) -> inspect.Parameter:
+    """A part's option as a parameter that typer understands."""
+    flag = name.replace("_", "-")
+    declared = [f"--{flag}/--no-{flag}"] if option.type is bool else []
+    metavar = "FROM TO" if isinstance(option, Pair) else None
+    default = typer.Option(None, *declared, help=option.help, metavar=metavar)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=default, annotation=option.type | None)
 
 
 def given_parts(context: typer.Context) -> dict[str, Any]:
-    """The parts of an `Augmentation` that were given on the command line."""
-    from dataclasses import fields
-
-    from foveate.data.augment.policies import Augmentation
-
-    names = [field.name for field in fields(Augmentation)]
-    given = {name: value for name in names if (value := context.params.get(name)) is not None}
-    return given | {name: FLIP * given[name] for name in ("hflip", "vflip") if name in given}
+    """The options of `Augment` that were given on the command line."""
+    given = {}
+    for name, option in options_of(PARTS).items():
+        value = context.params.get(name)
+        if value is not None:
+            flag = option.flag if isinstance(option, Number) else None
+            given[name] = value if flag is None else flag * value
+    return given
 
 
 def given_augment(context: typer.Context) -> Any:

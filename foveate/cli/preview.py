@@ -1,20 +1,19 @@
 """foveate data preview"""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from foveate.cli import augmentation as options
 from foveate.cli import settings
+from foveate.cli.augmentation import Policy, given_parts, takes_augmentation
 from foveate.cli.console import JSON_HELP, clean, print_json, say
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-    from foveate.data.augment.policies import Augmentation
+    from foveate.data.augment import Augment
     from foveate.data.batches.assembly import Batch
     from foveate.data.dataset import Dataset
     from foveate.data.preprocess import Preprocess
@@ -31,33 +30,13 @@ FONTS = (
 )
 
 
+@takes_augmentation
 def preview(
     context: typer.Context,
     data: Annotated[str, typer.Argument(help="A folder of images, a CSV, or a built-in set.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The image to write.")],
     task: settings.Task = "multiclass",
-    augment: options.Policy = None,
-    hflip: options.Hflip = None,
-    vflip: options.Vflip = None,
-    crop: options.Crop = None,
-    padding: options.Padding = None,
-    crop_area: options.CropArea = None,
-    crop_ratio: options.CropRatio = None,
-    rotation: options.Rotation = None,
-    translate: options.Translate = None,
-    scale: options.Scale = None,
-    shear: options.Shear = None,
-    brightness: options.Brightness = None,
-    contrast: options.Contrast = None,
-    saturation: options.Saturation = None,
-    hue: options.Hue = None,
-    pca_colour: options.PcaColour = None,
-    pca_from: options.PcaFrom = None,
-    auto: options.Auto = None,
-    magnitude: options.Magnitude = None,
-    erasing: options.Erasing = None,
-    mixup: options.Mixup = None,
-    cutmix: options.Cutmix = None,
+    augment: Policy = None,
     size: Annotated[
         int, typer.Option(min=8, max=1024, help="Side in pixels of what the network reads.")
     ] = 224,
@@ -74,7 +53,8 @@ def preview(
 ) -> None:
     """Draw what training will see: each image as evaluation sees it, beside its variants of the
     first epochs."""
-    from foveate.data.augment.policies import POLICIES, describe, resolve
+    from foveate.data.augment import Augment
+    from foveate.data.augment.policies import resolve
     from foveate.data.layouts import load_dataset
     from foveate.data.preprocess import Preprocess
     from foveate.errors import UsageError
@@ -85,11 +65,14 @@ def preview(
     dataset = dealt(load_dataset(data, task), seed)
     n = int(channels)
     preprocess = Preprocess(scale_for(size), size, channels=n, mean=(0.5,) * n, std=(0.5,) * n)
-    choice = resolve(dataset, size, n, augment, options.given_parts(context))
-    augmentation = fitted(choice.augmentation, dataset, preprocess)
+    choice = resolve(dataset, size, n, augment, given_parts(context))
+    augmentation = choice.augmentation.fit(
+        dataset, rows=training_rows(dataset), preprocess=preprocess
+    )
     shown = show(dataset, augmentation, preprocess, rows, range(epoch, epoch + columns), seed)
-    changed = "" if choice.augmentation == POLICIES[choice.policy] else ", with changes"
-    footer = [f"policy {choice.policy}{changed}: {', '.join(describe(augmentation))}; seed {seed}"]
+    changed = "" if choice.augmentation == Augment(choice.policy) else ", with changes"
+    done = ", ".join(augmentation.describe())
+    footer = [f"policy {choice.policy}{changed}: {done}; seed {seed}"]
     footer += [f"note  {reason}" for reason in choice.reasons]
     grid = draw_grid(shown, [f"epoch {e}" for e in range(epoch, epoch + columns)], footer)
     with replacing(out) as temporary:
@@ -129,18 +112,8 @@ def scale_for(size: int) -> int:
     return size if size <= SMALL else round(size * 256 / 224)
 
 
-def fitted(
-    augmentation: "Augmentation", dataset: "Dataset", preprocess: "Preprocess"
-) -> "Augmentation":
-    """With the colours' components of the training images, where they are asked for."""
-    from foveate.data.augment.render import with_pca
-    from foveate.machine import cores
-
-    return with_pca(augmentation, dataset, training_rows(dataset), preprocess, cores())
-
-
 def dealt(dataset: "Dataset", seed: int) -> "Dataset":
-    """As a training deals them: what it holds out is not augmented, and does not count when a
+    """With the splits of a training: what it holds out is not augmented, and does not count when a
     policy is chosen."""
     from foveate.data.splits import with_splits
     from foveate.errors import DataError
@@ -164,7 +137,7 @@ def training_rows(dataset: "Dataset") -> Any:
 
 def show(
     dataset: "Dataset",
-    augmentation: "Augmentation",
+    augmentation: "Augment",
     preprocess: "Preprocess",
     rows: int,
     epochs: range,
@@ -190,7 +163,7 @@ def show(
     if not originals:
         raise DataError(f"none of the training images of '{dataset.name}' can be read")
 
-    def batches(augmentation: "Augmentation") -> "Iterator[Batch]":
+    def batches(augmentation: "Augment") -> "Iterator[Batch]":
         """One an epoch, of all the images, by the code that training runs."""
         made = TrainingBatches(
             dataset, np.array(list(originals)), preprocess, augmentation, len(originals), seed
@@ -198,13 +171,13 @@ def show(
         for e in epochs:
             yield from made.epoch(e)
 
-    looks: dict[int, list[Any]] = {row: [] for row in originals}
-    for batch in batches(replace(augmentation, mixup=0.0, cutmix=0.0)):
+    variants: dict[int, list[Any]] = {row: [] for row in originals}
+    for batch in batches(augmentation.replace(mixup=0.0, cutmix=0.0)):
         for row, pixels in zip(batch.rows, batch.pixels, strict=True):
-            looks[int(row)].append(pixels.permute(1, 2, 0).numpy())
+            variants[int(row)].append(pixels.permute(1, 2, 0).numpy())
     names = [dataset.label(row) for row in originals]
     shown = [
-        Row(name, dataset.files[row], original, looks[row], [])
+        Row(name, dataset.files[row], original, variants[row], [])
         for name, (row, original) in zip(names, originals.items(), strict=True)
     ]
     if augmentation.mixup or augmentation.cutmix:

@@ -20,6 +20,7 @@ FINETUNE = (  # measured: benchmarks/results/finetune.json
 LINES = 25  # of the rates that were tried
 
 
+@augmentation.takes_augmentation
 def train(
     context: typer.Context,
     data: Annotated[
@@ -91,27 +92,6 @@ def train(
     tensorboard: settings.Tensorboard = False,
     find_lr: settings.FindLr = False,
     augment: augmentation.Policy = None,
-    hflip: augmentation.Hflip = None,
-    vflip: augmentation.Vflip = None,
-    crop: augmentation.Crop = None,
-    padding: augmentation.Padding = None,
-    crop_area: augmentation.CropArea = None,
-    crop_ratio: augmentation.CropRatio = None,
-    rotation: augmentation.Rotation = None,
-    translate: augmentation.Translate = None,
-    scale: augmentation.Scale = None,
-    shear: augmentation.Shear = None,
-    brightness: augmentation.Brightness = None,
-    contrast: augmentation.Contrast = None,
-    saturation: augmentation.Saturation = None,
-    hue: augmentation.Hue = None,
-    pca_colour: augmentation.PcaColour = None,
-    pca_from: augmentation.PcaFrom = None,
-    auto: augmentation.Auto = None,
-    magnitude: augmentation.Magnitude = None,
-    erasing: augmentation.Erasing = None,
-    mixup: augmentation.Mixup = None,
-    cutmix: augmentation.Cutmix = None,
 ) -> None:
     """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training

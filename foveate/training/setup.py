@@ -27,8 +27,8 @@ from torch import nn
 from foveate import models
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
-from foveate.data.augment.policies import Augmentation, describe, resolve
-from foveate.data.augment.render import with_pca
+from foveate.data.augment import Augment
+from foveate.data.augment.policies import resolve
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.batches.source import unreadable
@@ -166,7 +166,7 @@ class Job:
         rows: dict[str, Rows],
         preprocess: Preprocess,
         policy: str,
-        augmentation: Augmentation,
+        augmentation: Augment,
         plan: Plan,
         provenance: dict[str, Any],
         notes: list[str],
@@ -209,8 +209,8 @@ class Job:
         given = request.augment
         policy, parts = given if isinstance(given, tuple) else (given, {})
         choice = resolve(dataset, preprocess.crop, preprocess.channels, policy, parts)
-        augmentation = with_pca(
-            choice.augmentation, dataset, rows["train"], preprocess, resources.threads
+        augmentation = choice.augmentation.fit(
+            dataset, rows=rows["train"], preprocess=preprocess, threads=resources.threads
         )
         network = unweighted_network(request, len(dataset.classes), preprocess)
         normed = any(isinstance(module, Norm) for module in network.modules())
@@ -830,7 +830,7 @@ def plan_lines(job: Job, seconds: list[float]) -> Iterator[str]:
     yield (
         f"{n} images an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
     )
-    yield f"augmentation {job.policy}: {', '.join(describe(job.augmentation))}"
+    yield f"augmentation {job.policy}: {', '.join(job.augmentation.describe())}"
     for note in job.notes:
         yield f"note  {note}"
 

@@ -1,11 +1,13 @@
-"""A smooth image, as Pillow and as torch have it, and a view of it that changes nothing."""
+"""An image of soft colours, as Pillow gives it and as torch has it; what is drawn for it."""
+
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from foveate.data.augment.policies import Augmentation
-from foveate.data.augment.view import draw, generator
+from foveate.data.augment import Augment
+from foveate.data.augment.part import ImagePart
 
 
 def photo(height: int = 50, width: int = 70, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -21,4 +23,9 @@ def planes(size: int = 40, channels: int = 3, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(photo(size, size, channels, seed).copy()).permute(2, 0, 1).float()
 
 
-PLAIN = draw(Augmentation(), (40, 40, 3), 40, generator(0, 0, 0))  # a look at which nothing happens
+def drawn(
+    augment: Augment, kind: type[ImagePart], index: int, shape=(40, 40, 3), size: int = 40
+) -> Any:
+    """What a part draws for image `index`; None if nothing happens."""
+    steps = augment.draw(0, 0, index, shape, size)
+    return {type(part): what for part, what in steps}.get(kind)

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.data.augment.policies import Augmentation
+from foveate.data.augment import Augment
 
 
 def mix(
-    batch: Tensor, targets: Tensor, augmentation: Augmentation, rng: np.random.Generator
+    batch: Tensor, targets: Tensor, augmentation: Augment, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """mixup, CutMix, one of the two by a coin where both are on, or nothing.
 

@@ -11,7 +11,7 @@ import pytest
 from refusals import refused
 
 import foveate
-from foveate.data.augment.policies import POLICIES
+from foveate.data.augment import Augment
 from foveate.data.batches import EvaluationBatches, TrainingBatches
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
@@ -35,7 +35,7 @@ def dataset(tmp_path: Path, draw_folder) -> Dataset:
 def readers(dataset: Dataset, threads: int, limit: float):
     rows = np.arange(len(dataset))
     training = TrainingBatches(
-        dataset, rows, PREPROCESS, POLICIES["standard"], 4, threads=threads, limit=limit
+        dataset, rows, PREPROCESS, Augment("standard"), 4, threads=threads, limit=limit
     )
     return training.epoch(0), iter(
         EvaluationBatches(dataset, rows, PREPROCESS, 4, threads=threads, limit=limit)
@@ -148,7 +148,7 @@ from dataclasses import replace
 import numpy as np
 from foveate.data.batches import TrainingBatches
 from foveate.data.layouts import load_dataset
-from foveate.data.augment.policies import POLICIES
+from foveate.data.augment import Augment
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ImageError
 
@@ -164,7 +164,7 @@ def hang(row):
 def epoch(limit):
     rows, stuck = np.arange(len(dataset)), replace(dataset, read=hang)
     batches = TrainingBatches(
-        stuck, rows, preprocess, POLICIES["strong"], 2, threads=4, limit=limit
+        stuck, rows, preprocess, Augment("strong"), 2, threads=4, limit=limit
     )
     return batches.epoch(0)
 

@@ -18,13 +18,13 @@ except locale.Error:
     pass
 from foveate.data.batches import EvaluationBatches, TrainingBatches
 from foveate.data.layouts import load_dataset
-from foveate.data.augment.policies import POLICIES
+from foveate.data.augment import Augment
 from foveate.data.preprocess import Preprocess
 
 dataset, threads, cache = load_dataset(sys.argv[1]), int(sys.argv[3]), sys.argv[4]
 rows, preprocess, total = np.arange(len(dataset)), Preprocess(40, 32), hashlib.sha256()
 training = TrainingBatches(
-    dataset, rows, preprocess, POLICIES["strong"], 8, seed=5, threads=threads, cache=cache
+    dataset, rows, preprocess, Augment("strong"), 8, seed=5, threads=threads, cache=cache
 )
 evaluation = EvaluationBatches(dataset, rows, preprocess, 8, threads)
 for batches in (training.epoch(0), training.epoch(1), evaluation):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foveate.data.augment.policies import POLICIES
+from foveate.data.augment import Augment
 from foveate.data.batches import TrainingBatches, normalise
 from foveate.data.batches.assembly import Batch
 from foveate.data.dataset import Dataset
@@ -25,7 +25,7 @@ PREPROCESS = Preprocess(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
 CONFIG = replace(
     SCRATCH, epochs=3, batch_size=16, lr=0.05, head_lr=0.05, warmup=0.5, precision="f32"
 )
-AUGMENTATION = replace(POLICIES["light"], rotation=10.0, brightness=0.2, mixup=0.2)
+AUGMENTATION = Augment("light", rotation=10.0, brightness=0.2, mixup=0.2)
 
 
 class Small(nn.Module):

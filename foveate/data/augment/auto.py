@@ -5,19 +5,22 @@ arXiv:2103.10158, Wide. Cubuk, Zoph, Shlens, Le. "RandAugment: Practical automat
 augmentation". NeurIPS 2020, arXiv:1909.13719.
 
 Operations, strengths and pixels are torchvision's (bilinear, black outside), which
-tests/data/test_auto.py asserts; the random numbers come from the caller, where torchvision draws
-them from torch's global state.
+tests/data/augment/test_auto.py asserts; the random numbers are the image's own, where torchvision
+draws them from torch's global state.
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from foveate.data.augment.part import ImagePart, choice, number
 
-from foveate.data.augment.policies import MAGNITUDES
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from foveate.data.augment.streams import Numbers
+
+MAGNITUDES = 31  # steps of RandAugment and TrivialAugment, from nothing to the most
 
 
 class Operation(NamedTuple):
@@ -39,7 +42,6 @@ NAMES = (
     "Identity ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast Sharpness "
     "Posterize Solarize AutoContrast Equalize"
 ).split()
-DRAWS = 6  # random numbers that `draw_operations` takes
 
 
 def space(tilt: float, move: float, turn: float, colour: float, bits: int) -> dict[str, Strengths]:
@@ -53,20 +55,70 @@ def space(tilt: float, move: float, turn: float, colour: float, bits: int) -> di
             ["Brightness", "Color", "Contrast", "Sharpness"], Strengths(0, colour, True)
         ),
         "Posterize": Strengths(8, bits, False),
-        "Solarize": Strengths(1, 0, False),  # parts of white
+        "Solarize": Strengths(1, 0, False),  # fraction of white
     }
 
 
-# moves by pixels, whatever the size
+# moves in pixels, whatever the size
 TRIVIAL = space(tilt=0.99, move=32, turn=135, colour=0.99, bits=2)
-RAND = space(tilt=0.3, move=150 / 331, turn=30, colour=0.9, bits=4)  # moves by parts of the side
+# moves as fractions of the side
+RAND = space(tilt=0.3, move=150 / 331, turn=30, colour=0.9, bits=4)
+
+
+@dataclass(frozen=True)
+class Auto(ImagePart):
+    """Operations that need no tuning.
+
+    Args:
+        auto: "trivial", one operation of random strength (TrivialAugment); "rand", two operations
+            of one strength (RandAugment); "none".
+        magnitude: RandAugment's strength, 0 to 30.
+    """
+
+    recorded = True
+    uniforms = slice(33, 39)
+
+    auto: Literal["none", "trivial", "rand"] = choice(
+        "none", ("none", "trivial", "rand"), "TrivialAugment or RandAugment."
+    )
+    magnitude: int = number(
+        9,
+        0,
+        MAGNITUDES - 1,
+        "steps",
+        "RandAugment's strength, 0 to 30 [default: 9]",
+        whole=True,
+        needs=("auto", "rand"),
+    )
+
+    @property
+    def on(self) -> bool:
+        return self.auto != "none"
+
+    def describe(self) -> list[str]:
+        if self.auto == "rand":
+            return [f"RandAugment of magnitude {self.magnitude}"]
+        return ["TrivialAugment"]
+
+    def draw(self, numbers: "Numbers", shape: tuple[int, ...], size: int) -> tuple[Operation, ...]:
+        return draw_operations(self.auto, self.magnitude, size, numbers.uniforms[self.uniforms])
+
+    def render(self, x: "Tensor", drawn: tuple[Operation, ...]) -> "Tensor":
+        import numpy as np
+        import torch
+
+        # most operations are faster plane by plane
+        x = torch.from_numpy(np.ascontiguousarray(x.numpy()))
+        for operation in drawn:
+            x = apply(operation, x)
+        return x
 
 
 def draw_operations(
     auto: Literal["none", "trivial", "rand"], magnitude: int, size: int, u: list[float]
 ) -> tuple[Operation, ...]:
-    """What is done to one image, by six random numbers in [0, 1): twice the operation, its step and
-    its sign."""
+    """What is done to one image, by six random numbers in [0, 1): the operation, its step and its
+    sign, twice."""
     if auto == "none":
         return ()
     if auto == "trivial":
@@ -78,6 +130,8 @@ def pick(
     strengths: dict[str, Strengths], which: float, step: int, sign: float, pixels: int
 ) -> Operation:
     """An operation of a space at a step; `pixels` is the unit of its moves."""
+    import torch
+
     name = NAMES[int(which * len(NAMES))]
     weakest, strongest, signed = strengths[name]
     if name.startswith("Translate"):
@@ -89,9 +143,12 @@ def pick(
     return Operation(name, -strength if signed and sign < 0.5 else strength)
 
 
-def apply(operation: Operation, x: Tensor) -> Tensor:
+def apply(operation: Operation, x: "Tensor") -> "Tensor":
     """(C, H, W), uint8 -> the same shape and type. A name that is in neither space is a mistake of
     the programmer."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     name, strength = operation
     match name:
         case "ShearX":  # the paper's shear is a tangent, torchvision's an angle
@@ -125,17 +182,21 @@ def apply(operation: Operation, x: Tensor) -> Tensor:
 
 
 def bend(
-    x: Tensor,
+    x: "Tensor",
     shear: list[float] | None = None,
     translate: list[int] | None = None,
     center: Any = None,
-) -> Tensor:
+) -> "Tensor":
+    """torchvision's affine transform, bilinear, of one kind."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     return F.affine(
         x,
-        0.0,
-        translate or [0, 0],
-        1.0,
-        shear or [0.0, 0.0],
-        InterpolationMode.BILINEAR,
+        angle=0.0,
+        translate=translate or [0, 0],
+        scale=1.0,
+        shear=shear or [0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
         center=center,
     )

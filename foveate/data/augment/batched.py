@@ -1,18 +1,17 @@
-"""Batches from a set whose images are one array: all images of a batch at once.
+"""Whole batches at once, from a dataset whose images are one array.
 
-An image of 28 x 28 pixels is cut out and mirrored in a few microseconds; to ask for it one by one
-takes fifty times as long. So where nothing but cutting and mirroring is to be done, it is done with
-whole batches, by the very numbers that `view.draw` would draw one by one: both ways give the same
-bytes, which tests/data/test_table.py asserts.
+An image of 28 x 28 pixels is cropped and flipped in a few microseconds; to ask for images one by
+one takes fifty times as long. So where nothing but cropping and flipping is to be done, it is done
+with whole batches, by the very numbers that `Augment.draw` would draw one by one: both ways give
+the same bytes, which tests/data/augment/test_batched.py asserts.
 """
-
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.augment.policies import Augmentation
-from foveate.data.augment.view import SAMPLES, TRIES
+from foveate.data.augment import Augment
+from foveate.data.augment.geometry import Crop, Flip
+from foveate.data.augment.streams import SAMPLES
 
 Rows = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -22,23 +21,21 @@ MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 INCREMENTS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
-# which of an image's numbers say whether it is mirrored, and whether it is turned over
-MIRRORS = 2 * TRIES + 2
 
 
 class Table:
-    """The images of a dataset, ready to be cut out.
+    """The images of a dataset, ready to be cropped.
 
     Args:
         pixels: (N, H, W, C), uint8.
-        augmentation: whose only parts are those that `applies` allows.
-        size: side of what is cut out, at most H and W.
+        augment: whose only parts are those that `applies` allows.
+        size: side of the crop, at most H and W.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], augmentation: Augmentation, size: int):
-        self.augmentation, self.size = augmentation, size
+    def __init__(self, pixels: NDArray[np.uint8], augment: Augment, size: int):
+        self.crop, self.flip, self.size = augment.part(Crop), augment.part(Flip), size
         self.height, self.width = pixels.shape[1:3]
-        self.beyond = round(augmentation.padding * size) if augmentation.crop == "random" else 0
+        self.beyond = round(self.crop.padding * size) if self.crop.crop == "random" else 0
         around = (self.beyond, self.beyond)
         self.padded = (
             np.pad(pixels, ((0, 0), around, around, (0, 0)), mode="symmetric")
@@ -47,43 +44,38 @@ class Table:
         )
 
     def augmented(self, rows: Rows, samples: Rows, seed: int, epoch: int) -> NDArray[np.uint8]:
-        """(B, size, size, C): each row as `augment` would give it with `generator(seed, epoch,
-        sample)`."""
-        a, side = self.augmentation, np.arange(self.size)
-        if a.crop == "random":
-            u = uniform(seed, epoch, samples, 0)
+        """(B, size, size, C): each row as `Augment.at(seed, epoch, sample)` would give it."""
+        flip, side = self.flip, np.arange(self.size)
+        if self.crop.crop == "random":
+            u = uniform(seed, epoch, samples, Crop.uniforms.start // 4)
             top, left = (
                 (u[:, i] * (length - self.size + 2 * self.beyond + 1)).astype(np.int64)
                 for i, length in enumerate((self.height, self.width))
             )
         else:
             middle = np.array([(self.height - self.size) // 2, (self.width - self.size) // 2])
-            if not (middle.any() or a.hflip or a.vflip):
+            if not (middle.any() or flip.on):
                 return self.padded[rows]
             top, left = np.broadcast_to(middle[:, None], (2, len(rows)))
-        mirror = uniform(seed, epoch, samples, MIRRORS // 4)[:, MIRRORS % 4 :]
-        y = np.where((mirror[:, 1] < a.vflip)[:, None], side[::-1], side) + top[:, None]
-        x = np.where((mirror[:, 0] < a.hflip)[:, None], side[::-1], side) + left[:, None]
+        first = Flip.uniforms.start
+        u = uniform(seed, epoch, samples, first // 4)[:, first % 4 :]
+        y = np.where((u[:, 1] < flip.vflip)[:, None], side[::-1], side) + top[:, None]
+        x = np.where((u[:, 0] < flip.hflip)[:, None], side[::-1], side) + left[:, None]
         return self.padded[rows[:, None, None], y[:, :, None], x[:, None, :]]
 
 
-def applies(augmentation: Augmentation) -> bool:
-    """Whether an image is only cut and mirrored; mixing comes later, with whole batches."""
-    a = augmentation
-    own = Augmentation(
-        crop=a.crop, padding=a.padding, hflip=a.hflip, vflip=a.vflip, mixup=a.mixup, cutmix=a.cutmix
-    )
-    quiet = replace(
-        a, crop_area=own.crop_area, crop_ratio=own.crop_ratio, magnitude=own.magnitude, pca=None
-    )
-    return a.crop != "resized" and replace(quiet, pca_from=own.pca_from) == own
+def applies(augment: Augment) -> bool:
+    """Whether an image is only cropped at its own scale and flipped; mixing comes later, with whole
+    batches."""
+    only = all(isinstance(part, (Crop, Flip)) for part in augment.active)
+    return only and augment.part(Crop).crop != "resized"
 
 
 def uniform(seed: int, epoch: int, samples: Rows, block: int) -> NDArray[np.float64]:
-    """(B, 4): numbers 4 * block to 4 * block + 3 that `view.generator(seed, epoch, sample)` gives
-    for each sample.
+    """(B, 4): numbers 4 * block to 4 * block + 3 of `streams.generator(seed, epoch, sample)`, for
+    each sample.
 
-    >>> from foveate.data.augment.view import generator
+    >>> from foveate.data.augment.streams import generator
     >>> bool((uniform(3, 1, np.array([7]), 5)[0] == generator(3, 1, 7).random(24)[20:]).all())
     True
     """

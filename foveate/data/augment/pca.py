@@ -6,20 +6,32 @@ Natural light varies mostly along the principal components of the images' colour
 an image may be shifted without becoming strange.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from foveate.data.augment.part import ON, ImagePart, choice, number
+from foveate.errors import ArtefactError, DataError, ImageError, UsageError
 
-from foveate.errors import ArtefactError, DataError
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from foveate.data.augment.streams import Numbers
+    from foveate.data.dataset import Dataset
+    from foveate.data.image import Pixels
+    from foveate.data.preprocess import Preprocess
 
 Vector = tuple[float, float, float]
 
+PCA_IMAGES = 500  # are enough to know the colours of any set
+UNSHIFTED = (0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True)
-class PcaColour:
+class PrincipalComponents:
     """Principal components of RGB pixel values from 0 to 1, the largest first.
 
     Args:
@@ -35,13 +47,13 @@ class PcaColour:
     eigenvectors: tuple[Vector, Vector, Vector]
 
     def __post_init__(self) -> None:
-        values, vectors = np.array(self.eigenvalues, float), np.array(self.eigenvectors, float)
-        fits = values.shape == (3,) and vectors.shape == (3, 3) and (values >= 0).all()
-        if not (
-            fits
-            and np.isfinite(values).all()
-            and np.allclose(vectors.T @ vectors, np.eye(3), atol=0.01)
-        ):
+        # without numpy, since the published ones are made when the command line is loaded
+        values, rows = self.eigenvalues, self.eigenvectors
+        fits = len(values) == 3 and len(rows) == 3 and all(len(row) == 3 for row in rows)
+        fits = fits and all(0 <= value < math.inf for value in values)
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)) if fits else ():
+            fits = fits and abs(sum(row[i] * row[j] for row in rows) - (i == j)) <= 0.01
+        if not fits:
             raise ValueError(f"not the principal components of colours: {self}")
 
     def shift(self, alphas: Sequence[float]) -> Vector:
@@ -57,7 +69,7 @@ class PcaColour:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, value: Any) -> "PcaColour":
+    def from_dict(cls, value: Any) -> "PrincipalComponents":
         """Read back what `to_dict` wrote; ArtefactError if it is anything else."""
         try:
             if set(value) != {"eigenvalues", "eigenvectors"}:
@@ -65,7 +77,7 @@ class PcaColour:
             red, green, blue = (vector(row) for row in value["eigenvectors"])
             return cls(vector(value["eigenvalues"]), (red, green, blue))
         except (TypeError, ValueError, KeyError, OverflowError) as error:
-            raise ArtefactError(f"not a PcaColour: {value!r}") from error
+            raise ArtefactError(f"not PrincipalComponents: {value!r}") from error
 
 
 def vector(numbers: Any) -> Vector:
@@ -73,9 +85,9 @@ def vector(numbers: Any) -> Vector:
     return x, y, z
 
 
-# ImageNet's, as in Facebook's fb.resnet.torch (2016) and in most code since; the paper itself does
-# not print them.
-PAPER_PCA = PcaColour(
+# ImageNet's, as in Facebook's fb.resnet.torch (2016) and in most code since; the paper does not
+# print them.
+PAPER_PCA = PrincipalComponents(
     eigenvalues=(0.2175, 0.0188, 0.0045),
     eigenvectors=(
         (-0.5675, 0.7192, 0.4009),
@@ -85,7 +97,7 @@ PAPER_PCA = PcaColour(
 )
 
 
-def fit_pca(images: Iterable[NDArray[np.uint8]]) -> PcaColour:
+def fit_pca(images: "Iterable[NDArray[np.uint8]]") -> PrincipalComponents:
     """Principal components of the RGB values of all pixels of all images.
 
         covariance = sum over pixels of x x' / n - mean mean',   x = (red, green, blue) / 255
@@ -99,11 +111,14 @@ def fit_pca(images: Iterable[NDArray[np.uint8]]) -> PcaColour:
     Raises:
         DataError: there is no image.
 
-    Checked against numpy's own covariance in tests/data/test_colour.py.
+    Checked against numpy's own covariance in tests/data/augment/test_pca.py.
 
+    >>> import numpy as np
     >>> fit_pca([np.array([[[0, 0, 0], [255, 0, 0]]], np.uint8)]).eigenvalues
     (0.25, 0.0, 0.0)
     """
+    import numpy as np
+
     n, total, products = 0, np.zeros(3), np.zeros((3, 3))
     for image in images:
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8, image.shape
@@ -117,9 +132,116 @@ def fit_pca(images: Iterable[NDArray[np.uint8]]) -> PcaColour:
     mean = total / n
     values, vectors = np.linalg.eigh((products / n - np.outer(mean, mean)) / 255**2)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
-    # A component and its opposite are the same; for the record to be, its first clear entry is
-    # positive
+    # a component and its opposite are the same: the first clear entry is made positive
     first = np.argmax(np.abs(vectors) > 0.1, axis=0)
     vectors = vectors * np.sign(vectors[first, range(3)])
     red, green, blue = (vector(row) for row in vectors)
-    return PcaColour(vector(np.where(values < 1e-12, 0, values)), (red, green, blue))
+    return PrincipalComponents(vector(np.where(values < 1e-12, 0, values)), (red, green, blue))
+
+
+def fit_to_dataset(
+    dataset: "Dataset", rows: "NDArray[np.int64]", preprocess: "Preprocess", threads: int
+) -> PrincipalComponents:
+    """Principal components of at most PCA_IMAGES images, evenly spaced among `rows`, without those
+    that cannot be read.
+
+    Args:
+        dataset: where the images are.
+        rows: of the training images.
+        preprocess: whose scale they are read at; three channels.
+        threads: to decode in.
+
+    Raises:
+        DataError: none of the images can be read.
+    """
+    import numpy as np
+
+    from foveate.data.decoding import for_training
+    from foveate.data.workers import decode_ahead
+
+    rule = for_training(preprocess, preprocess.resize)
+
+    def decode_row(row: int) -> "Pixels":
+        return rule.make(dataset.read(row), dataset.files[row])
+
+    def images() -> "Iterator[Pixels]":
+        spaced = np.linspace(0, len(rows) - 1, min(len(rows), PCA_IMAGES)).round().astype(int)
+        chosen = [int(row) for row in rows[spaced]]
+        for _, outcome in decode_ahead(
+            chosen, decode_row, dataset.files.__getitem__, preprocess, threads
+        ):
+            if not isinstance(outcome, ImageError):
+                yield outcome
+
+    return fit_pca(images())
+
+
+@dataclass(frozen=True)
+class PcaColour(ImagePart):
+    """Shift all colours of an image along the principal components.
+
+    Args:
+        pca_colour: standard deviation of the shift; 0.1 in the paper.
+        pca_from: "data", components fitted to the training images; "imagenet", the published ones.
+        pca: the components, once they are known. Not an option: `Augment.fit` fills it in.
+    """
+
+    recorded = True
+    normals = slice(0, 3)
+    planes = True
+
+    pca_colour: float = number(
+        0.0,
+        0,
+        1,
+        "standard deviation",
+        "PCA colour: sigma of the shift, 0.1 in the AlexNet paper.",
+        coloured=True,
+    )
+    pca_from: Literal["data", "imagenet"] = choice(
+        "data",
+        ("data", "imagenet"),
+        "Components of the training images, or the published ones.",
+        needs=("pca_colour", ON),
+    )
+    pca: PrincipalComponents | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pca is not None and not isinstance(self.pca, PrincipalComponents):
+            raise UsageError(f"pca must be PrincipalComponents, not {self.pca!r}")
+
+    @property
+    def on(self) -> bool:
+        return bool(self.pca_colour)
+
+    def describe(self) -> list[str]:
+        of = {"data": "of the training images", "imagenet": "of ImageNet"}[self.pca_from]
+        return [f"PCA colour {of}, sigma {self.pca_colour:g}"]
+
+    @property
+    def components(self) -> PrincipalComponents | None:
+        """Fitted, or published; None while they are still to be fitted."""
+        return self.pca or (PAPER_PCA if self.pca_from == "imagenet" else None)
+
+    def fitted(self, components: PrincipalComponents) -> "PcaColour":
+        return replace(self, pca=components)
+
+    def known(self) -> PrincipalComponents:
+        """The components; UsageError while they are still to be fitted."""
+        if self.components is None:
+            raise UsageError(
+                "pca_colour needs the principal components of your images: call "
+                "augment = augment.fit(dataset) first, or take pca_from='imagenet'"
+            )
+        return self.components
+
+    def draw(self, numbers: "Numbers", shape: tuple[int, ...], size: int) -> Vector | None:
+        alphas = [self.pca_colour * normal for normal in numbers.normals[self.normals]]
+        shift = self.known().shift(alphas)
+        return None if shift == UNSHIFTED else shift
+
+    def render(self, x: "Tensor", drawn: Vector) -> "Tensor":
+        import torch
+
+        return x.add_(255 * torch.tensor(drawn)[:, None, None])

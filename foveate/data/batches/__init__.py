@@ -1,9 +1,9 @@
 """Batches of images for training and for validation.
 
-    rows ── order of the epoch ──> batches ── this rank's part ──> [kept pixels ── augment] in
-    threads ── mix ──> Batch
+    rows ── order of the epoch ──> batches ── this rank's part
+         ── in threads: kept pixels ── augment ──> mix ──> Batch
 
-What is seen depends on (seed, epoch) alone: the order is drawn from them, and each image's and each
+The batches depend on (seed, epoch) alone: the order is drawn from them, and each image's and each
 batch's random numbers from them and its own number. Threads, ranks, caches and the batch at which
 an epoch begins change nothing.
 """
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foveate.data.augment import Augment, render
 from foveate.data.augment.batched import Table, applies
-from foveate.data.augment.policies import Augmentation
-from foveate.data.augment.render import drawn
-from foveate.data.augment.view import generator
+from foveate.data.augment.geometry import Crop
 from foveate.data.batches.assembly import Batch, assemble, openmp, whole_batches
 from foveate.data.batches.order import Plan, Rows, draw_order, draw_plan, part
 from foveate.data.batches.pixel_cache import CacheKind, open_cache
@@ -39,9 +38,9 @@ class TrainingBatches:
     """Augmented batches, epoch after epoch.
 
     Images are kept with HEADROOM for crop "resized": for an input of 224 pixels the shorter side
-    has 400. A crop of 35 % of the area, the least of policy "standard", has then 237 pixels a side
-    or more, so none is enlarged: with 288 fine-tuning learnt less (docs/LOG.md). The other crops
-        keep the image's scale, and that is evaluation's.
+    has 400. A crop of 35 % of the area, the least of policy "standard", then has 237 pixels a side
+    or more, so none is enlarged: with 288, fine-tuning was less accurate (docs/LOG.md). The other
+    crops keep the image's scale, which is evaluation's.
 
     An epoch has ceil(images / batch_size) batches that differ by at most one image, so there is no
     small last one, on which batch-norm would fail. A rank reads a contiguous part of each; the
@@ -52,22 +51,23 @@ class TrainingBatches:
         dataset: where the images are.
         rows: the training images.
         preprocess: of the run: channels, scale and interpolation.
-        augmentation: after `with_pca`.
+        augmentation: fitted (`Augment.fit`), where PCA colour is on. Its own size does not count.
         batch_size: images a step, on all ranks together.
         seed: not negative.
-        threads: that decode and augment; all cores by default.
-        cache: of decoded pixels, "off", "ram" or "disk".
-        cache_bytes: its limit.
+        threads: how many decode and augment; all cores by default.
+        cache: where decoded pixels are kept: "off", "ram" or "disk".
+        cache_bytes: the cache's limit.
         rank, world: this process, and how many there are.
-        sampling: "all" gives each image once an epoch; "balanced" as many in all, each class
-            equally often, so the images of small classes several times.
+        sampling: "all" gives each image once an epoch; "balanced" gives as many images in all, and
+            each class equally often, so that images of small classes come several times.
         size: side of the square in pixels; or a function of the epoch, for progressive resizing,
-            which gives at most the side that `preprocess` crops. That side by default.
+            which gives at most the side that `preprocess` crops. By default that side.
         limit: seconds to wait for one file.
 
     Raises:
         UsageError: no images; a number out of its range; batches that have not an image for each
-            rank; balanced sampling of several labels an image.
+            rank; balanced sampling of several labels an image; PCA colour that is not fitted; a
+            change of colour on one channel.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TrainingBatches:
         dataset: Dataset,
         rows: Rows,
         preprocess: Preprocess,
-        augmentation: Augmentation,
+        augmentation: Augment,
         batch_size: int,
         seed: int = 0,
         threads: int | None = None,
@@ -90,6 +90,8 @@ class TrainingBatches:
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.threads = threads_of(threads)
         self.take(rows)
+        augmentation.check_fitted()
+        augmentation.check_channels(preprocess.channels)
         if sampling not in ("all", "balanced"):
             raise UsageError(f"no sampling is called {sampling!r}; expected all or balanced")
         if sampling == "balanced" and dataset.task == "multilabel":
@@ -108,7 +110,7 @@ class TrainingBatches:
         self.largest = size if isinstance(size, int) else preprocess.crop
         if self.largest < 1:
             raise UsageError(f"an image has at least 1 pixel a side, not {self.largest}")
-        self.resized = augmentation.crop == "resized"
+        self.resized = augmentation.part(Crop).crop == "resized"
         if self.resized:
             rule = for_training(preprocess, round(HEADROOM * self.largest))
         else:
@@ -121,7 +123,7 @@ class TrainingBatches:
             self.table = Table(array, augmentation, self.largest)
 
     def take(self, rows: Rows) -> None:
-        """These are the training images from now on. What is kept of pixels stays."""
+        """Take other training images from now on. Pixels that are kept stay."""
         self.rows = checked(rows, self.batch_size, self.rank, self.world)
         self.steps = -(-len(rows) // self.batch_size)
         smallest = len(rows) // self.steps
@@ -139,8 +141,8 @@ class TrainingBatches:
         return round(self.preprocess.resize * size / self.preprocess.crop)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, both counted from 0; those before `start` are passed over
-        without reading a file.
+        """The batches of an epoch, both counted from 0; those before `start` are skipped without
+        reading a file.
 
         Raises:
             UsageError: the epoch's size is larger than the images are kept for.
@@ -178,21 +180,21 @@ class TrainingBatches:
                 self.limit,
             )
 
-        def look(plan: Plan, place: int) -> Callable[[], Pixels]:
+        def read(plan: Plan, place: int) -> Callable[[], Pixels]:
             pixels = self.source.pixels(int(plan.rows[place]))
             if not self.resized and min(pixels.shape[:2]) != self.scale(size):
                 pixels = scaled(pixels, self.scale(size), self.preprocess.interpolation)
-            rng = generator(self.seed, number, int(plan.samples[place]))
-            make = drawn(pixels, self.augmentation, size, rng)
-            return lambda: make().permute(1, 2, 0).numpy()
+            sample = int(plan.samples[place])
+            steps = self.augmentation.draw(self.seed, number, sample, pixels.shape, size)
+            return lambda: render(pixels, steps).permute(1, 2, 0).numpy()
 
         return assemble(
-            plans, size, self.preprocess.channels, look, self.dataset, self.threads, self.limit
+            plans, size, self.preprocess.channels, read, self.dataset, self.threads, self.limit
         )
 
 
 class EvaluationBatches:
-    """The images in order, each the very tensor that prediction makes of it (`loader.decode`).
+    """The images in order, each the very tensor that prediction makes of it (`preprocess.decode`).
 
     Args:
         dataset: where the images are.
@@ -229,7 +231,7 @@ class EvaluationBatches:
         self.array = as_prediction_sees(dataset, preprocess)
 
     def take(self, rows: Rows) -> None:
-        """These are the images from now on. What is kept of pixels stays."""
+        """Take other images from now on. Pixels that are kept stay."""
         rows = checked(rows, self.batch_size, self.rank, self.world)
         self.rows = rows[part(len(rows), self.world, self.rank)]
 
@@ -255,12 +257,12 @@ class EvaluationBatches:
             array = self.array
             return whole_batches(plans, lambda plan: array[plan.rows], self.dataset, self.limit)
 
-        def look(plan: Plan, place: int) -> Callable[[], Pixels]:
+        def read(plan: Plan, place: int) -> Callable[[], Pixels]:
             pixels = self.source.pixels(int(plan.rows[place]))
             return lambda: pixels
 
         shape = self.preprocess.crop, self.preprocess.channels
-        return assemble(plans, *shape, look, self.dataset, self.threads, self.limit)
+        return assemble(plans, *shape, read, self.dataset, self.threads, self.limit)
 
 
 def threads_of(asked: int | None) -> int:
@@ -286,10 +288,9 @@ def normalise(pixels: Tensor, preprocess: Preprocess, out: Tensor | None = None)
     """(N, C, H, W), uint8 -> float32, bit for bit as `Preprocess.normalise`, in channels_last,
     where the pixels are.
 
-    On a CPU fresh memory costs more than the arithmetic: `out`, a result that is no longer needed,
-        is written over. And
-    threads that share an operation wait for each other while the cores are busy with the next
-        batch: it is done in one.
+    On a CPU fresh memory costs more than the arithmetic, so `out`, a result that is no longer
+    needed, is written over. It is done in one thread: threads that share an operation would wait
+    for each other while the cores are busy with the next batch.
     """
     n, channels, height, width = pixels.shape
     scale, shift = (

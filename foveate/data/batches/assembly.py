@@ -46,8 +46,7 @@ class Batch:
 
 
 class Unfinished:
-    """A batch whose images are still on their way. The thread that brings the last one mixes
-    them."""
+    """A batch whose images are still being made. The thread that makes the last one mixes them."""
 
     def __init__(self, plan: Plan, size: int, channels: int):
         self.plan = plan
@@ -67,7 +66,7 @@ class Unfinished:
 
 @dataclass
 class Share:
-    """What a thread takes of a batch: several places, since handing over costs as much as mirroring
+    """What a thread takes of a batch: several places, since handing over costs as much as flipping
     an image."""
 
     batch: Unfinished
@@ -79,15 +78,15 @@ def assemble(
     plans: Iterable[Plan],
     size: int,
     channels: int,
-    look: Callable[[Plan, int], Callable[[], Pixels]],
+    read: Callable[[Plan, int], Callable[[], Pixels]],
     dataset: Dataset,
     threads: int,
     limit: float,
 ) -> Iterator[Batch]:
     """Let threads fill batches, AHEAD of the reader; all together are bounded by AHEAD_BYTES.
 
-    `look` reads an image and gives what makes its pixels. So that Python's part of several images
-    stays in the core's caches, a thread reads all of its share before it makes the first
+    `read` reads an image and returns what makes its pixels. A thread reads all of its share before
+    it makes the first, so that Python's part of several images stays in the core's caches
     (docs/LOG.md).
     """
     plans = iter(plans)
@@ -112,7 +111,7 @@ def assemble(
         makers = []
         for place in share.places:
             share.at = place
-            makers.append(look(share.batch.plan, place))
+            makers.append(read(share.batch.plan, place))
         for place, make in zip(share.places, makers, strict=True):
             share.at = place
             share.batch.put(place, make())
@@ -128,18 +127,18 @@ def assemble(
 
 
 def whole_batches(
-    plans: Iterable[Plan], look: Callable[[Plan], Pixels], dataset: Dataset, limit: float
+    plans: Iterable[Plan], pixels: Callable[[Plan], Pixels], dataset: Dataset, limit: float
 ) -> Iterator[Batch]:
-    """Let a thread make whole batches of what `look` gives, AHEAD of the reader."""
+    """Let a thread make whole batches of the `pixels` of a plan, AHEAD of the reader."""
 
     def make(plan: Plan) -> Batch:
-        return finished(plan, mixed(look(plan), plan.mixture), dataset)
+        return finished(plan, mixed(pixels(plan), plan.mixture), dataset)
 
     return work_ahead(plans, make, lambda plan: dataset.files[plan.rows[0]], 1, AHEAD, limit, alone)
 
 
 def finished(plan: Plan, pixels: Pixels, dataset: Dataset) -> Batch:
-    """(own, H, W, C), mixed -> what the reader gets."""
+    """(own, H, W, C), mixed -> a batch."""
     rows = plan.rows[: plan.own]
     names = tuple(dataset.files[row] for row in rows)
     return Batch(
@@ -154,7 +153,7 @@ def finished(plan: Plan, pixels: Pixels, dataset: Dataset) -> Batch:
 
 @cache
 def openmp() -> ThreadpoolController:
-    """Says how many threads share one tensor operation. OpenMP holds that number for each thread
+    """Limits how many threads share one tensor operation. OpenMP holds that number for each thread
     that asks, while `torch.set_num_threads` would change it for the training too."""
     return ThreadpoolController().select(user_api="openmp")
 
@@ -162,5 +161,5 @@ def openmp() -> ThreadpoolController:
 def alone() -> object:
     """Keep the tensor arithmetic of the calling thread in that thread: there is one for each core
     already."""
-    torch.get_num_threads()  # torch sets the number when a thread first asks, and then no more
+    torch.get_num_threads()  # torch sets the number when a thread first asks, and then never again
     return openmp().limit(limits=1)

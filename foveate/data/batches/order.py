@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.data.augment.mix import Mixture, draw_mixture, mixed_targets
-from foveate.data.augment.policies import Augmentation
-from foveate.data.augment.view import batch_generator, stream
+from foveate.data.augment import Augment
+from foveate.data.augment.mix import Mix, Mixture, mixed_targets
+from foveate.data.augment.streams import batch_generator, stream
 from foveate.data.dataset import Dataset
 
 Rows = NDArray[np.int64]
 
-ORDERS = 2  # a stream of random numbers beside those of images and of batches (view.py)
+ORDERS = 2  # a stream of random numbers beside those of images and of batches (streams.py)
 
 
 class Plan(NamedTuple):
@@ -52,8 +52,8 @@ def part(n: int, parts: int, i: int) -> slice:
 def draw_order(
     dataset: Dataset, rows: Rows, sampling: Literal["all", "balanced"], seed: int, epoch: int
 ) -> Order:
-    """The order of an epoch. "balanced" goes through each class in rounds, in new orders, until it
-    has its due."""
+    """The order of an epoch. "balanced" goes through each class in rounds, each in a new order,
+    until the class has its share."""
     rng = stream(seed, epoch, ORDERS, 0)
     if sampling == "all":
         rows = rng.permutation(rows)
@@ -78,7 +78,7 @@ def draw_order(
 def draw_plan(
     dataset: Dataset,
     order: Order,
-    augmentation: Augmentation,
+    augmentation: Augment,
     size: int,
     seed: int,
     epoch: int,
@@ -92,11 +92,12 @@ def draw_plan(
     rows, samples = order.rows[batch], order.samples[batch]
     mine = part(len(rows), world, rank)
     places = np.arange(mine.start, mine.stop)
-    if not (augmentation.mixup or augmentation.cutmix):
+    mix = augmentation.part(Mix)
+    if not mix.on:
         targets = torch.from_numpy(dataset.labels[rows[places]])
         return Plan(number, len(rows), len(places), rows[places], samples[places], targets)
 
-    mixture = draw_mixture(augmentation, len(rows), size, batch_generator(seed, epoch, number))
+    mixture = mix.draw(len(rows), size, size, batch_generator(seed, epoch, number))
     partners = mixture.partner[places]
     made = np.concatenate([places, np.setdiff1d(partners, places)])
     found = np.empty(len(rows), np.int64)

@@ -2,9 +2,9 @@
 
 A cache knows an image by the digest of its bytes and by the rule that made its pixels
 (`source.py`), so that nothing is confused with what another file, size or decoder gave. It is
-bounded, and an image that does not fit is decoded each
-time: all caches give the same pixels. In an epoch each image comes once, so throwing out what was
-used longest ago would throw out what comes next; what is kept stays.
+bounded, and an image that does not fit is decoded each time: all caches give the same pixels. In an
+epoch each image comes once, so to throw out what was used longest ago would be to throw out what
+comes next; what is kept stays.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ CacheKind = Literal["off", "ram", "disk"]
 RAM_SHARE = 0.4
 DISK_LIMIT = 16 << 30  # bytes of kept pixels, all rules together
 DISK_SHARE = 0.5  # of the free space, at most
-# of the limit is taken at a time, then what other runs have written is looked at again
+# of the limit is taken at a time; then the folder is read again, since other runs write there too
 STEP = 1 / 32
 
 MAGIC = b"FOVEPX1\n"
@@ -124,16 +124,16 @@ class DiskCache:
     A file is written beside its place and moved there, so another process sees all of it or
     nothing, and two that keep the same image write the same bytes. It is not flushed to the disk,
     which would take longer than to decode: what a crash of the machine leaves is found by its CRC
-        at the first reading, deleted and made again. Files are read, not
-    mapped: a mapped file that another process cuts short ends this one with a bus error.
+    at the first reading, deleted and made again. Files are read, not mapped: a mapped file that
+    another process cuts short ends this one with a bus error.
     """
 
     def __init__(self, identity: Mapping[str, object], limit: int):
         self.root = cache_root() / "pixels"
         self.folder = self.root / fingerprint(identity)[:32]
         self.limit = limit
-        self.looked = False  # at the folder and at the disk
-        self.budget = 0  # bytes that may be written before the folder is looked at again
+        self.measured = False  # the folder and the disk
+        self.budget = 0  # bytes that may be written before the folder is read again
         self.full = ""  # why nothing more is kept
         self.refused: set[str] = set()
         self.checked: set[str] = set()
@@ -200,10 +200,10 @@ class DiskCache:
                 if path.is_file():
                     files.append((path.stat().st_mtime, path.stat().st_size, path))
         used = sum(size for _, size, _ in files)
-        if not self.looked:
+        if not self.measured:
             self.root.mkdir(parents=True, exist_ok=True)
             self.limit = min(self.limit, used + int(DISK_SHARE * shutil.disk_usage(self.root).free))
-            self.looked = True
+            self.measured = True
         wanted = max(least, int(STEP * self.limit))
         for used_last, size, path in sorted(files):
             if used + wanted <= self.limit or used_last >= self.begun:

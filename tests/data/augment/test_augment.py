@@ -1,27 +1,29 @@
-"""Each part of a policy does its own thing and nothing else, and the same in any order and number
-of threads."""
+"""Each part of an augmentation does its own thing and nothing else, and the same in any order and
+number of threads."""
 
 import io
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from photos import photo
+from photos import drawn, photo
 from PIL import Image
 
-from foveate.data.augment.pca import PAPER_PCA, fit_pca
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.render import augment, render
-from foveate.data.augment.view import View, batch_generator, draw, generator
+from foveate.data.augment import PARTS, POLICIES, Augment, options_of, render
+from foveate.data.augment.auto import Auto
+from foveate.data.augment.colour import Hue, Jitter
+from foveate.data.augment.erasing import Erasing
+from foveate.data.augment.geometry import Affine, Crop, Flip
+from foveate.data.augment.pca import PcaColour
+from foveate.data.augment.streams import batch_generator, generator
 from foveate.data.decoding import for_training
 from foveate.data.preprocess import Preprocess
 
-# One value for each part that is on, and what else must be on for it to matter
-PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
+# For each option a value that is on, and what else must be on for it to matter
+ON: dict[str, tuple[Any, dict[str, Any]]] = {
     "crop": ("resized", {}),
     "padding": (0.3, {"crop": "random"}),
     "crop_area": ((0.3, 0.4), {"crop": "resized"}),
@@ -36,84 +38,75 @@ PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "contrast": (0.5, {}),
     "saturation": (0.5, {}),
     "hue": (0.3, {}),
-    "pca_colour": (0.5, {}),
-    "pca": (fit_pca([photo(seed=3)]), {"pca_colour": 0.5}),
+    "pca_colour": (0.5, {"pca_from": "imagenet"}),
     "auto": ("rand", {}),
     "magnitude": (30, {"auto": "rand"}),
     "erasing": (1.0, {}),
 }
-NOT_HERE = {"pca_from", "mixup", "cutmix"}  # with_pca and mix.py read these
+OF_BATCHES = {"mixup", "cutmix"}
+KINDS = {name: kind for kind in PARTS for name in kind.options()}
 
 
-def test_every_part_has_a_test() -> None:
-    assert set(PARTS) | NOT_HERE == set(Augmentation.__dataclass_fields__)
+def options(**given: Any) -> Augment:
+    """With details of parts that are off, which only saved ones have."""
+    return Augment.from_dict({**Augment(size=40).to_dict(), **given})
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_each_part_changes_pixels_when_on_and_nothing_else(part: str) -> None:
-    value, needed = PARTS[part]
-    off = Augmentation(**{"pca": PAPER_PCA, **needed})
-    on = replace(off, **{part: value})
-    changed = [
-        not torch.equal(
-            augment(photo(), off, 40, generator(0, 0, i)),
-            augment(photo(), on, 40, generator(0, 0, i)),
-        )
-        for i in range(8)
-    ]
+def test_every_option_has_a_test() -> None:
+    assert set(ON) | OF_BATCHES | {"pca_from"} == set(options_of(PARTS))
+
+
+@pytest.mark.parametrize("option", ON)
+def test_each_option_changes_pixels_when_on(option: str) -> None:
+    value, needed = ON[option]
+    off, on = options(**needed), options(**needed, **{option: value})
+    changed = [not torch.equal(off.at(0, 0, i)(photo()), on.at(0, 0, i)(photo())) for i in range(8)]
     assert any(changed)
 
 
-@pytest.mark.parametrize(
-    "part", sorted(set(PARTS) - {"crop", "padding", "crop_area", "crop_ratio"})
-)
-def test_switching_one_part_leaves_the_others_as_they_were(part: str) -> None:
-    value, _ = PARTS[part]
-    base = replace(
-        POLICIES["strong"], rotation=10, brightness=0.2, hue=0.1, pca_colour=0.1, pca=PAPER_PCA
+@pytest.mark.parametrize("option", sorted(set(ON) - set(Crop.options())))
+def test_switching_one_part_leaves_the_others_as_they_were(option: str) -> None:
+    base = Augment(
+        "strong", rotation=10, brightness=0.2, hue=0.1, pca_colour=0.1, pca_from="imagenet"
     )
-    own = {
-        "hflip": {"mirror"},
-        "vflip": {"upside_down"},
-        "rotation": {"angle"},
-        "translate": {"move"},
-        "scale": {"zoom"},
-        "pca_colour": {"shift"},
-        "pca": {"shift"},
-        "auto": {"operations"},
-        "magnitude": {"operations"},
-        "erasing": {"erased", "noise"},
-    }.get(part, {part})
+    changed = base.replace(**{"auto": "rand"} if option == "magnitude" else {})
+    changed = changed.replace(**{option: ON[option][0]})
+    own = {"magnitude": Auto}.get(option, KINDS[option])
     for i in range(5):
-        before = draw(base, (50, 70, 3), 40, generator(0, 0, i))._asdict()
-        after = draw(replace(base, **{part: value}), (50, 70, 3), 40, generator(0, 0, i))._asdict()
-        assert {key for key in before if not np.array_equal(before[key], after[key])} <= own
+        for kind in (Crop, Flip, Affine, Jitter, Hue, PcaColour, Auto, Erasing):
+            if kind is not own:
+                before, after = (drawn(a, kind, i, (50, 70, 3)) for a in (base, changed))
+                assert str(before) == str(after)
+
+
+def test_within_a_part_one_option_leaves_the_others_as_they_were() -> None:
+    for i in range(5):
+        alone = drawn(Augment(shear=20), Affine, i)
+        both = drawn(Augment(shear=20, rotation=30, scale=0.2), Affine, i)
+        assert alone.shear == both.shear and alone.angle == 0 != both.angle
+        assert drawn(Augment(contrast=0.2), Jitter, i).contrast == (
+            drawn(Augment(contrast=0.2, brightness=0.3), Jitter, i).contrast
+        )
 
 
 def test_a_detail_of_a_part_that_is_off_does_nothing() -> None:
-    plain = augment(photo(), Augmentation(), 40, generator(0, 0, 0))
-    details = Augmentation(
-        padding=0.4,
-        crop_area=(0.1, 0.2),
-        crop_ratio=(2, 3),
-        magnitude=30,
-        pca=PAPER_PCA,
-        pca_from="imagenet",
+    details = options(
+        padding=0.4, crop_area=(0.1, 0.2), crop_ratio=(2, 3), magnitude=30, pca_from="imagenet"
     )
-    assert torch.equal(augment(photo(), details, 40, generator(0, 0, 0)), plain)
+    assert torch.equal(details(photo()), Augment(size=40)(photo()))
 
 
 @pytest.mark.parametrize("rng", range(5))
-def test_none_is_the_middle_whatever_the_random_numbers(rng: int) -> None:
-    found = augment(photo(50, 70), POLICIES["none"], 40, generator(rng, rng, rng))
+def test_none_is_the_centre_whatever_the_random_numbers(rng: int) -> None:
+    found = Augment("none", size=40).at(rng, rng, rng)(photo(50, 70))
     assert torch.equal(found, torch.from_numpy(photo(50, 70)[5:45, 15:55].copy()).permute(2, 0, 1))
 
 
-EVERYTHING = Augmentation(
-    "resized", 0.1, hflip=0.5, vflip=0.5, rotation=180, translate=0.3, scale=0.5, shear=30, brightness=0.9,
-    contrast=0.9, auto="rand", magnitude=30, erasing=0.5,
+EVERYTHING = Augment(
+    crop="resized", hflip=0.5, vflip=0.5, rotation=180, translate=0.3, scale=0.5, shear=30,
+    brightness=0.9, contrast=0.9, auto="rand", magnitude=30, erasing=0.5,
 )  # fmt: skip
-COLOURS = {"saturation": 0.9, "hue": 0.5, "pca_colour": 1.0, "pca": PAPER_PCA}
+COLOURS = {"saturation": 0.9, "hue": 0.5, "pca_colour": 1.0, "pca_from": "imagenet"}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -122,55 +115,51 @@ COLOURS = {"saturation": 0.9, "hue": 0.5, "pca_colour": 1.0, "pca": PAPER_PCA}
 def test_type_shape_and_memory(shape: tuple[int, int], size: int, channels: int) -> None:
     pixels = photo(*shape, channels)
     before = pixels.copy()
-    everything = replace(EVERYTHING, **COLOURS) if channels == 3 else EVERYTHING
-    for augmentation in (*POLICIES.values(), everything, replace(everything, crop="random")):
+    everything = EVERYTHING.replace(**COLOURS) if channels == 3 else EVERYTHING
+    random_crop = everything.replace(crop="random", padding=0.1)
+    for augment in (*map(Augment, POLICIES), everything, random_crop):
         for i in range(2):
-            found = augment(pixels, augmentation, size, generator(0, 0, i))
+            found = augment.replace(size=size).at(0, 0, i)(pixels)
             assert (found.dtype, found.shape) == (torch.uint8, (channels, size, size))
-            found.fill_(7)  # it is ours: the kept image must not notice
+            assert found.is_contiguous()
+            found.fill_(7)  # it is ours: the image must not notice
             assert np.array_equal(pixels, before)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_reproducible_in_any_order_and_number_of_threads(policy: str) -> None:
-    augmentation = replace(POLICIES[policy], rotation=10, contrast=0.3, hue=0.1)
+    augment = Augment(policy, size=48, rotation=10, contrast=0.3, hue=0.1)
     kept = [photo(60, 80, seed=i) for i in range(12)]
 
-    def look(i: int) -> torch.Tensor:
-        return augment(kept[i], augmentation, 48, generator(5, 3, i))
+    def make(i: int) -> torch.Tensor:
+        return augment.at(5, 3, i)(kept[i])
 
-    expected = [look(i) for i in range(12)]
+    expected = [make(i) for i in range(12)]
     torch.manual_seed(9)
     for threads in (1, 4):
         order = np.random.default_rng(threads).permutation(12).tolist()
         with ThreadPoolExecutor(threads) as pool:
-            for i, found in zip(order, pool.map(look, order), strict=True):
+            for i, found in zip(order, pool.map(make, order), strict=True):
                 assert torch.equal(found, expected[i])
 
 
 def test_the_same_whatever_the_threads_inside_torch() -> None:
     """Sums over an image, as for contrast, may not depend on how torch shares them out."""
-    threads, looks = torch.get_num_threads(), []
-    augmentation = Augmentation(
-        rotation=20, contrast=0.9, saturation=0.9, hue=0.2, auto="rand", magnitude=20
-    )
+    threads, made = torch.get_num_threads(), []
+    augment = Augment(rotation=20, contrast=0.9, saturation=0.9, hue=0.2, auto="rand", magnitude=20)
     try:
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            looks.append(
-                [augment(photo(240, 240), augmentation, 224, generator(0, 0, i)) for i in range(20)]
-            )
+            made.append([augment.at(0, 0, i)(photo(240, 240)) for i in range(20)])
     finally:
         torch.set_num_threads(threads)
-    assert all(
-        torch.equal(a, b) for other in looks[1:] for a, b in zip(looks[0], other, strict=True)
-    )
+    assert all(torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other, strict=True))
 
 
-def test_no_global_random_state_is_touched() -> None:
+def test_at_touches_no_global_random_state() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     for i in range(5):
-        augment(photo(), replace(EVERYTHING, **COLOURS), 40, generator(0, 0, i))
+        EVERYTHING.replace(**COLOURS).at(0, 0, i)(photo())
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -197,7 +186,7 @@ def test_samples_are_independent() -> None:
 
 
 def test_what_is_drawn_fills_its_range() -> None:
-    a = Augmentation(
+    augment = Augment(
         rotation=30,
         translate=0.1,
         scale=0.2,
@@ -207,25 +196,26 @@ def test_what_is_drawn_fills_its_range() -> None:
         saturation=0.2,
         hue=0.1,
     )
-    views = [draw(a, (40, 40, 3), 40, generator(0, 0, i)) for i in range(1000)]
-    ranges = {
-        "angle": (-30, 30),
-        "zoom": (0.8, 1.2),
-        "shear": (-10, 10),
-        "brightness": (0.6, 1.4),
-        "contrast": (0.7, 1.3),
-        "saturation": (0.8, 1.2),
-        "hue": (-0.1, 0.1),
-    }
-    values = {name: [getattr(view, name) for view in views] for name in ranges}
-    values |= {"right": [v.move[0] for v in views], "down": [v.move[1] for v in views]}
-    for name, (low, high) in {**ranges, "right": (-0.1, 0.1), "down": (-0.1, 0.1)}.items():
+    made = [
+        (drawn(augment, Affine, i), drawn(augment, Jitter, i), drawn(augment, Hue, i))
+        for i in range(1000)
+    ]
+    values = [
+        (-30, 30, [warp.angle for warp, _, _ in made]),
+        (-0.1, 0.1, [warp.move[0] for warp, _, _ in made]),
+        (-0.1, 0.1, [warp.move[1] for warp, _, _ in made]),
+        (0.8, 1.2, [warp.zoom for warp, _, _ in made]),
+        (-10, 10, [warp.shear for warp, _, _ in made]),
+        (0.6, 1.4, [factors.brightness for _, factors, _ in made]),
+        (0.7, 1.3, [factors.contrast for _, factors, _ in made]),
+        (0.8, 1.2, [factors.saturation for _, factors, _ in made]),
+        (-0.1, 0.1, [turns for _, _, turns in made]),
+    ]
+    for low, high, found in values:
         span = high - low
-        assert (
-            low <= min(values[name]) < low + span / 50
-            and high - span / 50 < max(values[name]) <= high
-        )
-        assert np.mean(values[name]) == pytest.approx((low + high) / 2, abs=span / 25)
+        assert low <= min(found) < low + span / 50
+        assert high - span / 50 < max(found) <= high
+        assert np.mean(found) == pytest.approx((low + high) / 2, abs=span / 25)
 
 
 @pytest.mark.parametrize("size", [(512, 384), (384, 512), (96, 96)])
@@ -235,11 +225,22 @@ def test_none_is_what_evaluation_sees(size: tuple[int, int]) -> None:
     image.save(buffer, "PNG")
     preprocess = Preprocess(96, 84)
     kept = for_training(preprocess, 96).make(buffer.getvalue(), "x")
-    middle = augment(kept, POLICIES["none"], 84, generator(0, 0, 0)).permute(1, 2, 0).numpy()
-    assert np.abs(middle.astype(int) - preprocess.pixels(image)).max() <= 2
+    centre = Augment(size=84)(kept).permute(1, 2, 0).numpy()
+    assert np.abs(centre.astype(int) - preprocess.pixels(image)).max() <= 2
 
 
-def test_a_view_is_all_there_is() -> None:
-    """Two renderings of one view are the same image."""
-    view: View = draw(replace(EVERYTHING, **COLOURS), (50, 70, 3), 40, generator(1, 2, 3))
-    assert torch.equal(render(photo(), view, 40), render(photo(), view, 40))
+def test_what_is_drawn_is_all_there_is() -> None:
+    """Two renderings of the same steps are the same image."""
+    steps = EVERYTHING.replace(**COLOURS).draw(1, 2, 3, (50, 70, 3), 40)
+    assert torch.equal(render(photo(), steps), render(photo(), steps))
+
+
+def test_floating_point_parts_stand_beside_each_other() -> None:
+    """So that pixels are rounded once."""
+    planes = [kind.planes for kind in PARTS[:-1]]
+    assert planes == sorted(planes[:2]) + [True] * 4 + [False] * 2
+
+
+def test_parts_have_places_of_their_own() -> None:
+    taken = [i for kind in PARTS[:-1] for i in range(62)[kind.uniforms]]
+    assert sorted(taken) == list(range(62))

@@ -5,8 +5,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from foveate.data.augment import auto
-from foveate.data.augment.auto import NAMES, RAND, TRIVIAL, Operation, draw_operations
-from foveate.data.augment.policies import MAGNITUDES
+from foveate.data.augment.auto import MAGNITUDES, NAMES, RAND, TRIVIAL, Operation, draw_operations
 
 PEERS = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}
 SIZE = 37

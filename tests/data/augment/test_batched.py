@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from foveate.data.augment import Augment
 from foveate.data.augment.batched import Table, applies, product, uniform
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.view import generator
+from foveate.data.augment.streams import generator
 from foveate.data.batches import EvaluationBatches, TrainingBatches
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
@@ -29,22 +29,20 @@ def image_by_image(dataset: Dataset) -> Dataset:
 
 
 SIMPLE = [
-    Augmentation(),
-    Augmentation(hflip=0.5),
-    Augmentation(vflip=0.3, hflip=1.0),
-    Augmentation(crop="random"),
-    Augmentation(crop="random", padding=0.4, hflip=0.5, vflip=0.5),
-    Augmentation(crop="random", padding=0.0),
-    Augmentation(crop="random", mixup=0.4),
-    Augmentation(crop="random", hflip=0.5, cutmix=1.0),
+    Augment(),
+    Augment(hflip=0.5),
+    Augment(vflip=0.3, hflip=1.0),
+    Augment(crop="random"),
+    Augment(crop="random", padding=0.4, hflip=0.5, vflip=0.5),
+    Augment(crop="random", padding=0.0),
+    Augment(crop="random", mixup=0.4),
+    Augment(crop="random", hflip=0.5, cutmix=1.0),
 ]
 
 
 @pytest.mark.parametrize("augmentation", SIMPLE)
 @pytest.mark.parametrize("preprocess", [GREY, COLOUR], ids=["grey", "colour"])
-def test_training_batches(
-    digits: Dataset, augmentation: Augmentation, preprocess: Preprocess
-) -> None:
+def test_training_batches(digits: Dataset, augmentation: Augment, preprocess: Preprocess) -> None:
     rows = np.random.default_rng(0).permutation(len(digits))[:150]
     fast = TrainingBatches(digits, rows, preprocess, augmentation, 32, seed=9)
     slow = TrainingBatches(image_by_image(digits), rows, preprocess, augmentation, 32, seed=9)
@@ -61,7 +59,7 @@ def test_balanced_and_on_two_ranks(digits: Dataset) -> None:
     for rank in (0, 1):
         fast, slow = (
             TrainingBatches(
-                d, rows, GREY, POLICIES["light"], 30, rank=rank, world=2, sampling="balanced"
+                d, rows, GREY, Augment("light"), 30, rank=rank, world=2, sampling="balanced"
             )
             for d in (digits, image_by_image(digits))
         )
@@ -83,20 +81,20 @@ def test_evaluation_batches(digits: Dataset, preprocess: Preprocess) -> None:
 @pytest.mark.parametrize(
     "augmentation",
     [
-        POLICIES["standard"],
-        POLICIES["strong"],
+        Augment("standard"),
+        Augment("strong"),
         *(
-            Augmentation(**{part: 0.1})
+            Augment(**{part: 0.1})
             for part in ("translate", "scale", "brightness", "contrast", "erasing", "hue")
         ),
-        Augmentation(rotation=5),
-        Augmentation(shear=5),
-        Augmentation(auto="trivial"),
-        Augmentation(pca_colour=0.1),
-        Augmentation(saturation=0.1),
+        Augment(rotation=5),
+        Augment(shear=5),
+        Augment(auto="trivial"),
+        Augment(pca_colour=0.1),
+        Augment(saturation=0.1),
     ],
 )
-def test_everything_else_is_done_one_by_one(augmentation: Augmentation) -> None:
+def test_everything_else_is_done_one_by_one(augmentation: Augment) -> None:
     assert not applies(augmentation)
 
 
@@ -106,7 +104,7 @@ def test_images_that_need_more(digits: Dataset) -> None:
     assert image_by_image(digits).array(1, 8) is None
     # colour to grey
     assert replace(digits, pixels=np.zeros((4, 8, 8, 3), np.uint8)).array(1, 8) is None
-    growing = TrainingBatches(digits, rows, GREY, POLICIES["light"], 10, size=lambda epoch: 8)
+    growing = TrainingBatches(digits, rows, GREY, Augment("light"), 10, size=lambda epoch: 8)
     assert growing.table is None
     assert (
         EvaluationBatches(
@@ -118,14 +116,12 @@ def test_images_that_need_more(digits: Dataset) -> None:
 
 def test_images_that_are_not_square() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (6, 8, 11, 3), np.uint8)
-    from foveate.data.augment.render import augment
-
     for augmentation in SIMPLE[:6]:
         table = Table(pixels, augmentation, 8)
+        augment = augmentation.replace(size=8)
         rows, samples = np.array([5, 0, 3]), np.array([17, 0, 2**40])
         expected = [
-            augment(pixels[r], augmentation, 8, generator(4, 2, s))
-            for r, s in zip(rows, samples.tolist(), strict=True)
+            augment.at(4, 2, s)(pixels[r]) for r, s in zip(rows, samples.tolist(), strict=True)
         ]
         found = table.augmented(rows, samples, 4, 2)
         assert all(

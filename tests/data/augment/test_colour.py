@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import PLAIN, photo, planes
+from photos import drawn, photo, planes
 from torchvision.transforms.v2 import functional as F
 
-from foveate.data.augment.pca import PAPER_PCA, fit_pca
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.render import PCA_IMAGES, augment, render, tint, with_pca
-from foveate.data.augment.view import draw, generator
+from foveate.data.augment import Augment, render
+from foveate.data.augment.colour import UNCHANGED, Factors, Hue, Jitter
+from foveate.data.augment.erasing import Erasing
+from foveate.data.augment.geometry import Crop, Cut
+from foveate.data.augment.pca import PAPER_PCA, PCA_IMAGES, PcaColour, fit_pca
+from foveate.data.augment.streams import generator
 from foveate.data.decoding import for_training
 from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import Preprocess
-from foveate.errors import DataError
+from foveate.errors import DataError, UsageError
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, levels: int = 1) -> bool:
@@ -41,15 +43,15 @@ def test_colour_equals_torchvision(
 ) -> None:
     for seed in range(3):
         x = planes(seed=seed)
-        found = tint(x.clone(), PLAIN._replace(**{part: factor})).clamp(0, 255)
+        found = Jitter().render(x.clone(), UNCHANGED._replace(**{part: factor}))
         assert close(found, peer(x.to(torch.uint8), factor))
 
 
 @pytest.mark.parametrize("part", ["brightness", "contrast"])
 def test_grey_colour_equals_torchvision(part: str) -> None:
     x = planes(channels=1)
-    found = tint(x.clone(), PLAIN._replace(**{part: 1.4}))
-    assert close(found.clamp(0, 255), getattr(F, f"adjust_{part}")(x.to(torch.uint8), 1.4))
+    found = Jitter().render(x.clone(), UNCHANGED._replace(**{part: 1.4}))
+    assert close(found, getattr(F, f"adjust_{part}")(x.to(torch.uint8), 1.4))
 
 
 @pytest.mark.parametrize("turns", [-0.5, -0.2, -0.01, 0.1, 0.3, 0.5])
@@ -58,11 +60,11 @@ def test_hue_equals_torchvision(turns: float) -> None:
         np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     ).permute(2, 0, 1)
     x[:, :4] = x[:1, :4]  # some greys, which have no hue
-    assert close(tint(x.float(), PLAIN._replace(hue=turns)), F.adjust_hue(x, turns))
+    assert close(Hue().render(x.float(), turns), F.adjust_hue(x, turns))
 
 
 def test_hue_goes_round() -> None:
-    third = tint(planes(), PLAIN._replace(hue=1 / 3))
+    third = Hue().render(planes(), 1 / 3)
     torch.testing.assert_close(third, planes()[[2, 0, 1]], atol=0.01, rtol=0)  # red becomes green
 
 
@@ -70,11 +72,10 @@ def test_range_is_used_and_never_left() -> None:
     """Nothing wraps round: white made brighter stays white, black made darker black."""
     for level, factor in ((255, 2.0), (0, 0.0)):
         flat = np.full((20, 20, 3), level, np.uint8)
-        assert (
-            render(flat, PLAIN._replace(box=(0, 0, 20, 20), brightness=factor), 20) == level
-        ).all()
+        whole = (Crop(), Cut((0, 0, 20, 20), None, 20))
         shift = (0.5, 0.5, 0.5) if level else (-0.5, -0.5, -0.5)
-        assert (render(flat, PLAIN._replace(box=(0, 0, 20, 20), shift=shift), 20) == level).all()
+        for step in ((Jitter(), UNCHANGED._replace(brightness=factor)), (PcaColour(), shift)):
+            assert (render(flat, [whole, step]) == level).all()
 
 
 def test_colours_together_are_one_step_after_the_other() -> None:
@@ -86,7 +87,7 @@ def test_colours_together_are_one_step_after_the_other() -> None:
     y = x.numpy().astype(np.float64) * b
     y = c * y + (1 - c) * np.einsum("c,chw->hw", grey, y).mean()
     y = s * y + (1 - s) * np.einsum("c,chw->hw", grey, y)
-    found = tint(x, PLAIN._replace(brightness=b, contrast=c, saturation=s))
+    found = Jitter().render(x, Factors(brightness=b, contrast=c, saturation=s))
     np.testing.assert_allclose(found.numpy(), y, atol=0.05)
 
 
@@ -96,61 +97,79 @@ def test_colours_together_are_one_step_after_the_other() -> None:
 def test_pca_colour_equals_plain_numpy() -> None:
     """AlexNet, section 4.1: to each pixel add [p1 p2 p3] [a1 l1, a2 l2, a3 l3]', with a ~ N(0,
     sigma)."""
-    a = Augmentation(pca_colour=0.8, pca=fit_pca([photo(seed=i) for i in range(4)]))
-    assert a.pca is not None
+    pca = fit_pca([photo(seed=i) for i in range(4)])
+    augment = Augment(pca_colour=0.8, size=40).with_components(pca)
     for i in range(10):
         rng = generator(3, 1, i)
         rng.random(62)
-        alphas = rng.normal(0, a.pca_colour, 3)
-        shift = np.array(a.pca.eigenvectors) @ (alphas * np.array(a.pca.eigenvalues))
+        alphas = rng.normal(0, 0.8, 3)
+        shift = np.array(pca.eigenvectors) @ (alphas * np.array(pca.eigenvalues))
         expected = np.clip(np.round(photo(40, 40) + 255 * shift), 0, 255)
-        found = augment(photo(40, 40), a, 40, generator(3, 1, i)).permute(1, 2, 0).numpy()
+        found = augment.at(3, 1, i)(photo(40, 40)).permute(1, 2, 0).numpy()
         assert np.abs(found - expected).max() <= (0 if i == 0 else 1)  # a half may round either way
         assert np.mean(found != expected) < 0.02
 
 
 def test_pca_colour_has_the_covariance_of_the_images_colours_squared() -> None:
-    a = Augmentation(pca_colour=0.1, pca=PAPER_PCA)
-    shifts = np.array([draw(a, (40, 40, 3), 40, generator(0, 0, i)).shift for i in range(4000)])
+    augment = Augment(pca_colour=0.1, pca_from="imagenet")
+    shifts = np.array([drawn(augment, PcaColour, i) for i in range(4000)])
     vectors, values = np.array(PAPER_PCA.eigenvectors), np.array(PAPER_PCA.eigenvalues)
     expected = vectors @ np.diag((0.1 * values) ** 2) @ vectors.T
     np.testing.assert_allclose(np.cov(shifts.T), expected, atol=0.1 * expected.max())
 
 
-def test_pca_colour_without_components_is_our_mistake() -> None:
-    with pytest.raises(AssertionError, match="with_pca comes first"):
-        augment(photo(), Augmentation(pca_colour=0.1), 40, generator(0, 0, 0))
+def test_pca_colour_without_components_says_what_to_call() -> None:
+    with pytest.raises(UsageError, match=r"pca_colour.*\.fit\(dataset\).*pca_from='imagenet'"):
+        Augment(pca_colour=0.1)(photo())
+    with pytest.raises(UsageError, match="pca must be PrincipalComponents"):
+        PcaColour(pca=3)
 
 
-def test_with_pca(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+def test_fit(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
     data = load_dataset(draw_folder(tmp_path / "set", 6))
     (tmp_path / "set/blob/001.jpg").write_bytes(b"broken")
     preprocess, rows = Preprocess(32, 32), np.arange(3, 18)
-    wanted = Augmentation(pca_colour=0.1)
-    found = with_pca(wanted, data, rows, preprocess, threads=2)
+    wanted = Augment(pca_colour=0.1)
+    found = wanted.fit(data, rows=rows, preprocess=preprocess, threads=2)
     rule = for_training(preprocess, 32)
     readable = [rule.make(data.read(i), data.files[i]) for i in rows if i != 1]
-    assert found == replace(wanted, pca=found.pca)
-    assert found.pca is not None and found.pca.eigenvalues == pytest.approx(
-        fit_pca(readable).eigenvalues, rel=0.02
-    )
-    assert with_pca(wanted, data, rows, preprocess, threads=1) == found
-    assert (
-        with_pca(replace(wanted, pca_from="imagenet"), data, rows, preprocess, 1).pca == PAPER_PCA
-    )
-    assert with_pca(found, data, rows[:1], preprocess, 1) is found
-    assert with_pca(POLICIES["standard"], data, rows, preprocess, 1) is POLICIES["standard"]
-    with pytest.raises(DataError, match="there is no image"):
-        with_pca(wanted, data, np.array([data.files.index("blob/001.jpg")]), preprocess, 1)
+    components = found.part(PcaColour).pca
+    assert components is not None and found == wanted.with_components(components) != wanted
+    assert components.eigenvalues == pytest.approx(fit_pca(readable).eigenvalues, rel=0.02)
+    assert wanted.fit(data, rows=rows, preprocess=preprocess, threads=1) == found
+    published = wanted.replace(pca_from="imagenet").fit(data)
+    assert published.part(PcaColour).pca == PAPER_PCA
+    assert found.fit(data, rows=rows[:1]) is found
+    standard = Augment("standard")
+    assert standard.fit(data) is standard
+    assert found(photo()).shape == (3, 224, 224)
+    broken = np.array([data.files.index("blob/001.jpg")])
+    with pytest.raises(DataError, match="no image"):
+        wanted.fit(data, rows=broken, preprocess=preprocess)
 
 
-def test_with_pca_looks_at_no_more_than_it_needs(
+def test_fit_takes_the_training_images_of_a_dataset(
     tmp_path: Path, draw_folder: Callable[..., Path]
 ) -> None:
+    data = load_dataset(draw_folder(tmp_path / "set", 6))
+    data = replace(data, splits=("train", "test") * 9)
+    wanted = Augment(pca_colour=0.1)
+    assert (
+        wanted.fit(data)
+        == wanted.fit(data, rows=np.arange(0, 18, 2))
+        != wanted.fit(data, rows=np.arange(18))
+    )
+    for value in (tmp_path / "set", [photo()], None):
+        with pytest.raises(UsageError, match=r"Dataset.*load_dataset"):
+            wanted.fit(value)
+
+
+def test_fit_reads_no_more_than_it_needs(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
     data = load_dataset(draw_folder(tmp_path / "set", 2))
     seen: list[int] = []
     many = replace(data, read=lambda i: seen.append(i) or data.read(0), files=("x",) * 5000)
-    with_pca(Augmentation(pca_colour=0.1), many, np.arange(4000), Preprocess(8, 8), 1)
+    augment = Augment(pca_colour=0.1)
+    augment.fit(many, rows=np.arange(4000), preprocess=Preprocess(8, 8), threads=1)
     assert len(seen) == len(set(seen)) == PCA_IMAGES
     assert (min(seen), max(seen)) == (0, 3999)
 
@@ -159,23 +178,17 @@ def test_with_pca_looks_at_no_more_than_it_needs(
 
 
 def test_erasing_turns_one_rectangle_to_noise() -> None:
-    a = Augmentation(erasing=1.0)
+    augment = Augment(erasing=1.0, size=40)
     shares = []
     for i in range(200):
-        view = draw(a, (40, 40, 3), 40, generator(0, 0, i))
-        assert view.erased is not None
-        top, left, h, w = view.erased
-        found = render(photo(40, 40), view, 40).permute(1, 2, 0).numpy()
+        (top, left, h, w), noise = drawn(augment, Erasing, i)
+        found = augment.at(0, 0, i)(photo(40, 40)).permute(1, 2, 0).numpy()
         rest = np.ones((40, 40), bool)
         rest[top : top + h, left : left + w] = False
         assert np.array_equal(found[rest], photo(40, 40)[rest])
-        assert np.array_equal(found[top : top + h, left : left + w], view.noise)
+        assert np.array_equal(found[top : top + h, left : left + w], noise)
         shares.append(h * w / 1600)
     assert min(shares) > 0.01 and max(shares) < 0.36
     assert np.mean(shares) == pytest.approx((0.02 + 0.33) / 2, abs=0.02)
-    assert np.mean(
-        [
-            draw(Augmentation(erasing=0.3), (40, 40, 3), 40, generator(0, 0, i)).erased is not None
-            for i in range(1000)
-        ]
-    ) == pytest.approx(0.3, abs=0.05)
+    some = [drawn(Augment(erasing=0.3), Erasing, i) is not None for i in range(1000)]
+    assert np.mean(some) == pytest.approx(0.3, abs=0.05)

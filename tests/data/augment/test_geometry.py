@@ -1,17 +1,14 @@
-"""Crops, mirrors and affine transforms beside torchvision's."""
-
-from dataclasses import replace
+"""Crops, flips and affine transforms beside torchvision's."""
 
 import numpy as np
 import pytest
 import torch
-from photos import PLAIN, photo, planes
+from photos import drawn, photo, planes
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.render import augment, bend, cut, render
-from foveate.data.augment.view import draw, generator
+from foveate.data.augment import Augment
+from foveate.data.augment.geometry import UNMOVED, Affine, Crop, Flip, Flips, Warp, cut
 
 # Crops
 
@@ -36,8 +33,8 @@ def test_resized_crops_are_distributed_as_torchvisions() -> None:
             for p in (peer.make_params([image]) for _ in range(3000))
         ]
     )
-    standard = POLICIES["standard"]
-    ours = np.array([draw(standard, (90, 120, 3), 32, generator(0, 0, i)).box for i in range(3000)])
+    standard = Augment("standard")
+    ours = np.array([drawn(standard, Crop, i, (90, 120, 3), 32).box for i in range(3000)])
     for mine, other in ((ours, theirs),):
         assert (
             (mine >= 0).all()
@@ -61,15 +58,15 @@ def test_resized_crops_are_distributed_as_torchvisions() -> None:
 @pytest.mark.parametrize("shape", [(5, 500), (500, 5)])
 def test_a_long_image_falls_back_to_its_middle_as_torchvision_does(shape: tuple[int, int]) -> None:
     image = torch.empty(3, *shape, dtype=torch.uint8)
-    whole = replace(POLICIES["standard"], crop_area=(1.0, 1.0))
+    whole = Augment("standard", crop_area=(1.0, 1.0))
     params = v2.RandomResizedCrop(32, scale=(1.0, 1.0)).make_params([image])
     expected = tuple(params[k] for k in ("top", "left", "height", "width"))
-    assert draw(whole, (*shape, 3), 32, generator(0, 0, 0)).box == expected
+    assert drawn(whole, Crop, 0, (*shape, 3), 32).box == expected
 
 
 def test_random_crop_reaches_every_place_and_no_other() -> None:
-    augmentation = Augmentation(crop="random", padding=0.25)  # 2 of 8 pixels
-    boxes = [draw(augmentation, (10, 9, 3), 8, generator(0, 0, i)).box for i in range(600)]
+    augment = Augment(crop="random", padding=0.25)  # 2 of 8 pixels
+    boxes = [drawn(augment, Crop, i, (10, 9, 3), 8).box for i in range(600)]
     assert {box[0] for box in boxes} == set(range(-2, 5))
     assert {box[1] for box in boxes} == set(range(-2, 4))
     assert {box[2:] for box in boxes} == {(8, 8)}
@@ -87,28 +84,21 @@ def test_outside_is_the_mirror_image(box: tuple[int, int, int, int]) -> None:
 
 
 def test_small_images_are_enlarged_where_the_crop_keeps_the_scale() -> None:
-    found = augment(photo(20, 30), Augmentation(), 40, generator(0, 0, 0))
+    found = Augment(size=40)(photo(20, 30))
     expected = F.resize(
         torch.from_numpy(photo(20, 30).copy()).permute(2, 0, 1), [40, 60], antialias=True
     )
     assert torch.equal(found, expected[..., 10:50])
 
 
-def test_mirrors() -> None:
+def test_flips() -> None:
     image = torch.from_numpy(photo(40, 40).copy()).permute(2, 0, 1)
-    looks = {
-        (m, u): render(photo(40, 40), PLAIN._replace(mirror=m, upside_down=u), 40)
-        for m in (False, True)
-        for u in (False, True)
-    }
-    assert torch.equal(looks[True, False], F.horizontal_flip(image))
-    assert torch.equal(looks[False, True], F.vertical_flip(image))
-    assert torch.equal(looks[True, True], image.flip(-1, -2))
-    drawn = [
-        draw(Augmentation(hflip=0.3), (40, 40, 3), 40, generator(0, 0, i)).mirror
-        for i in range(2000)
-    ]
-    assert np.mean(drawn) == pytest.approx(0.3, abs=0.04)
+    flip = Flip(0.3, 0.3)
+    assert torch.equal(flip.render(image, Flips(True, False)), F.horizontal_flip(image))
+    assert torch.equal(flip.render(image, Flips(False, True)), F.vertical_flip(image))
+    assert torch.equal(flip.render(image, Flips(True, True)), image.flip(-1, -2))
+    flipped = [drawn(Augment(hflip=0.3), Flip, i) == (True, False) for i in range(2000)]
+    assert np.mean(flipped) == pytest.approx(0.3, abs=0.04)
 
 
 # Affine
@@ -132,10 +122,8 @@ def test_affine_equals_torchvision(
 ) -> None:
     x = planes(size)
     arguments = (angle, list(move), zoom, [shear, 0.0], InterpolationMode.BILINEAR)
-    view = PLAIN._replace(
-        angle=angle, move=(move[0] / size, move[1] / size), zoom=zoom, shear=shear
-    )
-    found, expected = bend(x, view), F.affine(x, *arguments)
+    warp = Warp(angle, (move[0] / size, move[1] / size), zoom, shear)
+    found, expected = Affine().render(x, warp), F.affine(x, *arguments)
     # outside, they have black and we the mirror image
     inside = F.affine(torch.ones_like(x), *arguments) > 0.999
     assert inside.float().mean() > 0.3
@@ -144,13 +132,13 @@ def test_affine_equals_torchvision(
 
 def test_quarter_turns_are_exact() -> None:
     for quarters in range(4):
-        turned = bend(planes(), PLAIN._replace(angle=-90 * quarters))
+        turned = Affine().render(planes(), UNMOVED._replace(angle=-90 * quarters))
         torch.testing.assert_close(
             turned, torch.rot90(planes(), quarters, (1, 2)), atol=0.01, rtol=0
         )
 
 
 def test_affine_outside_is_the_mirror_image() -> None:
-    moved = bend(planes(), PLAIN._replace(move=(0.25, 0)))
+    moved = Affine().render(planes(), UNMOVED._replace(move=(0.25, 0)))
     torch.testing.assert_close(moved[..., 10:], planes()[..., :30], atol=0.01, rtol=0)
     torch.testing.assert_close(moved[..., :10], planes()[..., :10].flip(-1), atol=0.01, rtol=0)

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from foveate.data.augment.mix import Mixture, draw_mixture, mixed, mixed_targets, span
-from foveate.data.augment.policies import Augmentation
-from foveate.data.augment.view import batch_generator
+from foveate.data.augment import Augment
+from foveate.data.augment.mix import Mix, Mixture, mixed, mixed_targets, mixed_tensors, span
+from foveate.data.augment.streams import batch_generator
 from foveate.data.image import Pixels
 
 N, SIDE = 6, 20
 VALUES = torch.arange(N) * 50.0
 AUGMENTATIONS = {
-    "mixup": Augmentation(mixup=1.0),
-    "cutmix": Augmentation(cutmix=1.0),
-    "both": Augmentation(mixup=0.4, cutmix=1.0),
+    "mixup": Augment(mixup=1.0),
+    "cutmix": Augment(cutmix=1.0),
+    "both": Augment(mixup=0.4, cutmix=1.0),
 }
 BEFORE = np.roll(np.arange(N), 1)  # torchvision's partner is the one before in the batch
 
@@ -37,6 +37,10 @@ def noise(channels: int = 3) -> tuple[Pixels, Tensor]:
     return pixels, torch.from_numpy(rng.dirichlet(np.ones(4), N)).float()
 
 
+def draw(name: str, n: int, size: int, rng: np.random.Generator) -> Mixture:
+    return AUGMENTATIONS[name].part(Mix).draw(n, size, size, rng)
+
+
 def planes(pixels: Pixels) -> Tensor:
     """(N, H, W, C) -> (N, C, H, W)."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -47,14 +51,14 @@ def planes(pixels: Pixels) -> Tensor:
 def test_equals_the_textbook(name: str, channels: int) -> None:
     pixels, targets = noise(channels)
     for b in range(50):
-        mixture = draw_mixture(AUGMENTATIONS[name], N, SIDE, batch_generator(0, 0, b))
+        mixture = draw(name, N, SIDE, batch_generator(0, 0, b))
         found = mixed(pixels, mixture)
         batch, soft = textbook.mix(
             planes(pixels), targets, AUGMENTATIONS[name], batch_generator(0, 0, b)
         )
-        assert torch.equal(planes(found), batch) and torch.equal(
-            mixed_targets(targets, mixture), soft
-        )
+        assert torch.equal(planes(found), batch)
+        assert torch.equal(mixed_tensors(planes(pixels), mixture), batch)
+        assert torch.equal(mixed_targets(targets, mixture), soft)
         assert found.flags.c_contiguous  # channels_last for who reads it
 
 
@@ -63,7 +67,7 @@ def test_label_mass_is_pixel_mass(name: str) -> None:
     changed = 0
     for seed in range(30):
         pixels, targets = flat_batch()
-        mixture = draw_mixture(AUGMENTATIONS[name], N, SIDE, np.random.default_rng(seed))
+        mixture = draw(name, N, SIDE, np.random.default_rng(seed))
         found, soft = mixed(pixels, mixture), mixed_targets(targets, mixture)
         assert (found.shape, found.dtype, soft.shape, soft.dtype) == (
             pixels.shape,
@@ -84,10 +88,7 @@ def test_expectation(name: str, kept: float) -> None:
     """What is kept of an image that met another: half in mixup. CutMix's box, of half the area, may
     lie half outside: with s its side, uniform in s^2, and (s - s^2/4)^2 the area inside, 0.32 of
         the image on average."""
-    mixtures = [
-        draw_mixture(AUGMENTATIONS[name], N, 100, np.random.default_rng(seed))
-        for seed in range(1500)
-    ]
+    mixtures = [draw(name, N, 100, np.random.default_rng(seed)) for seed in range(1500)]
     shares = [mixture.share for mixture in mixtures]
     assert min(shares) >= 0 and max(shares) <= 1
     assert np.mean(shares) == pytest.approx(kept, abs=0.03)
@@ -101,7 +102,7 @@ def test_mixup_is_the_papers_formula() -> None:
     rng = np.random.default_rng(3)
     rng.random()  # the coin
     partner, share = rng.permutation(N), rng.beta(0.4, 0.4)
-    mixture = draw_mixture(Augmentation(mixup=0.4), N, SIDE, np.random.default_rng(3))
+    mixture = Mix(mixup=0.4).draw(N, SIDE, SIDE, np.random.default_rng(3))
     expected = share * pixels + (1 - share) * pixels[partner]
     np.testing.assert_allclose(mixed(pixels, mixture), expected, rtol=0, atol=0.501)
     torch.testing.assert_close(
@@ -124,7 +125,7 @@ def test_mixup_equals_torchvisions(share: float) -> None:
 def test_cutmix_equals_torchvisions() -> None:
     pixels, targets = noise()
     for seed in range(20):
-        drawn = draw_mixture(AUGMENTATIONS["cutmix"], N, SIDE, np.random.default_rng(seed))
+        drawn = draw("cutmix", N, SIDE, np.random.default_rng(seed))
         assert drawn.box is not None
         rows, columns = drawn.box
         mixture, peer = drawn._replace(partner=BEFORE), v2.CutMix(num_classes=4)
@@ -137,7 +138,7 @@ def test_cutmix_equals_torchvisions() -> None:
 def test_cutmix_pastes_the_partners_own_pixels() -> None:
     pixels, _ = noise()
     for seed in range(20):
-        mixture = draw_mixture(AUGMENTATIONS["cutmix"], N, SIDE, np.random.default_rng(seed))
+        mixture = draw("cutmix", N, SIDE, np.random.default_rng(seed))
         own = np.ones((SIDE, SIDE, 1), bool)
         own[mixture.box] = False
         assert np.array_equal(
@@ -183,9 +184,7 @@ def test_partners_may_lie_behind_the_images_that_are_made(box: tuple[slice, slic
 
 def test_the_mixture_is_what_the_augmentation_says() -> None:
     def boxes(name: str) -> list[bool]:
-        mixtures = [
-            draw_mixture(AUGMENTATIONS[name], 8, 12, batch_generator(0, 0, b)) for b in range(200)
-        ]
+        mixtures = [draw(name, 8, 12, batch_generator(0, 0, b)) for b in range(200)]
         return [mixture.box is not None for mixture in mixtures]
 
     assert not any(boxes("mixup")) and all(boxes("cutmix"))
@@ -198,9 +197,7 @@ def test_mixing_is_reproducible_and_touches_no_global_state() -> None:
     pixels, targets = noise()
 
     def make(b: int) -> tuple[bytes, bytes]:
-        mixture = draw_mixture(
-            Augmentation(mixup=0.2, cutmix=1.0), N, SIDE, batch_generator(1, 2, b)
-        )
+        mixture = Mix(mixup=0.2, cutmix=1.0).draw(N, SIDE, SIDE, batch_generator(1, 2, b))
         return mixed(pixels, mixture).tobytes(), mixed_targets(targets, mixture).numpy().tobytes()
 
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
@@ -217,6 +214,6 @@ def test_mixing_is_reproducible_and_touches_no_global_state() -> None:
 def test_a_batch_of_one_stays(name: str) -> None:
     pixels, targets = noise()[0][:1], torch.ones(1, 1)
     for b in range(8):
-        mixture = draw_mixture(AUGMENTATIONS[name], 1, SIDE, batch_generator(0, 0, b))
+        mixture = draw(name, 1, SIDE, batch_generator(0, 0, b))
         assert np.array_equal(mixed(pixels, mixture), pixels)
         torch.testing.assert_close(mixed_targets(targets, mixture), targets)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate.data.augment.pca import PAPER_PCA, PcaColour, fit_pca
+from foveate.data.augment.pca import PAPER_PCA, PrincipalComponents, fit_pca
 from foveate.errors import ArtefactError, DataError
 
 
@@ -70,8 +70,8 @@ def test_published_values() -> None:
 
 
 @pytest.mark.parametrize("pca", [PAPER_PCA, fit_pca(images())], ids=["paper", "fitted"])
-def test_round_trip_through_json(pca: PcaColour) -> None:
-    assert PcaColour.from_dict(json.loads(json.dumps(pca.to_dict()))) == pca
+def test_round_trip_through_json(pca: PrincipalComponents) -> None:
+    assert PrincipalComponents.from_dict(json.loads(json.dumps(pca.to_dict()))) == pca
 
 
 GOOD = json.loads(json.dumps(PAPER_PCA.to_dict()))
@@ -99,10 +99,10 @@ GOOD = json.loads(json.dumps(PAPER_PCA.to_dict()))
     ],
 )
 def test_from_dict_refuses(value: Any) -> None:
-    with pytest.raises(ArtefactError, match="not a PcaColour"):
-        PcaColour.from_dict(value)
+    with pytest.raises(ArtefactError, match="PrincipalComponents"):
+        PrincipalComponents.from_dict(value)
 
 
 def test_what_is_no_basis_is_refused() -> None:
-    with pytest.raises(ValueError, match="not the principal components"):
-        PcaColour((1, 1, 1), ((1, 1, 0), (0, 1, 0), (0, 0, 1)))
+    with pytest.raises(ValueError, match="principal components"):
+        PrincipalComponents((1, 1, 1), ((1, 1, 0), (0, 1, 0), (0, 0, 1)))

@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 from textbook import mix
 
-from foveate.data.augment.policies import POLICIES, Augmentation
-from foveate.data.augment.render import augment, drawn
-from foveate.data.augment.view import batch_generator, generator
+from foveate.data.augment import Augment, render
+from foveate.data.augment.streams import batch_generator
 from foveate.data.batches import Batch, EvaluationBatches, TrainingBatches, assembly, normalise
 from foveate.data.dataset import Dataset
 from foveate.data.decoding import for_training
@@ -26,7 +25,7 @@ from foveate.data.preprocess import Preprocess, decode
 from foveate.errors import ImageError, UsageError
 
 PREPROCESS = Preprocess(48, 48)
-STANDARD, STRONG, LIGHT, NONE = (POLICIES[name] for name in ("standard", "strong", "light", "none"))
+STANDARD, STRONG, LIGHT, NONE = (Augment(name) for name in ("standard", "strong", "light", "none"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def counted(dataset: Dataset) -> tuple[Dataset, list[int]]:
     return replace(dataset, read=count), reads
 
 
-def make(dataset: Dataset, augmentation: Augmentation = STANDARD, **options) -> TrainingBatches:
+def make(dataset: Dataset, augmentation: Augment = STANDARD, **options) -> TrainingBatches:
     rows = np.arange(len(dataset))
     return TrainingBatches(
         dataset, rows, PREPROCESS, augmentation, **{"batch_size": 16, "threads": 2} | options
@@ -84,15 +83,13 @@ def test_an_image_is_what_augment_makes_of_it(dataset: Dataset) -> None:
     for batch in make(dataset, seed=3).epoch(5):
         for row, pixels in zip(batch.rows.tolist(), batch.pixels, strict=True):
             kept = make_pixels(dataset.read(row), "x")
-            assert torch.equal(pixels, augment(kept, STANDARD, 48, generator(3, 5, row)))
+            assert torch.equal(pixels, STANDARD.replace(size=48).at(3, 5, row)(kept))
 
 
 @pytest.mark.parametrize(
     "augmentation", [STANDARD, STRONG, LIGHT], ids=["standard", "strong", "light"]
 )
-def test_the_number_of_threads_changes_nothing(
-    dataset: Dataset, augmentation: Augmentation
-) -> None:
+def test_the_number_of_threads_changes_nothing(dataset: Dataset, augmentation: Augment) -> None:
     found = [
         [content(make(dataset, augmentation, threads=n).epoch(e)) for e in (0, 1)]
         for n in (1, 2, 4)
@@ -121,7 +118,7 @@ def test_ranks_see_together_what_one_process_sees(
 
 
 def test_mixed_batches_are_what_mix_makes_of_plain_ones(dataset: Dataset) -> None:
-    plain = replace(STRONG, mixup=0.0, cutmix=0.0)
+    plain = STRONG.replace(mixup=0.0, cutmix=0.0)
     for batch, unmixed in zip(
         make(dataset, STRONG).epoch(2), make(dataset, plain).epoch(2), strict=True
     ):
@@ -136,7 +133,7 @@ def test_mixed_batches_are_what_mix_makes_of_plain_ones(dataset: Dataset) -> Non
 
 @pytest.mark.parametrize("augmentation", [STANDARD, STRONG], ids=["standard", "strong"])
 def test_an_epoch_begins_anywhere(
-    counted: tuple[Dataset, list[int]], augmentation: Augmentation
+    counted: tuple[Dataset, list[int]], augmentation: Augment
 ) -> None:
     dataset, reads = counted
     options = {"batch_size": 6, "cache": "off"}
@@ -156,7 +153,7 @@ def test_each_seed_and_epoch_is_another(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("augmentation", [STANDARD, LIGHT], ids=["standard", "light"])
 def test_caches_change_nothing_but_the_reading(
-    counted: tuple[Dataset, list[int]], augmentation: Augmentation
+    counted: tuple[Dataset, list[int]], augmentation: Augment
 ) -> None:
     dataset, reads = counted
     expected = [
@@ -228,7 +225,7 @@ def test_without_augmentation_training_sees_about_what_evaluation_sees(
 @pytest.mark.parametrize(
     "augmentation", [STANDARD, STRONG, LIGHT, NONE], ids=["standard", "strong", "light", "none"]
 )
-def test_images_of_any_size(tmp_path: Path, augmentation: Augmentation, channels: int) -> None:
+def test_images_of_any_size(tmp_path: Path, augmentation: Augment, channels: int) -> None:
     sizes = [(1, 1), (5, 5), (300, 3), (3, 300), (47, 49), (800, 600), (48, 48), (20, 10)]
     for i, size in enumerate(sizes):
         folder = tmp_path / "photos" / "ab"[i % 2]
@@ -306,9 +303,9 @@ def test_arithmetic_stays_in_its_thread_and_only_there(
 
     def watch(*arguments):
         inside.append(torch.get_num_threads())
-        return drawn(*arguments)
+        return render(*arguments)
 
-    monkeypatch.setattr("foveate.data.batches.drawn", watch)
+    monkeypatch.setattr("foveate.data.batches.render", watch)
     try:
         for batch in make(dataset).epoch(0):
             assert torch.get_num_threads() == 3
@@ -398,6 +395,14 @@ def test_a_file_that_changes_in_mid_run(tmp_path: Path, draw_folder) -> None:
         ImageError, match=r"image 'noise/001.jpg' changed while it was read; run again"
     ):
         list(make(dataset).epoch(0))
+
+
+def test_an_augmentation_that_does_not_fit_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"pca_colour.*fit"):
+        make(dataset, Augment(pca_colour=0.1))
+    grey = Preprocess(48, 48, channels=1, mean=(0.5,), std=(0.5,))
+    with pytest.raises(UsageError, match=r"hue.*one channel"):
+        TrainingBatches(dataset, np.arange(9), grey, Augment(hue=0.1), 3)
 
 
 @pytest.mark.parametrize(

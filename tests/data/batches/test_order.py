@@ -1,7 +1,6 @@
 """Who sees what when: drawn from (seed, epoch) alone, and shared out without loss."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,17 +8,17 @@ import torch
 from textbook import mix
 from torch.nn import functional as F
 
+from foveate.data.augment import Augment
 from foveate.data.augment.mix import mixed
-from foveate.data.augment.policies import Augmentation
-from foveate.data.augment.view import batch_generator
+from foveate.data.augment.streams import batch_generator
 from foveate.data.batches.order import Order, draw_order, draw_plan, part
 from foveate.data.dataset import Dataset
 
-PLAIN = Augmentation()
+PLAIN = Augment()
 MIXING = {
-    "mixup": replace(PLAIN, mixup=0.4),
-    "cutmix": replace(PLAIN, cutmix=1.0),
-    "both": replace(PLAIN, mixup=0.4, cutmix=1.0),
+    "mixup": Augment(mixup=0.4),
+    "cutmix": Augment(cutmix=1.0),
+    "both": Augment(mixup=0.4, cutmix=1.0),
 }
 
 
@@ -98,7 +97,7 @@ def test_more_classes_than_images_asked_for() -> None:
     assert sorted(order.rows) == [0, 30]
 
 
-def plans(augmentation: Augmentation, world: int, steps: int = 3, order: Order | None = None):
+def plans(augmentation: Augment, world: int, steps: int = 3, order: Order | None = None):
     order = order or draw_order(TOY, ROWS, "all", 0, 0)
     return [
         [
@@ -111,7 +110,7 @@ def plans(augmentation: Augmentation, world: int, steps: int = 3, order: Order |
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("augmentation", [PLAIN, MIXING["both"]], ids=["plain", "mixing"])
-def test_the_ranks_share_the_epoch(world: int, augmentation: Augmentation) -> None:
+def test_the_ranks_share_the_epoch(world: int, augmentation: Augment) -> None:
     order = draw_order(TOY, ROWS, "all", 0, 0)
     seen = []
     for step in plans(augmentation, world):
