@@ -8,9 +8,9 @@ import numpy as np
 from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, apply_policy, listed
-from foveate.data.layouts import load_dataset
+from foveate.data.layouts import as_dataset
 from foveate.errors import DataError, ImageError, UsageError
-from foveate.progress import Progress, Silent
+from foveate.progress import Progress, bars
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
         data: as for `train`.
         on_bad: unreadable images: "skip" them, unless they are more than 5 %, or make it an
             "error".
-        progress: hears how far it is.
+        progress: is informed of how far it is; by default bars in a terminal or a notebook.
         tta: test-time augmentation, as for `Classifier.predict`.
 
     Returns:
@@ -46,8 +46,11 @@ def evaluate(
     """
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
-    progress = progress or Silent()
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, classifier.task)
+    if not isinstance(classifier, Classifier):
+        raise UsageError(
+            f"evaluate takes a Classifier, not {type(classifier).__name__}: Classifier.load(RUN)"
+        )
+    dataset = as_dataset(data, classifier.task)
     split = "test" if "test" in dataset.splits else "all"
     if split == "test":
         dataset = dataset.select(np.array([i for i, s in enumerate(dataset.splits) if s == "test"]))
@@ -57,15 +60,16 @@ def evaluate(
         )
     labels = known_labels(dataset, classifier.classes)
 
-    progress.begin("images", len(dataset))
     rows, probabilities, bad = [], [], {}
-    for row, outcome in classifier.dataset_probabilities(dataset, tta):
-        progress.advance()
-        if isinstance(outcome, ImageError):
-            bad[dataset.files[row]] = str(outcome)
-        else:
-            rows.append(row)
-            probabilities.append(outcome)
+    with bars(progress) as shown:
+        shown.begin("images", len(dataset))
+        for row, outcome in classifier.dataset_probabilities(dataset, tta):
+            shown.advance()
+            if isinstance(outcome, ImageError):
+                bad[dataset.files[row]] = str(outcome)
+            else:
+                rows.append(row)
+                probabilities.append(outcome)
     apply_policy(len(dataset), bad, on_bad)
     summary = classifier.decision.summarise(
         np.stack(probabilities), labels[rows], classifier.classes

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER, Pixels
-from foveate.data.layouts import load_dataset
+from foveate.data.layouts import as_dataset
 from foveate.data.preprocess import Preprocess, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, run_each
@@ -139,8 +139,7 @@ def extract_features(
         DataError: an image cannot be read; the first ones are named.
         UsageError: no such model; it lacks what is needed.
     """
-    if not isinstance(dataset, Dataset):
-        dataset = load_dataset(dataset)
+    dataset = as_dataset(dataset)
     start = find_start(model, weights)
     preprocess = shown(start.preprocess)
     preprocess = preprocess if size is None else preprocess.at(size, STRETCH)

@@ -23,8 +23,7 @@ class Run:
     """A run's folder.
 
     config.json    what was asked, resolved        metrics.json     how good it is; written last
-    env.json       machine and versions            predictions.jsonl  every judged image, best guess
-                   and truth
+    env.json       machine and versions            predictions.jsonl  each evaluated image
     data.json      classes, splits by file         classifier/      what to keep
     history.jsonl  one line per epoch, or penalty  log.txt          what was said
     checkpoints/   of a training by steps          plan.json        which layers learn, at which
@@ -115,7 +114,7 @@ class Run:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else works in this folder meanwhile; a process that was killed holds nothing.
+        """Keep other processes out of this folder; a process that was killed holds no lock.
 
         Raises:
             UsageError: another process does.

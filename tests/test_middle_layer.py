@@ -392,7 +392,7 @@ class Flat(nn.Module):
         ({"model": "lenet5", "weights": True}, ["weights", "True"]),
         ({"model": "lenet5", "recipe": "scratch", "config": {"epochs": 3}}, ["config", "dict"]),
         ({"model": "lenet5", "recipe": "scratch", "augment": "mild"}, ["mild", "standard"]),
-        ({"model": "lenet5", "recipe": "scratch", "augment": 3}, ["augment", "int"]),
+        ({"model": "lenet5", "recipe": "scratch", "augment": 3}, ["3", "standard"]),
         ({"threads": 0}, ["threads", "0"]),
         ({"seed": 1.5}, ["seed", "1.5"]),
         ({"recipe": "guess"}, ["guess", "finetune"]),

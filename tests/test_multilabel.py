@@ -10,10 +10,20 @@ import pytest
 from PIL import Image, ImageDraw
 from refusals import absent, refused
 
-from foveate import Classifier, DataError, Dataset, UsageError, evaluate, load_dataset, train
+from foveate import (
+    Augment,
+    Classifier,
+    DataError,
+    Dataset,
+    UsageError,
+    evaluate,
+    load_dataset,
+    train,
+)
 from foveate.training import find_lr
 
 CLASSES = ("circle", "cross", "square")
+MIXED = Augment("light", mixup=0.1)
 SCRATCH: dict[str, Any] = {
     "model": "resnet20",
     "recipe": "scratch",
@@ -193,20 +203,20 @@ def test_a_task_does_not_fit_the_other(
 
 def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
     settings = {"epochs": 8, "batch_size": 20, "lr": 0.05, "ema": 0.9}
-    run = train(table, **SCRATCH, **settings, parts={"mixup": 0.1}, out=tmp_path / "run").run
+    run = train(table, **SCRATCH, **settings, augment=MIXED, out=tmp_path / "run").run
     metrics = json.loads((run / "metrics.json").read_text())
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     assert metrics["test"]["n"] == 40 and metrics["test"]["mean_average_precision"] > 0.4
     assert Classifier.load(run).predict(table.parent / "0.png", top=1).file.endswith("0.png")
-    again = train(table, **SCRATCH, **settings, parts={"mixup": 0.1}, out=run, resume=True)
+    again = train(table, **SCRATCH, **settings, augment=MIXED, out=run, resume=True)
     assert again.run == run
     with refused(UsageError, str(run), "training.lr 0.05, now 0.1"):
         train(
             table,
             **SCRATCH,
             **settings | {"lr": 0.1},
-            parts={"mixup": 0.1},
+            augment=MIXED,
             out=run,
             resume=True,
         )
@@ -233,7 +243,6 @@ def test_balance_does_not_apply(balance: str, table: Path, tmp_path: Path) -> No
 
 
 def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
-    from foveate.data.augment import Augment
     from foveate.data.batches import TrainingBatches
     from foveate.data.preprocess import Preprocess
 

@@ -70,7 +70,7 @@ def best_threshold(probabilities: Floats) -> float:
         F(k) = 2 (p_1 + ... + p_k) / (k + sum of all p)
 
     and the best of these is reached at a threshold of half its value. No label is looked at:
-    probabilities tell more than the few images that have a rare label, of which the best threshold
+    probabilities say more than the few images that have a rare label, of which the best threshold
     is mostly chance (docs/LOG.md).
 
     Args:

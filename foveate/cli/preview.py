@@ -62,7 +62,7 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise UsageError(f"'{out}' must end in .png")
-    dataset = dealt(load_dataset(data, task), seed)
+    dataset = split(load_dataset(data, task), seed)
     n = int(channels)
     preprocess = Preprocess(scale_for(size), size, channels=n, mean=(0.5,) * n, std=(0.5,) * n)
     choice = resolve(dataset, size, n, augment, given_parts(context))
@@ -112,7 +112,7 @@ def scale_for(size: int) -> int:
     return size if size <= SMALL else round(size * 256 / 224)
 
 
-def dealt(dataset: "Dataset", seed: int) -> "Dataset":
+def split(dataset: "Dataset", seed: int) -> "Dataset":
     """With the splits of a training: what it holds out is not augmented, and does not count when a
     policy is chosen."""
     from foveate.data.splits import with_splits
@@ -279,7 +279,7 @@ def font_for(text: str, size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageF
 
 
 def has_letters(font: "ImageFont.FreeTypeFont", text: str) -> bool:
-    """Whether no letter of the text looks like one that no font has."""
+    """Whether the font has all letters of the text."""
     absent = bytes(font.getmask("\U0010ffff"))
     return not any(
         bytes(font.getmask(letter)) == absent for letter in set(text) if not letter.isspace()

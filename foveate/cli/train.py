@@ -12,7 +12,7 @@ from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, 
 from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
-MOST_BAD = 5  # unreadable images that are told one by one
+MOST_BAD = 5  # unreadable images that are listed
 FINETUNE = (  # measured: benchmarks/results/finetune.json
     "--recipe finetune lets the later stages learn on too; with efficientnet_lite0 on two cores it "
     "takes about 2 minutes per thousand images"
@@ -96,7 +96,7 @@ def train(
     """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training
 
-    # of the processes that torchrun started, the first one speaks
+    # of the processes that torchrun started, the first one prints
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
         for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):

@@ -73,6 +73,18 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     raise DataError(f"no such folder or file: '{path}' (built-in sets: {', '.join(BUILTIN)})")
 
 
+def as_dataset(data: Any, task: Task = "multiclass") -> Dataset:
+    """What `data` stands for."""
+    if isinstance(data, Dataset):
+        return data
+    if not isinstance(data, (str, os.PathLike)):
+        raise UsageError(
+            f"data is a folder, a CSV, a built-in name or a Dataset, not {type(data).__name__}; "
+            "from lists of paths and labels: foveate.Dataset.of(paths, labels)"
+        )
+    return load_dataset(data, task)
+
+
 def from_folder(root: Path) -> Dataset:
     """Index a folder, in either of the two layouts."""
     folders = visible_folders(root)

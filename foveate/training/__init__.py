@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
 from foveate.data.dataset import Dataset, Task, check_trainable
-from foveate.data.layouts import load_dataset
+from foveate.data.layouts import as_dataset
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
 from foveate.machine import cores
@@ -127,8 +127,8 @@ def train(
         settings: of finetune and scratch: single fields of `TrainConfig`, such as `epochs=5`.
 
     Returns:
-        The saved Classifier. `metrics` come from images that the judged network did not learn
-        from: of a probe `out_of_fold`, from cross-validation over all but the test split; of the
+        The saved Classifier. Its `metrics` come from images that the measured head or network did
+        not learn from: of a probe `out_of_fold`, from cross-validation over all but the test split; of the
         others `validation`, which chose the epoch, and `test`. Where the data has no such splits,
         they are held out: 15 % each, of large sets less.
 
@@ -272,18 +272,6 @@ def opened(
 
     with joined() as ranks, torch_threads(resources.threads):
         yield Job.open(dataset, fingerprint, request, resources, ranks, out, resume)
-
-
-def as_dataset(data: Any, task: Task) -> Dataset:
-    """What `data` stands for."""
-    if isinstance(data, Dataset):
-        return data
-    if not isinstance(data, (str, os.PathLike)):
-        raise UsageError(
-            f"data is a folder, a CSV, a built-in name or a Dataset, not {type(data).__name__}; "
-            "from lists of paths and labels: foveate.Dataset.of(paths, labels)"
-        )
-    return load_dataset(data, task)
 
 
 # Where a training starts

@@ -31,7 +31,7 @@ class TrainConfig:
         warmup: epochs in which the rate rises from 0, parts allowed; "cosine" and "constant" alone.
         label_smoothing: share of each label that is spread over all classes.
         clip: longest gradient, by its norm over all parameters; 0 is no limit.
-        ema: decay of the exponential moving average of the weights, which is then what is judged
+        ema: decay of the exponential moving average of the weights, which is then what is validated
             and kept; 0 is off.
         patience: epochs without a better validation after which training ends; 0 is never.
         freeze: "none"; "early", the first two fifths of the stages; "backbone", all but the head;

@@ -1,4 +1,4 @@
-"""Many processes as one: what each rank has to tell the others.
+"""Many processes as one: what ranks exchange.
 
 `torchrun --nproc-per-node 2 -m foveate train ...` starts them; without torchrun there is one, and
 nothing here costs anything. Rank 0 alone writes.
@@ -37,7 +37,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def share(self, value: T) -> T:

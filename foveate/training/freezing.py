@@ -260,7 +260,7 @@ def macs_of_parts(
             twin(image)
         return parts
 
-    judged = without_numbers(network, size, counted)
+    inference = without_numbers(network, size, counted)
     if "auxiliary" in owners:
 
         def learning(twin: nn.Module, image: Tensor) -> dict[str, int]:
@@ -268,7 +268,7 @@ def macs_of_parts(
             return counted(twin, image)
 
         return without_numbers(network, size, learning)
-    return judged
+    return inference
 
 
 def part_of_module(name: str, part_of: dict[str, str]) -> str:

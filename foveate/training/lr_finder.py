@@ -21,7 +21,7 @@ STEPS = 100
 FROM, TO = 1e-3, 1e3  # factors on the configured rate
 MEMORY = 0.9  # of the smoothed loss
 JUMP = 3.0  # times the best smoothed loss is the end
-LEAST = 12  # steps from which anything can be told
+LEAST = 12  # steps, at least, for a suggestion
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def range_test(trainer: Trainer, steps: int = STEPS) -> RateTest:
     losses.
 
     Raises:
-        UsageError: the loss jumped before anything could be told; a rate a thousand times lower was
-            too high.
+        UsageError: the loss jumped before a rate could be suggested: a rate a thousand times lower
+            was too high.
     """
     with torch.random.fork_rng(devices=[]):
         return rising(trainer, steps)

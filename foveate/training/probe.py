@@ -24,7 +24,7 @@ from foveate.training.report import (
     brief,
     data_json,
     duplicate_notes,
-    judgements,
+    predictions,
     write_metrics,
 )
 from foveate.weights.starting_point import OWN, Loaded, StartingPoint
@@ -102,12 +102,15 @@ def solve_probe(
         head = fit_head(features[learn], labels, folds, len(classes), threads, progress.advance)
 
     decision = decide(head.out_of_fold, labels)
-    judged = {"out_of_fold": (learn, decision.probabilities(head.out_of_fold))}
+    evaluated = {"out_of_fold": (learn, decision.probabilities(head.out_of_fold))}
     if len(test):
-        judged["test"] = (test, decision.probabilities(features[test] @ head.weight.T + head.bias))
+        evaluated["test"] = (
+            test,
+            decision.probabilities(features[test] @ head.weight.T + head.bias),
+        )
     splits = {
         split: decision.summarise(probabilities, dataset.labels[rows], classes)
-        for split, (rows, probabilities) in judged.items()
+        for split, (rows, probabilities) in evaluated.items()
     }
 
     notes = [*dataset.notes, *duplicate_notes(dataset)]
@@ -131,7 +134,7 @@ def solve_probe(
         run.write("data.json", data_json(dataset, found.bad, notes, learn, folds))
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
         run.write_lines("history.jsonl", path)
-        run.write_lines("predictions.jsonl", list(judgements(dataset, judged, decision)))
+        run.write_lines("predictions.jsonl", list(predictions(dataset, evaluated, decision)))
         for sentence in [*notes, *found.bad.values()]:
             run.log(sentence)
     write_metrics(

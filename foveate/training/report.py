@@ -1,4 +1,4 @@
-"""What a run says of itself: seconds, notes, the files that describe data and judgements, curves.
+"""What a run says of itself: seconds, notes, the files that describe data and predictions, curves.
 It needs no torch."""
 
 import time
@@ -140,7 +140,7 @@ def data_json(
     learn: NDArray[np.int64] | None = None,
     folds: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """What data.json holds: every file's split, label or labels and, where images were dealt into
+    """What data.json holds: every file's split, label or labels and, where images are in
     folds, its fold."""
     several = dataset.task == "multilabel"
     labels = (
@@ -170,32 +170,35 @@ def data_json(
     }
 
 
-def judgements(
+def predictions(
     dataset: Dataset,
-    judged: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]],
+    evaluated: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]],
     decision: Decision,
 ) -> Iterator[dict[str, Any]]:
-    """Every judged image: its true class, the best guess, and how probable both are; or its true
+    """Every evaluated image: its true class, the best guess, and how probable both are; or its true
     and given labels, and how probable each of these is."""
-    for split, (rows, probabilities) in judged.items():
+    for split, (rows, probabilities) in evaluated.items():
         for row, p, given in zip(rows, probabilities, decision.answers(probabilities), strict=True):
             names = [dataset.classes[c] for c in np.flatnonzero(given)]
-            told = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
-            told["predicted"] = BETWEEN.join(names)
+            row_of = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
+            row_of["predicted"] = BETWEEN.join(names)
             if dataset.task == "multilabel":
                 which = np.flatnonzero(given | (dataset.labels[row] == 1))
-                yield told | {
+                yield row_of | {
                     "probabilities": {dataset.classes[c]: round(float(p[c]), 6) for c in which}
                 }
             else:
                 best, true = float(p.max()), float(p[dataset.labels[row]])
-                yield told | {"probability": round(best, 6), "probability_of_label": round(true, 6)}
+                yield row_of | {
+                    "probability": round(best, 6),
+                    "probability_of_label": round(true, 6),
+                }
 
 
 GAP = 0.15  # between training and validation accuracy: more is knowing by heart
 
 
-FEW = 3  # epochs from which a trend can be told
+FEW = 3  # epochs, at least, for a trend
 
 
 def remarks(
@@ -205,7 +208,7 @@ def remarks(
     classes: tuple[str, ...],
     stopped_early: bool,
 ) -> list[str]:
-    """What looks wrong about a training that has ended, each with what to do about it.
+    """What is wrong with a training that has ended, each with what to do about it.
 
     Args:
         history: its records; one of epoch 0 is the state before it.
@@ -256,8 +259,7 @@ def remarks(
 
 
 class EpochLog:
-    """Hears of each epoch and, if asked, writes it where TensorBoard looks: the folder
-    `tensorboard` of the run.
+    """Each epoch's figures for TensorBoard, if it is asked for, in the run's folder `tensorboard`.
 
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
@@ -277,7 +279,7 @@ class EpochLog:
     def add(self, record: Record) -> None:
         if self.writer is None:
             return
-        judged = {
+        validated = {
             "loss/validation": record.validation_loss,
             "accuracy/validation": record.validation_accuracy,
         }
@@ -289,7 +291,7 @@ class EpochLog:
             "images_per_second": record.images_per_second,
         }
         for name, value in {
-            **judged,
+            **validated,
             **(learnt if record.epoch else {}),
         }.items():  # nothing is learnt before epoch 1
             self.writer.add_scalar(name, value, record.epoch)

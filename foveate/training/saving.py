@@ -23,7 +23,7 @@ from foveate.training.report import (
     data_json,
     draw_curves,
     duplicate_notes,
-    judgements,
+    predictions,
     remarks,
     write_metrics,
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 AGREE = 2e-3  # of the largest logit: how far the two engines may be apart in f32
 
-Judged = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # rows, probabilities
+Evaluated = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # rows, probabilities
 
 
 def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
@@ -66,7 +66,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     folder, threads = job.run.folder / "classifier", job.resources.threads
     unsaved = Classifier(folder, card, threads, module=handed_in(job, network))
     unsaved.use(graph, network)
-    splits, judged = measure(job, unsaved)
+    splits, evaluated = measure(job, unsaved)
     card["metrics"] = brief(splits)
     tensors = {n: t.detach().contiguous().cpu().numpy() for n, t in network.state_dict().items()}
     classifier = write_classifier(folder, card, tensors, graph)
@@ -77,7 +77,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     job.notes += duplicate_notes(kept)
     run.write("data.json", data_json(kept, job.bad, job.notes))
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
-    run.write_lines("predictions.jsonl", list(judgements(job.dataset, judged, decision)))
+    run.write_lines("predictions.jsonl", list(predictions(job.dataset, evaluated, decision)))
     for sentence in [*job.notes[logged:], *job.bad.values()]:
         run.log(sentence)
     draw_curves(run.folder / "curves.png", fitted.history)
@@ -168,10 +168,10 @@ def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
     return graph, []
 
 
-def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any]], Judged]:
-    """Metrics and probabilities of each judged split, by the classifier as it will be saved."""
+def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any]], Evaluated]:
+    """Metrics and probabilities of each evaluated split, by the classifier as it will be saved."""
     results: dict[str, dict[str, Any]] = {}
-    judged: Judged = {}
+    evaluated: Evaluated = {}
     for split in ("validation", "test"):
         rows = job.rows[split]
         if not len(rows):
@@ -183,9 +183,9 @@ def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any
                 raise found
             probabilities.append(found)
             job.resources.progress.advance()
-        judged[split] = (rows, np.stack(probabilities))
+        evaluated[split] = (rows, np.stack(probabilities))
         labels = job.dataset.labels[rows]
         results[split] = classifier.decision.summarise(
-            judged[split][1], labels, job.dataset.classes
+            evaluated[split][1], labels, job.dataset.classes
         )
-    return results, judged
+    return results, evaluated

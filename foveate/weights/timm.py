@@ -80,7 +80,7 @@ def timm_network(
         in_channels: 3 for RGB, 1 for grey; by default the weights'.
         pretrained: False (random); True, the published ones, which are fetched once; or the path of
             a .safetensors or .pth file, under timm's names.
-        progress: hears of a download that takes more than two seconds.
+        progress: is informed of a download that takes more than two seconds.
 
     Raises:
         UsageError: no such network; it is no convolutional network; there are no such weights;

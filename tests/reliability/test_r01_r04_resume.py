@@ -11,6 +11,7 @@ from refusals import refused
 from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, same, small, train
 
 from foveate.checkpoint import latest
+from foveate.data.augment import Augment
 from foveate.errors import ArtefactError, UsageError
 from foveate.training import train as train_images
 from foveate.training.freezing import Part, Plan
@@ -165,7 +166,7 @@ def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, images: 
             epochs=2,
             batch_size=24,
             clip=2.0,
-            parts={"rotation": 5.0},
+            augment=Augment("light", rotation=5.0),
             seed=1,
             resume=True,
         )

@@ -203,7 +203,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             {"epochs": 3},
             "epochs: this applies to the recipes finetune and scratch; give --recipe",
         ),
-        ({"parts": {"rotation": 3}, "cache": "off"}, "cache, rotation: this applies"),
+        ({"augment": "light", "cache": "off"}, "augment, cache: this applies"),
         ({"tensorboard": True}, "tensorboard: this applies"),
         (
             {"recipe": "scratch", "effort": "best"},
@@ -222,10 +222,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             {**SCRATCH, "batch_size": 8, "accumulate": 8},
             "batch-norm takes statistics from a batch",
-        ),
-        (
-            {**SCRATCH, "parts": {"rotate": 3}},
-            "no part of augmentation is called 'rotate'; did you mean rotation",
         ),
         ({**SCRATCH, "cache": "tape"}, "no cache is called 'tape'"),
         (
