@@ -128,9 +128,9 @@ def train(
 
     Returns:
         The saved Classifier. Its `metrics` come from images that the measured head or network did
-        not learn from: of a probe `out_of_fold`, from cross-validation over all but the test split; of the
-        others `validation`, which chose the epoch, and `test`. Where the data has no such splits,
-        they are held out: 15 % each, of large sets less.
+        not learn from: of a probe `out_of_fold`, from cross-validation over all but the test
+        split; of the others `validation`, which chose the epoch, and `test`. Where the data has no
+        such splits, they are held out: 15 % each, of large sets less.
 
     Raises:
         DataError: the data cannot be learnt from.
