@@ -34,8 +34,8 @@ def run(*arguments: object) -> str:
     return done.stdout
 
 
-def fails(error: type[FoveateError], words: str, *arguments: object) -> None:
-    with pytest.raises(error, match=words):
+def fails(error: type[FoveateError], named: str, *arguments: object) -> None:
+    with pytest.raises(error, match=named):
         run(*arguments)
 
 
@@ -294,10 +294,10 @@ def test_policies_of_the_command_line_are_those_there_are() -> None:
     assert get_args(literal) == tuple(POLICIES)
 
 
-@pytest.mark.parametrize("words", [("train",), ("data", "preview")], ids=" ".join)
-def test_a_command_has_an_option_for_each_of_augment(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("path", [("train",), ("data", "preview")], ids=" ".join)
+def test_a_command_has_an_option_for_each_of_augment(path: tuple[str, ...]) -> None:
     command = get_command(app)
-    for word in words:
+    for word in path:
         command = command.commands[word]
     found = {parameter.name: parameter for parameter in command.params}
     names = [name for name in found if name in options_of(PARTS)]

@@ -279,7 +279,7 @@ def font_for(text: str, size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageF
 
 
 def has_letters(font: "ImageFont.FreeTypeFont", text: str) -> bool:
-    """Whether the font has all letters of the text."""
+    """Whether no letter of the text is drawn as one that no font has."""
     absent = bytes(font.getmask("\U0010ffff"))
     return not any(
         bytes(font.getmask(letter)) == absent for letter in set(text) if not letter.isspace()

@@ -92,7 +92,7 @@ def load_image(
         cut = "truncated" in str(error)
         fault = "truncated (its data ends early)" if cut else f"damaged ({error})"
         raise ImageError(f"image {name!r} is {fault}; remove it") from error
-    return image if upright is None else image.transpose(upright)
+    return turned(image, upright)
 
 
 def load_pixels(data: bytes, name: str, short_side: int) -> NDArray[np.uint8]:
@@ -188,7 +188,17 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"image {name!r} is damaged ({error})") from error
     turn = UPRIGHT.get(orientation(image))
     image = to_rgb(image, name)
-    return image if turn is None else image.transpose(turn)
+    return turned(image, turn)
+
+
+def turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """The image turned upright, without what said that it was not: it might be turned again."""
+    if turn is None:
+        return image
+    image = image.transpose(turn)
+    for name in ("exif", "xmp", "XML:com.adobe.xmp"):
+        image.info.pop(name, None)
+    return image
 
 
 def guess(data: bytes) -> str:

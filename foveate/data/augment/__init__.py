@@ -69,6 +69,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     },
 }
 SIZE = 224  # side of the square where none is asked for
+LARGEST = 4096  # side that may be asked for
 
 P = TypeVar("P", bound=Part)
 
@@ -161,14 +162,17 @@ class Augment:
         check_needs(self, given)
 
     def _take(self, parts: tuple[Part, ...], size: int | None) -> None:
-        if size is not None and (type(size) is not int or size < 1):
-            raise UsageError(f"size must be a whole number of pixels from 1, not {size!r}")
+        if size is not None and (type(size) is not int or not 1 <= size <= LARGEST):
+            raise UsageError(
+                f"size must be a whole number of pixels from 1 to {LARGEST}, not {size!r}"
+            )
         active = tuple(part for part in parts if isinstance(part, ImagePart) and part.on)
         self.__dict__.update(parts=parts, size=size, active=active)
 
     def __call__(self, image: "Image.Image | NDArray[np.uint8] | Tensor") -> "Tensor":
-        """Augment one image, with random numbers from torch's global generator: after
-        `torch.manual_seed` they come again, and each worker of a DataLoader has its own.
+        """Augment one image, with random numbers from torch's global generator.
+
+        After `torch.manual_seed` they come again, and each worker of a DataLoader has its own.
 
         Args:
             image: a PIL image, which becomes RGB and upright as `foveate.load_image` makes it; an
@@ -257,7 +261,7 @@ class Augment:
         if rows is None:
             rows = np.flatnonzero([split == "train" for split in dataset.splits])
         size = self.size or SIZE
-        preprocess = preprocess or Preprocess(round(size * 256 / 224), size)
+        preprocess = preprocess or Preprocess(min(round(size * 256 / 224), LARGEST), size)
         return self.with_components(fit_to_dataset(dataset, rows, preprocess, threads or cores()))
 
     def with_components(self, components: PrincipalComponents) -> "Augment":
@@ -498,17 +502,11 @@ def as_pixels(image: Any) -> "Pixels":
     import torch
     from PIL import Image
 
-    from foveate.data.image import UPRIGHT, orientation, to_rgb
+    from foveate.data.image import upright_rgb
 
     if isinstance(image, Image.Image):
         name = str(getattr(image, "filename", "")) or "(PIL image)"
-        try:
-            image.load()  # Pillow decodes a file when its pixels are first wanted
-        except Exception as error:
-            raise ImageError(f"image {name!r} is damaged ({error})") from error
-        turn = UPRIGHT.get(orientation(image))
-        rgb = to_rgb(image, name)
-        return np.asarray(rgb if turn is None else rgb.transpose(turn))
+        return np.asarray(upright_rgb(image, name))
     if isinstance(image, torch.Tensor):
         fits = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] in (1, 3)
         if fits and image.numel():

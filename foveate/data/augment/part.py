@@ -90,7 +90,7 @@ class Number(Option):
 
 
 class Choice(Option):
-    """One of some words."""
+    """One of some names."""
 
     def __init__(self, help: str, needs: tuple[str, str] | None, choices: tuple[str, ...]):
         super().__init__(help, needs)

@@ -15,7 +15,7 @@ SAMPLES, BATCHES = 0, 1  # kinds of streams; batches/order.py has another
 
 
 def stream(seed: int, epoch: int, kind: int, number: int, part: int = 0) -> "np.random.Generator":
-    """The numbers of one image, batch or order; `part` tells those of a part from the others."""
+    """The numbers of one image, batch or order; `part` is 0, or the number of a part's name."""
     import numpy as np
 
     key = np.array([seed, epoch], np.uint64)

@@ -166,7 +166,7 @@ def test_no_such_policy(policy: Any) -> None:
             resolve(dataset(*CLOTHES), 224, policy=policy)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5, "224", True])
+@pytest.mark.parametrize("size", [0, -1, 2.5, "224", True, 4097])
 def test_no_such_size(size: Any) -> None:
     with pytest.raises(UsageError, match="size"):
         Augment(size=size)

@@ -146,7 +146,7 @@ def test_numbers_and_pixels_are_those_of_the_record(case: str, record: dict[str,
     name, shape, _, size = CASES[case]
     if record["made_by"] == MADE_BY or (name in EXACT and min(shape) >= size):
         assert here["pixels"] == then["pixels"]
-    assert here["means"] == pytest.approx(then["means"], abs=1.0)
+    assert here["means"] == pytest.approx(then["means"], abs=2.0)
 
 
 def test_batches_are_those_of_the_record(record: dict[str, Any]) -> None:

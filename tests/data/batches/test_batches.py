@@ -360,7 +360,7 @@ def make_fifo(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm, words",
+    "harm, named",
     [
         (break_off, "is (truncated|damaged)"),
         (lambda path: path.write_bytes(b""), r"is empty \(0 bytes\)"),
@@ -372,7 +372,7 @@ def make_fifo(path: Path) -> None:
 )
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_bad_file_ends_it_by_name(
-    tmp_path: Path, draw_folder, harm, words: str, threads: int
+    tmp_path: Path, draw_folder, harm, named: str, threads: int
 ) -> None:
     folder = draw_folder(tmp_path / "photos", 4)
     dataset = load_dataset(folder)
@@ -381,7 +381,7 @@ def test_a_bad_file_ends_it_by_name(
         make(dataset, batch_size=3, threads=threads).epoch(0),
         iter(EvaluationBatches(dataset, np.arange(12), PREPROCESS, 3, threads)),
     ):
-        with pytest.raises(ImageError, match=f"'.*noise/001.jpg' {words}"):
+        with pytest.raises(ImageError, match=f"'.*noise/001.jpg' {named}"):
             list(batches)
         assert loader_threads() == []
 
@@ -406,7 +406,7 @@ def test_an_augmentation_that_does_not_fit_is_refused(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    "options, named",
     [
         ({"rows": np.arange(0)}, "there are no images to make batches of"),
         ({"batch_size": 0}, "a batch is at least 1, got 0"),
@@ -421,10 +421,10 @@ def test_an_augmentation_that_does_not_fit_is_refused(dataset: Dataset) -> None:
         ({"batch_size": 2, "world": 3}, "a batch of 1 images cannot be shared by 3 processes"),
     ],
 )
-def test_what_does_not_fit_is_refused(dataset: Dataset, options, words: str) -> None:
+def test_what_does_not_fit_is_refused(dataset: Dataset, options, named: str) -> None:
     given = {"rows": np.arange(3), "batch_size": 2} | options
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=named):
         TrainingBatches(dataset, preprocess=PREPROCESS, augmentation=STANDARD, **given)
-    if not {"seed", "sampling", "size"} & set(options) and "shared" not in words:
-        with pytest.raises(UsageError, match=words):
+    if not {"seed", "sampling", "size"} & set(options) and "shared" not in named:
+        with pytest.raises(UsageError, match=named):
             EvaluationBatches(dataset, preprocess=PREPROCESS, **given)
