@@ -101,13 +101,17 @@ def is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def as_network(module: nn.Module) -> Network:
+def as_network(module: nn.Module, *needed: str) -> Network:
     """The module itself, known to keep the contract.
+
+    Args:
+        module: of the canon, or anybody's.
+        needed: the parts that have to be there; all where none is named.
 
     Raises:
         TypeError: parts are missing; the message names them.
     """
-    missing = missing_parts(module)
+    missing = [part for part in missing_parts(module) if not needed or part in needed]
     if missing:
         raise TypeError(
             f"{type(module).__name__} is not a network: it has no {', '.join(missing)}; see "

@@ -150,13 +150,13 @@ def summarise(network: nn.Module, size: tuple[int, int, int] | None = None) -> S
         size: of the image, (channels, height, width); by default the network's own.
 
     Raises:
-        TypeError: no size is given, and the module is no network that could say its own.
+        TypeError: no size is given, and the module has no `input_size`.
         ValueError: size is not three positive numbers, or the network refuses images of that size.
         NotImplementedError: the forward does what `foveate.models.receptive_field` cannot follow.
     """
     if size is None:
         first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
-        side = as_network(network).input_size
+        side = as_network(network, "input_size").input_size
         size = (first.in_channels, side, side)
     out, recorder = run(network, size, lambda twin, image: twin(image))
     parameters = sum(p.numel() for p in network.parameters())
@@ -179,11 +179,13 @@ def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tupl
         summary: of the network, if there is one already.
 
     Raises:
-        TypeError: the module is no network.
+        TypeError: the module has no `stages`.
         ValueError, NotImplementedError: as `summarise`.
     """
     summary = summary or summarise(network)
-    maps, recorder = run(network, summary.size, lambda twin, image: as_network(twin).stages(image))
+    maps, recorder = run(
+        network, summary.size, lambda twin, image: as_network(twin, "stages").stages(image)
+    )
     stages: list[Stage] = []
     begin = 0
     for y in maps:

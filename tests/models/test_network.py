@@ -70,6 +70,13 @@ def test_the_part_that_is_missing_is_named(part: str) -> None:
         as_network(module)
 
 
+def test_what_is_not_needed_may_be_missing() -> None:
+    module = without("embed")
+    assert as_network(module, "stages", "input_size") is module
+    with pytest.raises(TypeError, match=r"^Less.*\bembed\b"):
+        as_network(module, "stages", "embed")
+
+
 def test_a_head_that_is_no_module_is_missing() -> None:
     module = Small()
     del module.head

@@ -266,3 +266,12 @@ def test_groups_in_words() -> None:
     assert kind(nn.Conv2d(6, 12, 1, groups=3)) == "Conv2d 1x1 in 3 groups"
     assert kind(nn.Conv2d(6, 12, 1, groups=6)) == "Conv2d 1x1 depthwise"
     assert kind(nn.Conv2d(1, 12, (3, 5))) == "Conv2d 3x5"
+
+
+def test_what_a_module_lacks_is_said() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3))
+    assert summarise(module, (3, 8, 8)).parameters == 112
+    with pytest.raises(TypeError, match=r"^Sequential.*\binput_size\b"):
+        summarise(module)
+    with pytest.raises(TypeError, match=r"^Sequential.*\bstages\b"):
+        summarise_stages(module, summarise(module, (3, 8, 8)))
