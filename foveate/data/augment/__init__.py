@@ -24,7 +24,7 @@ from foveate.data.augment.mix import Mix, mixed_targets, mixed_tensors
 from foveate.data.augment.part import ON, ImagePart, Option, Part
 from foveate.data.augment.pca import PcaColour, PrincipalComponents, fit_to_dataset
 from foveate.data.augment.streams import Numbers, batch_generator
-from foveate.errors import ArtefactError, ImageError, UsageError
+from foveate.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
