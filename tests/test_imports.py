@@ -36,6 +36,7 @@ TORCH_TOO = {
     "probe.py",
     "checkpoint.py",
     "engine/torch.py",
+    "engine/pixels.py",
     "data/decoding.py",
     "data/torch_dataset.py",
 }

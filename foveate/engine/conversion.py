@@ -18,7 +18,7 @@ from foveate.storage import cache_root, fingerprint, replacing, sha256
 from foveate.weights.starting_point import StartingPoint, find_start
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 STAMP = "SHA256"
 
@@ -78,22 +78,10 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
     import torch
 
     from foveate.engine.openvino import ov
+    from foveate.engine.pixels import FromPixels
     from foveate.models.folding import fold_batchnorm
 
-    class FromPixels(torch.nn.Module):
-        """Normalise inside the graph, so that whoever runs it cannot do it otherwise."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-            self.mean = torch.nn.Buffer(255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
-            self.std = torch.nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
-
-        def forward(self, pixels: "Tensor") -> "Tensor":
-            x = pixels.permute(0, 3, 1, 2).float().contiguous()  # (N, C, H, W); some call view
-            return self.module((x - self.mean) / self.std)
-
-    whole = FromPixels().eval()
+    whole = FromPixels(module, preprocess).eval()
     shape = (2, preprocess.crop, preprocess.crop, preprocess.channels)
     noise = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)

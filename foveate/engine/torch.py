@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
+from foveate.engine.pixels import FromPixels
 from foveate.machine import device
 from foveate.probe import PooledStages
 from foveate.weights.starting_point import StartingPoint
@@ -34,10 +35,8 @@ class TorchEngine:
         self.device = device()
         self.batch = 16 if self.device.type == "cpu" else 256
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.module = module.eval().to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.layout = layout
-        self.mean = torch.tensor(preprocess.mean, device=self.device).view(-1, 1, 1)
-        self.std = torch.tensor(preprocess.std, device=self.device).view(-1, 1, 1)
+        module = module.eval().to(memory_format=layout)
+        self.module = FromPixels(module, preprocess, layout).to(self.device)
         self.threads = threads
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
@@ -46,9 +45,8 @@ class TorchEngine:
         try:
             for pixels in batches:
                 x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-                x = x.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
                 with torch.inference_mode():
-                    output = self.module((x.float() / 255 - self.mean) / self.std)
+                    output = self.module(x)
                 yield output.float().cpu().numpy()
         finally:
             torch.set_num_threads(before)
@@ -58,7 +56,7 @@ class TorchBackbone:
     """A pretrained backbone in torch, in f32."""
 
     def __init__(self, start: StartingPoint, preprocess: Preprocess, threads: int):
-        self.identity = f"torch {torch.__version__} {device().type} f32"
+        self.identity = f"torch {torch.__version__} {device().type} f32, 2"
         self.origin, self.preprocess, self.threads = start, preprocess, threads
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ it lacks. Nothing here imports timm: whoever has one of its modules has it insta
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from foveate.models.network import missing_parts
 from foveate.models.size import at_least
 from foveate.models.summary import meta_twin
 
@@ -423,16 +424,8 @@ def missing_for(module: nn.Module, what: str) -> tuple[str, ...]:
     >>> missing_for(nn.Linear(2, 2), "finetune")
     ('stages', 'head')
     """
-    has: dict[str, Callable[[], bool]] = {
-        "stages": lambda: callable(getattr(module, "stages", None)),
-        "embed": lambda: callable(getattr(module, "embed", None)),
-        "head": lambda: any(
-            inner is getattr(module, "head", None)
-            for inner in module.modules()
-            if inner is not module
-        ),
-    }
-    return tuple(part for part in NEEDS[what] if not has[part]())
+    missing = missing_parts(module)
+    return tuple(part for part in NEEDS[what] if part in missing)
 
 
 def check_for(module: nn.Module, what: str) -> None:

@@ -85,10 +85,13 @@ def missing_parts(module: nn.Module) -> list[str]:
     >>> missing_parts(nn.Linear(2, 3))
     ['input_size', 'min_size', 'head', 'stages', 'embed']
     """
+    head = getattr(module, "head", None)
     found = {
         "input_size": is_size(getattr(module, "input_size", None)),
         "min_size": is_size(getattr(module, "min_size", None)),
-        "head": isinstance(getattr(module, "head", None), nn.Module),
+        "head": any(
+            m is getattr(module, "head", None) for m in module.modules() if m is not module
+        ),
         "stages": callable(getattr(module, "stages", None)),
         "embed": callable(getattr(module, "embed", None)),
         # every module has a forward: that of nn.Module itself only raises

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from foveate import machine
 from foveate.errors import FoveateError
 
 # that a rank waits for the others in a step before it gives them up
@@ -87,11 +88,10 @@ class Ranks:
     @property
     def device(self) -> torch.device:
         """Where this rank computes."""
-        if torch.cuda.is_available():
+        best = machine.device()
+        if best.type == "cuda":
             return torch.device("cuda", self.local)
-        return torch.device(
-            "mps" if torch.backends.mps.is_available() and self.world == 1 else "cpu"
-        )
+        return best if self.world == 1 else torch.device("cpu")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from foveate.data.augment.policies import resolve
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.batches.source import unreadable
-from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
+from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable, evenly_spaced
 from foveate.data.image import load_image
 from foveate.data.preprocess import LARGEST, Preprocess
 from foveate.data.splits import check_spread, stratified_folds, with_splits
@@ -697,7 +697,7 @@ def inspect_images(dataset: Dataset, rows: Rows, threads: int) -> Seen:
         image.thumbnail((SMALL, SMALL))
         return np.asarray(image)
 
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), INSPECTED)).round().astype(int)]
+    chosen = evenly_spaced(rows, INSPECTED)
     as_read = Preprocess(SMALL, SMALL)
     name = dataset.files.__getitem__
     reasons: list[str] = []

@@ -154,8 +154,8 @@ def fit_to_dataset(
     Raises:
         DataError: none of the images can be read.
     """
-    import numpy as np
 
+    from foveate.data.dataset import evenly_spaced
     from foveate.data.decoding import for_training
     from foveate.data.workers import decode_ahead
 
@@ -165,8 +165,7 @@ def fit_to_dataset(
         return rule.make(dataset.read(row), dataset.files[row])
 
     def images() -> "Iterator[Pixels]":
-        spaced = np.linspace(0, len(rows) - 1, min(len(rows), PCA_IMAGES)).round().astype(int)
-        chosen = [int(row) for row in rows[spaced]]
+        chosen = [int(row) for row in evenly_spaced(rows, PCA_IMAGES)]
         for _, outcome in decode_ahead(
             chosen, decode_row, dataset.files.__getitem__, preprocess, threads
         ):
