@@ -89,9 +89,7 @@ def missing_parts(module: nn.Module) -> list[str]:
     found = {
         "input_size": is_size(getattr(module, "input_size", None)),
         "min_size": is_size(getattr(module, "min_size", None)),
-        "head": any(
-            m is getattr(module, "head", None) for m in module.modules() if m is not module
-        ),
+        "head": head is not module and any(inner is head for inner in module.modules()),
         "stages": callable(getattr(module, "stages", None)),
         "embed": callable(getattr(module, "embed", None)),
         # every module has a forward: that of nn.Module itself only raises
