@@ -464,6 +464,59 @@ def test_without_openvino_a_plain_module_needs_its_code(images: Path, tmp_path: 
     assert loaded.network(Flat)(torch.zeros(1, 1, 28, 28)).shape == (1, 3)
 
 
+def test_a_network_that_was_built_here_is_known_by_its_name(images: Path, tmp_path: Path) -> None:
+    options = {"epochs": 1, "batch_size": 24, "augment": "none", "size": 24}
+    network = foveate.build("resnet20", num_classes=3)
+    clf = foveate.train(images, network, **options, out=tmp_path / "known")
+    assert clf.card["model"] == "resnet20" and clf.network().head.out_features == 3
+    network.fc = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))  # not it any more
+    clf = foveate.train(images, network, **options, out=tmp_path / "changed")
+    assert clf.card["model"] == "module:CifarResNet"
+    assert len(clf.predict_proba(images / "test")) == 24
+
+
+@pytest.mark.usefixtures("warm_cache")
+def test_fine_tuning_a_network_of_ones_own(images: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = foveate.models.resnet20()  # by its class: nobody said its name
+    clf = foveate.train(
+        images, network, "finetune", epochs=1, batch_size=24, freeze=1, out=tmp_path / "run"
+    )
+    assert clf.card["model"].startswith("module:") and clf.metrics["recipe"] == "finetune"
+    photo = images / "test" / "blob" / "100.jpg"
+    loaded = Classifier.load(tmp_path / "run")
+    assert loaded.predict(photo) == clf.predict(photo)
+    assert torch.equal(loaded.network(network).backbone.conv1.weight, network.conv1.weight)
+
+
+def test_timms_networks(images: Path, tmp_path: Path) -> None:
+    """A module of timm's is probed; a name of timm's is trained from scratch; both are saved."""
+    import timm
+
+    torch.manual_seed(0)
+    probed = foveate.train(
+        images, timm.create_model("resnet10t", num_classes=3), "probe", out=tmp_path / "probe"
+    )
+    assert probed.card["form"] == "probe" and probed.metrics["out_of_fold"]["n"] == 72
+    scratch = foveate.train(
+        images,
+        "timm:mobilenetv3_small_050",
+        "scratch",
+        size=32,
+        epochs=1,
+        batch_size=24,
+        augment="none",
+        out=tmp_path / "scratch",
+    )
+    assert scratch.card["model"] == "timm:mobilenetv3_small_050"
+    photo = images / "test" / "blob" / "100.jpg"
+    for run in ("probe", "scratch"):
+        assert Classifier.load(tmp_path / run).predict(photo).label in probed.classes
+    assert Classifier.load(tmp_path / "scratch").network().head.out_features == 3
+    with pytest.raises(UsageError, match="resnet19"):
+        foveate.train(images, "timm:resnet19", out=tmp_path / "none")
+
+
 @pytest.mark.usefixtures("warm_cache")
 def test_going_on_from_a_run(images: Path, trained: Path, tmp_path: Path) -> None:
     """A probe on the network that a run left: here the same frozen backbone."""

@@ -264,9 +264,27 @@ def from_module(module: Any, weights: Any) -> Loaded:
 
 
 def name_of(module: Any) -> str:
-    """A module's name in runs and cards: of the canon if it was built as such, else its class."""
+    """A module's name in runs and cards: of the canon if it was built as such and still has all
+    its tensors, so that it can be built again; else its class."""
     name = getattr(module, "name", None)
-    return name if isinstance(name, str) and name in CATALOGUE else OWN + type(module).__name__
+    own = OWN + type(module).__name__
+    if not isinstance(name, str) or name not in CATALOGUE:
+        return own
+    import torch
+
+    from foveate import models
+
+    with torch.device("meta"):
+        plain: Any = models.build(name)
+    first = next(m for m in plain.modules() if isinstance(m, torch.nn.Conv2d))
+    ends = {n for n, m in plain.named_modules() if m is plain.head or m is first}
+
+    def body(network: Any) -> dict[str, Any]:
+        """Shapes of all tensors but those of the ends, which fit classes and channels."""
+        tensors = network.state_dict().items()
+        return {n: t.shape if n.rpartition(".")[0] not in ends else None for n, t in tensors}
+
+    return name if body(module) == body(plain) else own
 
 
 def preprocess_of(name: str, network: Any) -> Preprocess:
