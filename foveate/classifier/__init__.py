@@ -296,7 +296,8 @@ class Classifier:
         """The saved graph in OpenVINO, or the saved tensors in torch; one for each process."""
         process = os.getpid()
         if process not in self.engines:
-            self.engines = {process: self.make_engine()}
+            # the parent's stays: to destroy it here would wait for threads that a fork left behind
+            self.engines[process] = self.make_engine()
         return self.engines[process]
 
     def use(self, graph: Any, network: Any) -> None:
