@@ -1,8 +1,8 @@
 """Augmentation beside torchvision: milliseconds an image on one core, part by part and policy by
 policy.
 
-    python benchmarks/augmentation.py [--parts 'affine,resized crop'] [--images 50] [--repeats 5]
-    [--size 224]
+    python benchmarks/augmentation.py [--parts 'affine,resized crop']
+        [--images 50] [--repeats 5] [--size 224]
 
 Both begin with the same kept image, 256x341, uint8, and end with a uint8 tensor; torchvision's
 transforms v2 get it as their ToImage gives it. Ours includes making the image's own random numbers,

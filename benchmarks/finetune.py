@@ -3,11 +3,10 @@
     python benchmarks/finetune.py DATA [--seeds 0,1,2] [--options "--epochs 5"]
 
 The images of the test split are judged by both; a pair in which one is right and the other wrong
-counts for the one. For each seed McNemar's exact test says how probable a difference as large is by
-chance. Seeds share the test images,
-so their pairs are not independent: over all seeds each image counts once, with the sum of its
-differences, whose sign would be either with equal probability if both recipes were equally good (an
-exact sign-flip test).
+counts for the one. For each seed McNemar's exact test gives the probability of a difference as
+large by chance. Seeds share the test images, so their pairs are not independent: over all seeds
+each image counts once, with the sum of its differences, whose sign would be either with equal
+probability if both recipes were equally good (an exact sign-flip test).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every network of the canon as it is saved: does OpenVINO's graph say what torch says, on real
+"""Every network of the canon as it is saved: does OpenVINO's graph give torch's logits, on real
 photos?
 
     python benchmarks/graphs.py DATA [--networks resnet50,...] [--photos 8]

@@ -1,8 +1,9 @@
 """Photos to batches of 224 x 224 pixels: Foveate's loader beside torchvision's, epoch by epoch.
 
-    python benchmarks/loading.py DATA [--contenders torchvision,ram,disk,off] [--repeats 5]
-    [--epochs 4] [--workers 2] python benchmarks/loading.py DATA --side 3000 --images 200 --epochs 2
-    --contenders torchvision,ram,off
+    python benchmarks/loading.py DATA [--contenders torchvision,ram,disk,off]
+        [--repeats 5] [--epochs 4] [--workers 2]
+    python benchmarks/loading.py DATA --side 3000 --images 200 --epochs 2
+        --contenders torchvision,ram,off
 
   torchvision  ImageFolder, RandomResizedCrop + flip + ToTensor + Normalize, DataLoader with
                persistent worker processes
@@ -90,7 +91,7 @@ def torchvision_epochs(data: Path, arguments: argparse.Namespace) -> list[float]
 
 
 def foveate_epochs(data: Path, arguments: argparse.Namespace, cache: str) -> list[float]:
-
+    """Seconds of each epoch."""
     import torch
 
     from foveate.data.augment import Augment

@@ -29,9 +29,8 @@ from foveate import models
 
 NETWORKS = (
     "alexnet vgg11 vgg11_bn googlenet inception_v3 resnet18 resnet50 squeezenet1_0 squeezenet1_1 "
-    "densenet121 "
-    "densenet121+saving mobilenet_v2 mobilenet_v3_small mobilenet_v3_large shufflenet_v2_x1_0 "
-    "efficientnet_b0"
+    "densenet121 densenet121+saving mobilenet_v2 mobilenet_v3_small mobilenet_v3_large "
+    "shufflenet_v2_x1_0 efficientnet_b0"
 ).split()
 
 

@@ -1,19 +1,19 @@
 """Fine-tuning steps, loading included: Foveate beside the loop that everybody writes, with the same
 weights.
 
-    python benchmarks/steps.py DATA [--networks efficientnet_lite0,resnet18] [--repeats 5] [--steps
-    12]
+    python benchmarks/steps.py DATA [--networks efficientnet_lite0,resnet18]
+        [--repeats 5] [--steps 12]
 
   usual     ImageFolder, RandomResizedCrop + flip, DataLoader with 2 workers; the whole network in
             eager f32, NCHW; AdamW; every layer learns, batch-norm in training
-  all       foveate's loop, every layer learning (--freeze none), its own precision and memory
+  all       foveate's trainer, every layer learning (--freeze none), its own precision and memory
             format, images kept
   finetune  foveate's recipe as it is
 
 Networks start from random weights: a step costs the same. Every contender is a process of its own,
 contenders take turns within a repeat; the first two steps are not counted. Foveate's keep freed
-memory, as its trainings do. `overhead` is foveate's loop beside the same steps without it: the same
-network, batches ready in memory, forward, backward, clip, optimiser, average.
+memory, as `foveate train` does. `overhead` is foveate's trainer beside the same steps without it:
+the same network, batches ready in memory, forward, backward, clip, optimiser, average.
 """
 
 import argparse
@@ -66,8 +66,8 @@ def usual(name: str, data: Path, steps: int) -> float:
     return seen / (time.perf_counter() - begun)
 
 
-def make_loop(name: str, data: Path, freeze: Any) -> Any:
-    """Foveate's loop as `finetune` makes it."""
+def make_trainer(name: str, data: Path, freeze: Any) -> Any:
+    """Foveate's trainer as `finetune` makes it."""
     from dataclasses import replace
 
     import numpy as np
@@ -83,7 +83,7 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
     from foveate.training.distributed import Ranks
     from foveate.training.freezing import make_plan
     from foveate.training.setup import choose_precision
-    from foveate.training.trainer import Loop
+    from foveate.training.trainer import Trainer
 
     config = replace(FINETUNE, precision=choose_precision("auto", "cpu"))
     if freeze is not None:
@@ -99,79 +99,81 @@ def make_loop(name: str, data: Path, freeze: Any) -> Any:
     batches = TrainingBatches(
         dataset, rows, preprocess, Augment("standard", crop_area=(0.08, 1.0)), BATCH
     )
-    return Loop(
+    return Trainer(
         network, plan, config, batches, lambda net: None, rows, preprocess, 0, Ranks(), Silent()
     )
 
 
 def foveate(name: str, data: Path, steps: int, freeze: Any) -> float:
-    loop = make_loop(name, data, freeze)
-    loop.plan.apply(loop.network, 0)
-    module = loop.module_of(0)
+    trainer = make_trainer(name, data, freeze)
+    trainer.plan.apply(trainer.network, 0)
+    module = trainer.module_of(0)
     begun, seen = 0.0, 0
-    for number, batch in enumerate(loop.batches.epoch(0)):
+    for number, batch in enumerate(trainer.batches.epoch(0)):
         if number == WARM:
             begun = time.perf_counter()
         if number == WARM + steps:
             break
-        loop.step(module, batch)
+        trainer.step(module, batch)
         seen += len(batch.rows) if number >= WARM else 0
     return seen / (time.perf_counter() - begun)
 
 
 def overhead(name: str, data: Path, steps: int) -> float:
-    """Seconds of the loop's step beside those of a bare one, in turns."""
+    """Seconds of the trainer's step as a multiple of a bare one's, taken in turns."""
     import itertools
 
     import torch
 
     from foveate.data.batches import normalise
 
-    loop = make_loop(name, data, None)
-    config = loop.config
-    loop.plan.apply(loop.network, 0)
-    network = loop.module_of(0)
-    batches = list(itertools.islice(loop.batches.epoch(0), 4))
+    trainer = make_trainer(name, data, None)
+    config = trainer.config
+    trainer.plan.apply(trainer.network, 0)
+    network = trainer.module_of(0)
+    batches = list(itertools.islice(trainer.batches.epoch(0), 4))
     inputs = torch.empty(0)
     learning = [p for p in network.parameters() if p.requires_grad]
 
     def bare(batch: Any) -> None:
         nonlocal inputs
-        loop.optimizer.zero_grad()
+        trainer.optimizer.zero_grad()
         inputs = normalise(
-            batch.pixels, loop.preprocess, inputs if len(inputs) == len(batch.rows) else None
+            batch.pixels, trainer.preprocess, inputs if len(inputs) == len(batch.rows) else None
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             logits = network(inputs)
         loss = torch.nn.functional.cross_entropy(logits.float(), batch.targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, config.clip)
-        loop.optimizer.step()
-        loop.ema.update(network)
+        trainer.optimizer.step()
+        trainer.ema.update(network)
         loss.item()
 
-    seconds: dict[str, list[float]] = {"loop": [], "bare": []}
+    seconds: dict[str, list[float]] = {"trainer": [], "bare": []}
     for number in range(WARM + steps):
-        order = ("loop", "bare") if number % 2 else ("bare", "loop")
+        order = ("trainer", "bare") if number % 2 else ("bare", "trainer")
         for which in order:
             begun = time.perf_counter()
-            loop.step(network, batches[number % 4]) if which == "loop" else bare(
-                batches[number % 4]
-            )
+            batch = batches[number % 4]
+            if which == "trainer":
+                trainer.step(network, batch)
+            else:
+                bare(batch)
             if number >= WARM:
                 seconds[which].append(time.perf_counter() - begun)
-    return statistics.median(seconds["loop"]) / statistics.median(seconds["bare"])
+    return statistics.median(seconds["trainer"]) / statistics.median(seconds["bare"])
 
 
 def run_one(contender: str, name: str, data: Path, steps: int) -> float:
     if contender == "usual":
         return usual(name, data, steps)
-    from foveate.training.memory import memory_kept
+    from foveate.training.memory import keep_freed_memory
 
-    with memory_kept():
-        if contender == "overhead":
-            return overhead(name, data, 3 * steps)
-        return foveate(name, data, steps, "none" if contender == "all" else None)
+    keep_freed_memory()
+    if contender == "overhead":
+        return overhead(name, data, 3 * steps)
+    return foveate(name, data, steps, "none" if contender == "all" else None)
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def test_probe_keeps_the_contract_of_a_network(probe: Probe) -> None:
     assert not any("classifier" in name for name in probe.state_dict())
 
 
-def test_a_mirrored_probe_does_not_tell_left_from_right(probe: Probe) -> None:
+def test_only_a_mirrored_probe_gives_the_mirror_image_the_same(probe: Probe) -> None:
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         same = torch.allclose(probe(x), probe(x.flip(3)), rtol=1e-4, atol=1e-5)

@@ -5,15 +5,18 @@ import functools
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
 from foveate.models import MODELS
 from foveate.models.surgery import drop_head, last_layers, replace_head, set_in_channels
 
-SMALL = "lenet5 alexnet nin_cifar vgg11_bn googlenet inception_v3 resnet18 resnet20 squeezenet1_1".split()
-SMALL += "densenet_bc_100_12 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small shufflenet_v1 shufflenet_v2_x0_5".split()
-SMALL += "shufflenet_v1 shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0".split()
+SMALL = (
+    "lenet5 alexnet nin_cifar vgg11_bn googlenet inception_v3 resnet18 resnet20 squeezenet1_1 "
+    "densenet_bc_100_12 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small shufflenet_v1 "
+    "shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0"
+).split()
 
 
 def meta_twin(name: str) -> nn.Module:
@@ -73,7 +76,7 @@ def test_a_head_that_is_no_part_of_its_network() -> None:
         def head(self) -> nn.Module:
             return nn.Linear(1, 1)
 
-    with pytest.raises(AssertionError, match="head"):
+    with refused(AssertionError, "head"):
         drop_head(Odd())
 
 
@@ -131,7 +134,7 @@ def test_the_same_channels_change_nothing() -> None:
 @pytest.mark.parametrize("n", [0, -1])
 def test_impossible_numbers(n: int) -> None:
     network = meta_twin("resnet18")
-    with pytest.raises(ValueError, match=f"num_classes={n}"):
+    with refused(ValueError, f"num_classes={n}"):
         replace_head(network, n)
-    with pytest.raises(ValueError, match=f"channels={n}"):
+    with refused(ValueError, f"channels={n}"):
         set_in_channels(network, n)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
@@ -152,30 +153,40 @@ def mistaken(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("module", "given", "words"),
+    ("module", "given", "names"),
     [
-        (Net(), {"size": 40}, r"Net .*40x40.*RuntimeError.*size="),
-        (Net(), {"size": 68}, r"68x68.*gives 19 rows for 2 images|68x68.*RuntimeError"),
-        (Strange(lambda x: x.flatten(2).mean(2).view(-1, 2)), {"size": 28}, "28x28.*4 rows for 2"),
-        (Strange(lambda x: x.mean((0, 2, 3))[None]), {}, "224x224.*1 rows for 2 images"),
-        (Strange(mistaken), {}, "Strange .*28x28 or .*224x224.*AttributeError.*no_such_method"),
-        (Strange(lambda x: x), {}, r"\(2, 4, 224, 224\).*\(N, classes\)"),
-        (Strange(lambda x: (x, x)), {}, "gives a tuple"),
-        (Strange(lambda x: x.mean((2, 3))), {"channels": 1}, "1 channel .*RuntimeError"),
-        (Strange(lambda x: x.mean((2, 3))), {}, "gives 4 outputs.*10 classes"),
-        (nn.Linear(2, 10), {}, "Linear has no convolution.*channels="),
-        (nn.LazyConv2d(4, 3), {}, "lazy.*weight.*batch"),
+        (Net(), {"size": 40}, ["Net", "40x40", "RuntimeError", "size="]),
+        (Net(), {"size": 68}, ["68x68"]),
+        (
+            Strange(lambda x: x.flatten(2).mean(2).view(-1, 2)),
+            {"size": 28},
+            ["28x28", "4 rows", "2"],
+        ),
+        (Strange(lambda x: x.mean((0, 2, 3))[None]), {}, ["224x224", "1 rows", "2 images"]),
+        (
+            Strange(mistaken),
+            {},
+            ["Strange", "28x28", "224x224", "AttributeError", "no_such_method"],
+        ),
+        (Strange(lambda x: x), {}, ["(2, 4, 224, 224)", "(N, classes)"]),
+        (Strange(lambda x: (x, x)), {}, ["tuple"]),
+        (Strange(lambda x: x.mean((2, 3))), {"channels": 1}, ["1 channel", "RuntimeError"]),
+        (Strange(lambda x: x.mean((2, 3))), {}, ["4 outputs", "10 classes"]),
+        (nn.Linear(2, 10), {}, ["Linear", "channels="]),
+        (nn.LazyConv2d(4, 3), {}, ["lazy", "weight", "batch"]),
     ],
 )
-def test_modules_that_do_not_fit(module: nn.Module, given: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_modules_that_do_not_fit(
+    module: nn.Module, given: dict[str, Any], names: list[str]
+) -> None:
+    with refused(ValueError, *names):
         inspect_module(module, 10, **given)
 
 
 def test_a_module_that_cannot_be_copied() -> None:
     module = lecture()
     module.kept = module(torch.zeros(1, 1, 28, 28))  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="Sequential cannot be copied"):
+    with refused(ValueError, "Sequential"):
         inspect_module(module, 10)
 
 
@@ -195,7 +206,7 @@ def test_a_module_that_cannot_be_copied() -> None:
 def test_parts_that_are_missing(module: nn.Module, what: str, missing: tuple[str, ...]) -> None:
     assert missing_for(module, what) == missing
     if missing:
-        with pytest.raises(ValueError, match=f"{what}.*no {' and no '.join(missing)}"):
+        with refused(ValueError, what, *missing):
             check_for(module, what)
     else:
         check_for(module, what)
@@ -265,9 +276,9 @@ def test_the_hash_holds_every_tensor() -> None:
 
 
 def test_what_has_no_numbers_has_no_hash() -> None:
-    with pytest.raises(ValueError, match=r"'weight'.*meta"):
+    with refused(ValueError, "'weight'", "meta"):
         module_hash(nn.Linear(2, 2, bias=False, device="meta"))
-    with pytest.raises(ValueError, match="lazy"):
+    with refused(ValueError, "lazy"):
         module_hash(nn.LazyLinear(2))
 
 
@@ -320,6 +331,6 @@ def by_numpy(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("give", [by_value, by_numpy])
-def test_what_cannot_be_exported_says_so(give: Any) -> None:
+def test_what_cannot_be_exported(give: Any) -> None:
     with pytest.raises(RuntimeError):  # of torch's, of several classes
         to_graph(Strange(give), Preprocess(32, 32))

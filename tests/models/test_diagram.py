@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
@@ -105,8 +106,8 @@ def test_repeated_blocks_are_one_box_and_say_what_they_do() -> None:
     blocks = ["MBConv", "MBConv ×2", "MBConv ×2", "MBConv ×3", "MBConv ×3", "MBConv ×4", "MBConv"]
     assert labels == ["ConvSame 3x3 /2", *blocks, "Conv2d 1x1", "Linear"]
     tips = [title.text for group in root.iter(f"{SVG}g") for title in group.findall(f"{SVG}title")]
-    said = (MBConv.__doc__ or "").splitlines()[0]
-    assert tips[2] == f"features.2.0: {said}" and said.startswith("Widen")
+    docstring = (MBConv.__doc__ or "").splitlines()[0]
+    assert tips[2] == f"features.2.0: {docstring}" and docstring.startswith("Widen")
     assert tips[-1] == "classifier.1"  # a class of torch needs no words
     figures = [line.text for line in root.iter(f"{SVG}tspan")]
     assert figures[2] == "13,968 parameters, 54.94 M MACs, field 19"
@@ -189,5 +190,5 @@ def test_titles_are_escaped() -> None:
 
 
 def test_sizes_are_refused_as_in_a_summary() -> None:
-    with pytest.raises(ValueError, match=r"channels, height, width"):
+    with refused(ValueError, "channels, height, width"):
         draw(Wide(), (4, 0, 3))

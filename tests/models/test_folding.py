@@ -11,7 +11,10 @@ from foveate.models import build
 from foveate.models.folding import FoldedConv2d, adjacent, fold_batchnorm, folded
 from foveate.probe import Probe
 
-NETWORKS = "resnet18 densenet121 googlenet mobilenet_v3_small shufflenet_v2_x0_5 efficientnet_lite0 vgg11_bn".split()
+NETWORKS = (
+    "resnet18 densenet121 googlenet mobilenet_v3_small shufflenet_v2_x0_5 efficientnet_lite0 "
+    "vgg11_bn"
+).split()
 
 
 def drawn(network: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -206,7 +207,7 @@ def test_smallest_images(name: str) -> None:
     c, side = channels(name), net.min_size
     assert net(torch.zeros(1, c, side, side, device="meta")).shape == (1, outputs(net.head))
     if side > 1:
-        with pytest.raises(ValueError, match=rf"{side}x{side}\b.*{side}x{side - 1}\b"):
+        with refused(ValueError, f"{side}x{side}", f"{side}x{side - 1}"):
             net(torch.zeros(1, c, side, side - 1, device="meta"))
 
 
@@ -339,20 +340,17 @@ def test_the_smallest_of_each_family_learns_eight_images_by_heart(name: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "named"),
     [
-        (
-            "efficientnet_lite9",
-            r"efficientnet_lite9.* efficientnet_lite\d\b",
-        ),
-        ("eficientnet_b0", r"eficientnet_b0.* efficientnet_b0\b"),
-        ("resnet-50", r"resnet-50.* resnet50\b"),
-        ("xyz", r"xyz.* lenet5_1998, .*efficientnet_lite4"),
-        ("", r"''.* lenet5_1998, .*efficientnet_lite4"),
+        ("efficientnet_lite9", ["'efficientnet_lite9'", " efficientnet_lite4"]),
+        ("eficientnet_b0", ["'eficientnet_b0'", " efficientnet_b0"]),
+        ("resnet-50", ["'resnet-50'", " resnet50"]),
+        ("xyz", ["'xyz'", " lenet5_1998", " efficientnet_lite4"]),
+        ("", ["''", " lenet5_1998", " efficientnet_lite4"]),
     ],
 )
-def test_unknown_networks_are_refused_with_the_nearest_names(name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_unknown_networks_are_refused_with_the_nearest_names(name: str, named: list[str]) -> None:
+    with refused(ValueError, *named):
         models.build(name)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
@@ -66,14 +67,14 @@ def test_a_module_of_somebody_elses_is_a_network_too() -> None:
 def test_the_part_that_is_missing_is_named(part: str) -> None:
     module = without(part)
     assert missing_parts(module) == [part]
-    with pytest.raises(TypeError, match=rf"^Less.*\b{part}\b"):
+    with refused(TypeError, "Less", part):
         as_network(module)
 
 
 def test_what_is_not_needed_may_be_missing() -> None:
     module = without("embed")
     assert as_network(module, "stages", "input_size") is module
-    with pytest.raises(TypeError, match=r"^Less.*\bembed\b"):
+    with refused(TypeError, "Less", "embed"):
         as_network(module, "stages", "embed")
 
 
@@ -88,7 +89,7 @@ def test_a_head_that_is_no_module_is_missing() -> None:
 def test_all_that_is_missing_is_named_in_the_order_of_the_contract() -> None:
     parts = ["input_size", "min_size", "head", "stages", "embed", "forward"]
     assert missing_parts(nn.Module()) == parts
-    with pytest.raises(TypeError, match=r"^Module\b.*" + ".*".join(parts)):
+    with refused(TypeError, "Module", ", ".join(parts)):
         as_network(nn.Module())
     contract = [name for name in vars(Network) if not name.startswith("_")]
     assert contract == [part for part in parts if part != "forward"]  # nn.Module calls that

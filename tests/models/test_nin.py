@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -180,10 +181,7 @@ def test_smaller_images_are_refused(name: str) -> None:
         1,
         network.head.out_channels,
     )
-    with pytest.raises(
-        ValueError,
-        match=rf"^NiN.*{side}x{side}\b.*{side}x{side - 1}\b",
-    ):
+    with refused(ValueError, "NiN", f"{side}x{side}", f"{side}x{side - 1}"):
         network(torch.zeros(1, 3, side, side - 1, device="meta"))
     # the limit is the network's, not the message's
     with pytest.raises(RuntimeError, match="too small"):

@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 import torchvision
+from refusals import refused
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -218,10 +219,7 @@ def test_smaller_images_are_refused(name: str) -> None:
     assert network(torch.zeros(1, 3, side, side + 3, device="meta")).shape == (1, 1000)
     small = torch.zeros(1, 3, side, side - 1, device="meta")
     for method in (network, network.stages, network.embed):
-        with pytest.raises(
-            ValueError,
-            match=rf"^SqueezeNet.*{side}x{side}\b.*{side}x{side - 1}\b",
-        ):
+        with refused(ValueError, "SqueezeNet", f"{side}x{side}", f"{side}x{side - 1}"):
             method(small)
     # the limit is the network's, not the message's
     with pytest.raises(RuntimeError, match="too small"):

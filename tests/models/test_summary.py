@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
@@ -258,7 +259,7 @@ def test_other_precisions_and_shapes() -> None:
     "size", [(3, 224), (3, 224, 0), (0, 224, 224), (1, 3, 224, 224), (3, -1, 9)]
 )
 def test_sizes_that_are_none(size: Any) -> None:
-    with pytest.raises(ValueError, match=r"channels, height, width"):
+    with refused(ValueError, "channels, height, width"):
         summarise(Little(), size)
 
 
@@ -268,10 +269,10 @@ def test_groups_in_words() -> None:
     assert kind(nn.Conv2d(1, 12, (3, 5))) == "Conv2d 3x5"
 
 
-def test_what_a_module_lacks_is_said() -> None:
+def test_what_a_module_lacks_is_named() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3))
     assert summarise(module, (3, 8, 8)).parameters == 112
-    with pytest.raises(TypeError, match=r"^Sequential.*\binput_size\b"):
+    with refused(TypeError, "Sequential", "input_size"):
         summarise(module)
-    with pytest.raises(TypeError, match=r"^Sequential.*\bstages\b"):
+    with refused(TypeError, "Sequential", "stages"):
         summarise_stages(module, summarise(module, (3, 8, 8)))

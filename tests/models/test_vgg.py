@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 import torchvision
+from refusals import refused
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -203,7 +204,7 @@ def test_d4_two_columns_are_left_out() -> None:
 def test_smaller_images_are_refused(name: str) -> None:
     network = meta_twin(name)[1]
     assert network.min_size == 32
-    with pytest.raises(ValueError, match=r"^VGG.*32x32.*31x40"):
+    with refused(ValueError, "VGG", "32x32", "31x40"):
         network(torch.zeros(1, 3, 31, 40, device="meta"))
     # the limit is the network's, not the message's
     with pytest.raises(RuntimeError, match="too small"):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refused
 
 from foveate.data.layouts import load_dataset
 from foveate.data.splits import hold_out
@@ -101,7 +102,7 @@ def test_what_images_are_like(tmp_path: Path):
     assert inspect_images(load_dataset("digits"), np.arange(100), 2).grey
     for path in tmp_path.glob("*/*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"none of the training images of .* can be read"):
+    with refused(DataError, "training", repr(dataset.name)):
         inspect_images(dataset, np.arange(8), 2)
 
 
@@ -154,7 +155,7 @@ def test_memory_of_an_image():
 
 
 @pytest.mark.parametrize(
-    ("images", "each", "micro_batches", "least", "free", "expected"),
+    ("images", "each", "wanted", "least", "free", "expected"),
     [
         (128, 1, 1, 1, 10**9, 1),
         (128, 10**9, 1, 1, 10**9, 128),
@@ -165,11 +166,11 @@ def test_memory_of_an_image():
         (3, 9, 9, 2, -5, 1),
     ],
 )
-def test_micro_batches_that_fit(images, each, pieces, least, free, expected):
-    assert micro_batches_that_fit(images, each, pieces, least, free) == expected
+def test_micro_batches_that_fit(images, each, wanted, least, free, expected):
+    assert micro_batches_that_fit(images, each, wanted, least, free) == expected
 
 
-def test_the_c_library_is_told_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_c_library_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, ...]] = []
     fake = SimpleNamespace(
         mallopt=lambda *numbers: calls.append(numbers),

@@ -3,9 +3,14 @@
 from dataclasses import fields
 
 import pytest
+from refusals import refused
 
 from foveate.errors import UsageError
 from foveate.training.config import CHOICES, FINETUNE, RANGES, SCRATCH, TrainConfig, resolve_config
+
+
+def option(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def test_every_field_is_checked():
@@ -17,88 +22,48 @@ def test_every_field_is_checked():
 def test_a_number_out_of_its_range(name):
     low, high = RANGES[name]
     for value in (low - 1, high + 1, float("nan"), True, "3"):
-        with pytest.raises(
-            UsageError, match=f"^{name.replace('_', '-')} must be a (whole )?number from"
-        ):
+        with refused(UsageError, option(name), f"{low:g}", f"{high:g}"):
             resolve_config("scratch", {name: value}, norms=True)
     if isinstance(getattr(TrainConfig, name), int):
-        with pytest.raises(UsageError, match="a whole number"):
+        with refused(UsageError, option(name), "whole", "1.5"):
             resolve_config("scratch", {name: 1.5}, norms=True)
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_name_that_does_not_exist(name):
-    with pytest.raises(
-        UsageError, match=f"no {name.replace('_', '-')} is called 'tape'; expected "
-    ):
+    with refused(UsageError, option(name), "'tape'", *CHOICES[name]):
         resolve_config("scratch", {name: "tape"}, norms=True)
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "all", None])
 def test_freeze(value):
-    with pytest.raises(
-        UsageError, match="freeze must be none, early, backbone or a number of stages, not"
-    ):
+    with refused(UsageError, "freeze", "none", "early", "backbone", repr(value)):
         TrainConfig(freeze=value)
 
 
 def test_a_setting_that_does_not_exist():
-    with pytest.raises(
-        UsageError, match="no setting of training is called 'epoch'; did you mean epochs"
-    ):
+    with refused(UsageError, "'epoch'", "epochs"):
         resolve_config("scratch", {"epoch": 3}, norms=True)
-    with pytest.raises(
-        UsageError, match="no setting of training is called 'zzz'; there are epochs, batch_size"
-    ):
+    with refused(UsageError, "'zzz'", "epochs", "batch_size"):
         resolve_config("scratch", {"zzz": 3}, norms=True)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "given", "norms", "words"),
+    ("recipe", "given", "norms", "names"),
     [
-        (
-            "scratch",
-            {"batch_norm": "frozen"},
-            False,
-            "batch-norm does not apply: the network has none",
-        ),
-        (
-            "finetune",
-            {"momentum": 0.8},
-            True,
-            "momentum applies to the optimizer sgd, and this recipe's is adamw",
-        ),
-        (
-            "scratch",
-            {"momentum": 0.8, "optimizer": "adamw"},
-            True,
-            "momentum applies to the optimizer sgd; adamw",
-        ),
-        ("scratch", {"unfreeze_at": 2}, True, "unfreeze-at applies where something is frozen"),
-        ("finetune", {"unfreeze_at": 5}, True, "unfreeze-at must lie within the 5 epochs"),
-        (
-            "scratch",
-            {"epochs": 5, "warmup": 10.0},
-            True,
-            "a warmup of 10 epochs is longer than the training, 5",
-        ),
-        (
-            "scratch",
-            {"batch_size": 4, "accumulate": 8},
-            True,
-            "accumulate 8: a batch of 4 has not so many pieces",
-        ),
-        ("scratch", {"epochs": 1, "progressive": 0.5}, True, "progressive needs at least 2 epochs"),
-        (
-            "scratch",
-            {"schedule": "one-cycle", "warmup": 2.0},
-            True,
-            "warmup applies to the schedules cosine and",
-        ),
+        ("scratch", {"batch_norm": "frozen"}, False, ["batch-norm"]),
+        ("finetune", {"momentum": 0.8}, True, ["momentum", "sgd", "adamw"]),
+        ("scratch", {"momentum": 0.8, "optimizer": "adamw"}, True, ["momentum", "sgd", "adamw"]),
+        ("scratch", {"unfreeze_at": 2}, True, ["unfreeze-at", "frozen"]),
+        ("finetune", {"unfreeze_at": 5}, True, ["unfreeze-at", "5 epochs"]),
+        ("scratch", {"epochs": 5, "warmup": 10.0}, True, ["warmup", "10 epochs", "5"]),
+        ("scratch", {"batch_size": 4, "accumulate": 8}, True, ["accumulate 8", "batch of 4"]),
+        ("scratch", {"epochs": 1, "progressive": 0.5}, True, ["progressive", "2 epochs"]),
+        ("scratch", {"schedule": "one-cycle", "warmup": 2.0}, True, ["warmup", "cosine"]),
     ],
 )
-def test_what_does_not_apply(recipe, given, norms, words):
-    with pytest.raises(UsageError, match=words):
+def test_what_does_not_apply(recipe, given, norms, names):
+    with refused(UsageError, *names):
         resolve_config(recipe, given, norms)
 
 

@@ -3,6 +3,7 @@ frozen."""
 
 import pytest
 import torch
+from refusals import refused
 from torch import nn
 
 from foveate.errors import UsageError
@@ -12,9 +13,11 @@ from foveate.training.config import TrainConfig
 from foveate.training.freezing import make_plan
 from foveate.training.optim import make_optimizer
 
-FEW = ("lenet5_1998", "lenet5", "alexnet", "vgg11_bn", "nin_cifar", "googlenet", "inception_v3", "resnet18", "plain20",
-       "squeezenet1_1", "densenet121", "mobilenet_v1_x0_25", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1_g8",
-       "shufflenet_v2_x0_5", "efficientnet_b0", "efficientnet_lite0")  # fmt: skip
+FEW = (
+    "lenet5_1998 lenet5 alexnet vgg11_bn nin_cifar googlenet inception_v3 resnet18 plain20 "
+    "squeezenet1_1 densenet121 mobilenet_v1_x0_25 mobilenet_v2 mobilenet_v3_small "
+    "shufflenet_v1_g8 shufflenet_v2_x0_5 efficientnet_b0 efficientnet_lite0"
+).split()
 
 
 def channels(network: nn.Module) -> int:
@@ -153,13 +156,11 @@ def test_a_probe() -> None:
 
 def test_what_does_not_fit() -> None:
     network = build("resnet20", num_classes=4)
-    with pytest.raises(UsageError, match="cannot freeze 99 stages: the network has 3; give 0 to 3"):
+    with refused(UsageError, "freeze 99", "0 to 3"):
         make_plan(network, (3, 32, 32), 99, 0.1, 0.1)
-    with pytest.raises(
-        UsageError, match=r"LeNet5 reads images of 28x28 pixels only, got 30x30: .* \(--size\)"
-    ):
+    with refused(UsageError, "LeNet5", "28x28", "30x30", "--size"):
         make_plan(build("lenet5"), (1, 30, 30), 0, 0.1, 0.1)
-    with pytest.raises(UsageError, match=r"needs images of at least 63x63.* \(--size\)"):
+    with refused(UsageError, "AlexNet", "63x63", "32x32", "--size"):
         make_plan(build("alexnet", num_classes=2), (3, 32, 32), 0, 0.1, 0.1)
 
 
@@ -167,6 +168,6 @@ def test_as_json() -> None:
     import json
 
     plan = make_plan(build("resnet20"), (3, 32, 32), 1, 0.1, 0.1)
-    told = json.loads(json.dumps(plan.to_dict()))
-    assert [part["name"] for part in told["parts"]] == ["stage 1", "stage 2", "stage 3", "head"]
-    assert told["learning"] + told["parts"][0]["parameters"] == told["parameters"] == 269_722
+    saved = json.loads(json.dumps(plan.to_dict()))
+    assert [part["name"] for part in saved["parts"]] == ["stage 1", "stage 2", "stage 3", "head"]
+    assert saved["learning"] + saved["parts"][0]["parameters"] == saved["parameters"] == 269_722

@@ -1,5 +1,5 @@
 """The loss of several labels an image, against one written out; that of classes is in
-test_loop.py."""
+test_trainer.py."""
 
 from collections import namedtuple
 

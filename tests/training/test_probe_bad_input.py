@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from learnt import tensors
+from refusals import refused
 
 from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, FoveateError, UsageError
@@ -46,15 +47,17 @@ def test_skipping_a_bad_image_is_as_if_it_were_not_there(root: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("n", "policy", "message"),
+    ("n", "policy", "names"),
     [
-        (1, "error", r"^1 of 96 images are unreadable .* image 'train/blob/000\.png' is not"),
-        (5, "skip", "5 of 96 images are unreadable, more than 5%"),
+        (1, "error", ["1 of 96", "'train/blob/000.png'"]),
+        (5, "skip", ["5 of 96", "5%"]),
     ],
 )
-def test_too_many_bad_images(n: int, policy: Any, message: str, root: Path, tmp_path: Path) -> None:
+def test_too_many_bad_images(
+    n: int, policy: Any, names: list[str], root: Path, tmp_path: Path
+) -> None:
     spoil(root, n)
-    with pytest.raises(DataError, match=message):
+    with refused(DataError, *names):
         train(root, out=tmp_path / "r", on_bad=policy)
     assert not (tmp_path / "r").exists()
 
@@ -65,9 +68,7 @@ def test_a_class_whose_images_are_all_bad(
     (root / "train" / "empty").mkdir()
     for name in "ab":
         (root / "train" / "empty" / f"{name}.jpg").write_bytes(name.encode())
-    with pytest.raises(
-        DataError, match=r"too few readable images to learn from in class 'empty' \(0\)"
-    ):
+    with refused(DataError, "'empty' (0)"):
         train(root, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
@@ -76,29 +77,29 @@ def test_a_class_whose_images_are_all_bad(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "error", "names"),
     [
-        ({"effort": "slow"}, UsageError, "no effort is called 'slow'; expected fast or best"),
-        ({"on_bad": "ignore"}, UsageError, "no policy is called 'ignore'; expected skip or error"),
-        ({"threads": 0}, UsageError, "threads .* not 0"),
-        ({"threads": -2}, UsageError, "threads .* not -2"),
-        (
-            {"engine": "onnx"},
-            UsageError,
-            "no engine is called 'onnx'; expected auto, openvino, torch",
-        ),
+        ({"effort": "slow"}, UsageError, ["effort", "'slow'", "fast", "best"]),
+        ({"on_bad": "ignore"}, UsageError, ["'ignore'", "skip", "error"]),
+        ({"threads": 0}, UsageError, ["threads", "not 0"]),
+        ({"threads": -2}, UsageError, ["threads", "not -2"]),
+        ({"engine": "onnx"}, UsageError, ["engine", "'onnx'", "auto", "openvino", "torch"]),
         (
             {"model": "efficientnet_lite4", "recipe": "probe"},
             UsageError,
-            "no pretrained weights for 'efficientnet_lite4'; there are for",
+            ["weights", "'efficientnet_lite4'", "efficientnet_lite0"],
         ),
-        ({"data": "no-such-folder"}, DataError, "no such folder or file: 'no-such-folder'"),
+        ({"data": "no-such-folder"}, DataError, ["'no-such-folder'"]),
     ],
 )
 def test_arguments_that_do_not_fit(
-    arguments: dict[str, Any], error: type[FoveateError], message: str, images: Path, tmp_path: Path
+    arguments: dict[str, Any],
+    error: type[FoveateError],
+    names: list[str],
+    images: Path,
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(error, match=message):
+    with refused(error, *names):
         train(**({"data": images, "out": tmp_path / "r"} | arguments))
     assert not (tmp_path / "r").exists()
 
@@ -106,18 +107,14 @@ def test_arguments_that_do_not_fit(
 def test_one_class(flat: Path, tmp_path: Path) -> None:
     for kind in ("blob", "noise"):
         shutil.rmtree(flat / kind)
-    with pytest.raises(
-        DataError, match="has only one class, 'stripes'; a classifier needs at least two"
-    ):
+    with refused(DataError, "one class", "'stripes'"):
         train(flat, out=tmp_path / "r")
 
 
 def test_one_image_in_a_class(flat: Path, tmp_path: Path) -> None:
     for file in sorted((flat / "noise").iterdir())[1:]:
         file.unlink()
-    with pytest.raises(
-        DataError, match=r"too few readable images to learn from in class 'noise' \(1\)"
-    ):
+    with refused(DataError, "'noise' (1)"):
         train(flat, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
@@ -125,16 +122,14 @@ def test_one_image_in_a_class(flat: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("there", ["folder", "file"])
 def test_a_run_is_never_overwritten(there: str, images: Path, tmp_path: Path) -> None:
     (tmp_path / "r").mkdir() if there == "folder" else (tmp_path / "r").touch()
-    with pytest.raises(
-        UsageError, match=r"r' exists; choose another --out, or .*--resume to go on with it"
-    ):
+    with refused(UsageError, "r' exists", "--out", "--resume"):
         train(images, out=tmp_path / "r")
     assert (tmp_path / "r").exists()
 
 
 def test_a_run_below_a_file(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="below a file; choose another --out"):
+    with refused(UsageError, "file", "--out"):
         train(images, out=tmp_path / "file" / "r")
 
 
@@ -144,8 +139,6 @@ def test_a_class_of_one_group(recipe: Any, images: Path, tmp_path: Path) -> None
     dataset = load_dataset(images)
     blob = dataset.classes.index("blob")
     groups = tuple("one" if label == blob else str(i) for i, label in enumerate(dataset.labels))
-    with pytest.raises(
-        DataError, match="all images of 'blob' are of one group, or copies of one image"
-    ):
+    with refused(DataError, "'blob'", "one group"):
         train(replace(dataset, groups=groups), recipe=recipe, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()

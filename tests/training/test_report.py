@@ -1,9 +1,10 @@
-"""What is said of trainings that go wrong, and of those that do not."""
+"""Remarks on trainings that go wrong, and none on those that do not."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import absent
 
 from foveate.training.report import EpochLog, Record, draw_curves, remarks
 
@@ -31,44 +32,43 @@ def given(predicted) -> np.ndarray:
 RIGHT = given(LABELS)
 
 
-def say(records, answers=RIGHT, stopped=True) -> list[str]:
+def remarks_on(records, answers=RIGHT, stopped=True) -> list[str]:
     return remarks(records, answers, LABELS, CLASSES, stopped)
 
 
-def test_nothing_to_say():
-    assert say(history([2.0, 1.0, 0.5])) == []
+def test_no_remark_on_a_good_training():
+    assert remarks_on(history([2.0, 1.0, 0.5])) == []
 
 
 @pytest.mark.parametrize(
-    ("records", "words"),
+    ("records", "names"),
     [
-        (history([1.0, 1.2, 1.5]), "the training loss rose, from 1.000 to 1.500: lower --lr"),
+        (history([1.0, 1.2, 1.5]), ["training loss", "1.000", "1.500", "--lr"]),
         (
             history([1.0, 1.0, 1.0], validation=[0.5, 0.4, 0.5]),
-            "nothing was learnt: validation accuracy never passed 50%",
+            ["validation accuracy", "50%"],
         ),
-        (history([1.0, 0.9], best=9, start=True), "no epoch was better than the probe"),
+        (history([1.0, 0.9], best=9, start=True), ["epoch", "probe"]),
         (
             history([1.0, 0.5, 0.2, 0.1], [0.6, 0.8, 0.9, 0.99], [0.7, 0.7, 0.7, 0.7], best=1),
-            "it overfits: after epoch 1",
+            ["overfits", "epoch 1"],
         ),
     ],
 )
-def test_what_looks_wrong(records, words):
-    assert len(say(records)) == 1 and words in say(records)[0]
+def test_what_looks_wrong(records, names):
+    (remark,) = remarks_on(records)
+    assert not absent(remark, *names), remark
 
 
 def test_more_epochs_may_help():
-    assert say(history([2.0, 1.0, 0.5]), stopped=False) == [
-        "the last epoch was the best: more --epochs may bring more"
-    ]
+    (remark,) = remarks_on(history([2.0, 1.0, 0.5]), stopped=False)
+    assert "--epochs" in remark
 
 
 def test_a_class_that_is_never_predicted():
-    assert (
-        "never predicted on validation: 'eel'"
-        in say(history([2.0, 1.0]), given([0, 0, 0, 0, 1, 1, 0, 1]))[0]
-    )
+    (remark,) = remarks_on(history([2.0, 1.0]), given([0, 0, 0, 0, 1, 1, 0, 1]))
+    assert not absent(remark, "validation", "'eel'"), remark
+    assert "'cat'" not in remark and "'dog'" not in remark
 
 
 def test_curves(tmp_path: Path):

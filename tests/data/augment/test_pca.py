@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from foveate.data.augment.pca import PAPER_PCA, PrincipalComponents, fit_pca
 from foveate.errors import ArtefactError, DataError
@@ -49,7 +50,7 @@ def test_fit_of_grey_and_of_one_colour() -> None:
 
 
 def test_fit_of_nothing() -> None:
-    with pytest.raises(DataError, match="there is no image to find"):
+    with refused(DataError, "image"):
         fit_pca([])
 
 
@@ -99,10 +100,10 @@ GOOD = json.loads(json.dumps(PAPER_PCA.to_dict()))
     ],
 )
 def test_from_dict_refuses(value: Any) -> None:
-    with pytest.raises(ArtefactError, match="PrincipalComponents"):
+    with refused(ArtefactError, "PrincipalComponents"):
         PrincipalComponents.from_dict(value)
 
 
 def test_what_is_no_basis_is_refused() -> None:
-    with pytest.raises(ValueError, match="principal components"):
+    with refused(ValueError, "principal components"):
         PrincipalComponents((1, 1, 1), ((1, 1, 0), (0, 1, 0), (0, 0, 1)))

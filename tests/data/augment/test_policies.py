@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from foveate.data.augment import (
     PARTS,
@@ -111,9 +112,9 @@ def test_resolve_takes_an_augment_as_it_is() -> None:
     assert resolve(dataset(*DIGITS), 28, policy=mine) == ("light", mine, ())
     sized = resolve(dataset(*DIGITS), 28, policy=mine.replace(size=28), given={"rotation": 3})
     assert sized.augmentation == mine.replace(rotation=3)
-    with pytest.raises(UsageError, match=r"size 32.*28"):
+    with refused(UsageError, "size 32", "28"):
         resolve(dataset(*DIGITS), 28, policy=mine.replace(size=32))
-    with pytest.raises(UsageError, match=r"hue.*one channel"):
+    with refused(UsageError, "hue", "one channel"):
         resolve(dataset(*DIGITS), 28, 1, policy=Augment(hue=0.1))
 
 
@@ -129,27 +130,27 @@ def test_the_table_of_policies() -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"rotatoin": 3}, "'rotatoin'.*rotation"),
-        ({"xyz": 3}, "'xyz'.*crop, padding"),
-        ({"pca": PAPER_PCA}, "'pca'"),
-        ({"magnitude": 5}, "magnitude.*'rand'.*'none'"),
-        ({"magnitude": 5, "auto": "trivial"}, "magnitude.*'rand'.*'trivial'"),
-        ({"padding": 0.1}, "padding.*'random'.*'resized'"),
-        ({"crop": "none", "crop_area": (0.5, 1.0)}, "crop_area.*'resized'.*'none'"),
-        ({"crop": "random", "crop_ratio": (0.5, 1.0)}, "crop_ratio.*'resized'.*'random'"),
-        ({"pca_from": "imagenet"}, "pca_from.*pca_colour"),
+        ({"rotatoin": 3}, ["'rotatoin'", " rotation"]),
+        ({"xyz": 3}, ["'xyz'", "crop", "padding"]),
+        ({"pca": PAPER_PCA}, ["'pca'"]),
+        ({"magnitude": 5}, ["magnitude", "'rand'", "'none'"]),
+        ({"magnitude": 5, "auto": "trivial"}, ["magnitude", "'rand'", "'trivial'"]),
+        ({"padding": 0.1}, ["padding", "'random'", "'resized'"]),
+        ({"crop": "none", "crop_area": (0.5, 1.0)}, ["crop_area", "'resized'", "'none'"]),
+        ({"crop": "random", "crop_ratio": (0.5, 1.0)}, ["crop_ratio", "'resized'", "'random'"]),
+        ({"pca_from": "imagenet"}, ["pca_from", "pca_colour"]),
     ],
 )
-def test_what_does_not_apply_is_refused(given: dict[str, Any], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
+def test_what_does_not_apply_is_refused(given: dict[str, Any], named: list[str]) -> None:
+    with refused(UsageError, *named):
         Augment("standard", **given)
-    with pytest.raises(UsageError, match=named):
+    with refused(UsageError, *named):
         Augment("standard").replace(**given)
 
 
 @pytest.mark.parametrize("option", ["hue", "saturation", "pca_colour"])
 def test_colours_do_not_apply_to_one_channel(option: str) -> None:
-    with pytest.raises(UsageError, match=f"{option}.*one channel"):
+    with refused(UsageError, option, "one channel"):
         resolve(dataset(*CLOTHES), 224, 1, given={option: 0.1})
     assert resolve(dataset(*CLOTHES), 224, 1, given={option: 0.0}).augmentation == Augment(
         "standard"
@@ -159,16 +160,16 @@ def test_colours_do_not_apply_to_one_channel(option: str) -> None:
 
 @pytest.mark.parametrize("policy", ["hard", None, 3, ["light"]])
 def test_no_such_policy(policy: Any) -> None:
-    with pytest.raises(UsageError, match="none, light, standard, strong"):
+    with refused(UsageError, *POLICIES):
         Augment(policy)
     if policy is not None:
-        with pytest.raises(UsageError, match="none, light, standard, strong"):
+        with refused(UsageError, *POLICIES):
             resolve(dataset(*CLOTHES), 224, policy=policy)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, "224", True, 4097])
 def test_no_such_size(size: Any) -> None:
-    with pytest.raises(UsageError, match="size"):
+    with refused(UsageError, "size"):
         Augment(size=size)
 
 
@@ -178,14 +179,14 @@ def test_ranges(name: str) -> None:
     assert option.unit and option.help
     assert getattr(Augment(**{**beside, name: option.high}), name) == option.high
     for value in (option.low - 1, option.high + 1, math.nan, math.inf, "1", None, True):
-        with pytest.raises(UsageError, match=f"{name} must be from.*{option.unit}"):
+        with refused(UsageError, name, f"{option.low:g}", f"{option.high:g}", option.unit):
             Augment(**{**beside, name: value})
 
 
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("value", ["other", None, 3, []])
 def test_choices(name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"{name}.*{', '.join(CHOICES[name].choices)}"):
+    with refused(UsageError, name, *CHOICES[name].choices):
         Augment(**{**BESIDE.get(name, {}), name: value})
 
 
@@ -202,7 +203,7 @@ def test_choices(name: str, value: Any) -> None:
     ],
 )
 def test_pairs(values: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(values))} must be two numbers"):
+    with refused(UsageError, next(iter(values)), "two"):
         Augment("standard", **values)
 
 
@@ -211,7 +212,7 @@ def test_a_list_is_a_pair() -> None:
 
 
 def test_whole_numbers() -> None:
-    with pytest.raises(UsageError, match="magnitude must be a whole number"):
+    with refused(UsageError, "magnitude", "whole", "2.5"):
         Augment(auto="rand", magnitude=2.5)
 
 
@@ -300,7 +301,7 @@ GOOD = json.loads(json.dumps(FITTED.to_dict()))
     ],
 )
 def test_from_dict_refuses(value: Any) -> None:
-    with pytest.raises(ArtefactError, match="Augment"):
+    with refused(ArtefactError, "Augment"):
         Augment.from_dict(value)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from photos import photo
 from PIL import Image
+from refusals import refused
 from torch.utils.data import DataLoader, default_collate
 from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
@@ -84,7 +85,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     Image.fromarray(photo()).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
-    with Image.open(tmp_path / "a.jpg") as opened, pytest.raises(ImageError, match=r"a\.jpg"):
+    with Image.open(tmp_path / "a.jpg") as opened, refused(ImageError, "a.jpg"):
         Augment()(opened)
 
 
@@ -106,12 +107,12 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_is_no_image_is_refused(image: Any) -> None:
-    with pytest.raises(UsageError, match=r"PIL image.*\(H, W, 3\).*\(3, H, W\)"):
+    with refused(UsageError, "PIL image", "(H, W, 3)", "(3, H, W)"):
         Augment()(image)
 
 
 def test_colours_of_one_channel_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"hue.*one channel"):
+    with refused(UsageError, "hue", "one channel"):
         Augment(hue=0.1)(photo(channels=1))
 
 
@@ -131,10 +132,17 @@ def test_torchs_seed_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    "numbers", [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (2**64, 0, 0), (0, 0.5, 0)]
+    ("numbers", "name"),
+    [
+        ((-1, 0, 0), "seed"),
+        ((0, -1, 0), "epoch"),
+        ((0, 0, -1), "index"),
+        ((2**64, 0, 0), "seed"),
+        ((0, 0.5, 0), "epoch"),
+    ],
 )
-def test_numbers_out_of_range(numbers: tuple[int, int, int]) -> None:
-    with pytest.raises(UsageError, match=r"(seed|epoch|index) must"):
+def test_numbers_out_of_range(numbers: tuple[int, int, int], name: str) -> None:
+    with refused(UsageError, name):
         Augment().at(*numbers)
 
 
@@ -259,23 +267,23 @@ GOOD = torch.zeros(2, 3, 4, 4)
 @pytest.mark.parametrize(
     ("images", "targets", "classes", "named"),
     [
-        (GOOD[0], torch.tensor([0, 1]), 2, r"\(N, C, H, W\)"),
+        (GOOD[0], torch.tensor([0, 1]), 2, "(N, C, H, W)"),
         (GOOD.int(), torch.tensor([0, 1]), 2, "int32"),
-        (GOOD[:0], torch.tensor([0, 1]), 2, r"\(N, C, H, W\)"),
+        (GOOD[:0], torch.tensor([0, 1]), 2, "(N, C, H, W)"),
         ([1, 2], torch.tensor([0, 1]), 2, "list"),
         (GOOD, [0, 1], 2, "list"),
         (GOOD, torch.tensor(0), 2, "targets"),
         (GOOD, torch.tensor([0, 1, 2]), 3, "targets"),
         (GOOD, torch.tensor([0, 2]), 2, "0 to 1"),
         (GOOD, torch.tensor([-1, 0]), 2, "0 to 1"),
-        (GOOD, torch.tensor([0.0, 1.0]), 2, r"\(N, 2\)"),
-        (GOOD, torch.zeros(2, 3), 2, r"\(N, 2\)"),
+        (GOOD, torch.tensor([0.0, 1.0]), 2, "(N, 2)"),
+        (GOOD, torch.zeros(2, 3), 2, "(N, 2)"),
         (GOOD, torch.tensor([0, 1]), 0, "num_classes"),
         (GOOD, torch.tensor([0, 1]), "2", "num_classes"),
     ],
 )
 def test_batches_that_do_not_fit(images: Any, targets: Any, classes: Any, named: str) -> None:
-    with pytest.raises(UsageError, match=named):
+    with refused(UsageError, named):
         Augment("strong").batch(images, targets, classes)
 
 
@@ -307,7 +315,7 @@ def test_repr() -> None:
 
 def test_it_never_changes() -> None:
     a = Augment("light")
-    with pytest.raises(AttributeError, match=r"replace\(hflip"):
+    with pytest.raises(AttributeError, match="replace"):
         a.hflip = 1.0
     with pytest.raises(AttributeError, match="'flip'"):
         a.flip

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import absent, refused
 from textbook import mix
 
 from foveate.data.augment import Augment, render
@@ -178,7 +179,7 @@ def test_a_second_run_decodes_nothing(dataset: Dataset, monkeypatch: pytest.Monk
     expected = content(make(dataset, cache="disk").epoch(0))
     monkeypatch.delattr("foveate.data.decoding.load_pixels")
     assert content(make(dataset, cache="disk").epoch(0)) == expected
-    with pytest.raises(ImageError, match=r"image '.*' cannot be used: NameError"):
+    with refused(ImageError, "image '", "NameError"):
         content(make(dataset, cache="ram").epoch(0))
 
 
@@ -190,7 +191,8 @@ def test_a_damaged_disk_cache_changes_nothing(dataset: Dataset, cache: Path) -> 
         file.write_bytes(data[: len(data) // 2] if i % 2 else data[:-9] + bytes(9))
     batches = make(dataset, cache="disk")
     assert content(batches.epoch(0)) == expected
-    assert batches.cache.notes() == ["39 damaged files in the disk cache of pixels were made again"]
+    (note,) = batches.cache.notes()
+    assert not absent(note, "39", "damaged", "disk"), note
 
 
 def test_sizes_may_follow_the_epoch(dataset: Dataset) -> None:
@@ -199,9 +201,7 @@ def test_sizes_may_follow_the_epoch(dataset: Dataset) -> None:
         for epoch in range(3):
             (shape,) = {batch.pixels.shape[1:] for batch in batches.epoch(epoch)}
             assert shape == (3, 16 * (epoch + 1), 16 * (epoch + 1))
-        with pytest.raises(
-            UsageError, match="epoch 3 has images of 64 pixels a side; expected 1 to 48"
-        ):
+        with refused(UsageError, "epoch 3", "64", "1 to 48"):
             batches.epoch(3)
     assert next(make(dataset, size=64).epoch(0)).pixels.shape == (13, 3, 64, 64)
 
@@ -360,19 +360,19 @@ def make_fifo(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm, named",
+    "harm, reasons",
     [
-        (break_off, "is (truncated|damaged)"),
-        (lambda path: path.write_bytes(b""), r"is empty \(0 bytes\)"),
-        (Path.unlink, "cannot be read: No such file"),
-        (make_fifo, "is not a regular file"),
-        (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
+        (break_off, ["truncated", "damaged"]),  # either
+        (lambda path: path.write_bytes(b""), ["0 bytes"]),
+        (Path.unlink, ["No such file"]),
+        (make_fifo, ["regular file"]),
+        (lambda path: (path.unlink(), path.mkdir()), ["regular file"]),
     ],
     ids="truncated empty vanished fifo folder".split(),
 )
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_bad_file_ends_it_by_name(
-    tmp_path: Path, draw_folder, harm, named: str, threads: int
+    tmp_path: Path, draw_folder, harm, reasons: list[str], threads: int
 ) -> None:
     folder = draw_folder(tmp_path / "photos", 4)
     dataset = load_dataset(folder)
@@ -381,8 +381,9 @@ def test_a_bad_file_ends_it_by_name(
         make(dataset, batch_size=3, threads=threads).epoch(0),
         iter(EvaluationBatches(dataset, np.arange(12), PREPROCESS, 3, threads)),
     ):
-        with pytest.raises(ImageError, match=f"'.*noise/001.jpg' {named}"):
+        with refused(ImageError, "noise/001.jpg'") as raised:
             list(batches)
+        assert any(reason in str(raised.value) for reason in reasons)
         assert loader_threads() == []
 
 
@@ -391,40 +392,38 @@ def test_a_file_that_changes_in_mid_run(tmp_path: Path, draw_folder) -> None:
     dataset = load_dataset(folder)
     assert dataset.digests
     (folder / "noise" / "001.jpg").write_bytes((folder / "noise" / "002.jpg").read_bytes())
-    with pytest.raises(
-        ImageError, match=r"image 'noise/001.jpg' changed while it was read; run again"
-    ):
+    with refused(ImageError, "'noise/001.jpg'", "changed"):
         list(make(dataset).epoch(0))
 
 
 def test_an_augmentation_that_does_not_fit_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(UsageError, match=r"pca_colour.*fit"):
+    with refused(UsageError, "pca_colour", "fit"):
         make(dataset, Augment(pca_colour=0.1))
     grey = Preprocess(48, 48, channels=1, mean=(0.5,), std=(0.5,))
-    with pytest.raises(UsageError, match=r"hue.*one channel"):
+    with refused(UsageError, "hue", "one channel"):
         TrainingBatches(dataset, np.arange(9), grey, Augment(hue=0.1), 3)
 
 
 @pytest.mark.parametrize(
-    "options, named",
+    "options, names",
     [
-        ({"rows": np.arange(0)}, "there are no images to make batches of"),
-        ({"batch_size": 0}, "a batch is at least 1, got 0"),
+        ({"rows": np.arange(0)}, ["images"]),
+        ({"batch_size": 0}, ["batch", "at least 1", "0"]),
         ({"threads": 0}, "a number of threads is at least 1, got 0"),
-        ({"world": 0}, "a world is at least 1, got 0"),
-        ({"rank": 2, "world": 2}, "rank 2 is none of 2 processes"),
-        ({"rank": -1}, "rank -1 is none of 1 processes"),
-        ({"seed": -1}, "a seed is not negative, got -1"),
-        ({"sampling": "fair"}, "no sampling is called 'fair'; expected all or balanced"),
-        ({"cache": "tape"}, "no cache is called 'tape'; expected off, ram or disk"),
-        ({"size": 0}, "an image has at least 1 pixel a side, not 0"),
-        ({"batch_size": 2, "world": 3}, "a batch of 1 images cannot be shared by 3 processes"),
+        ({"world": 0}, ["world", "at least 1", "0"]),
+        ({"rank": 2, "world": 2}, ["rank 2", "2 processes"]),
+        ({"rank": -1}, ["rank -1", "1 processes"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"sampling": "fair"}, ["sampling", "'fair'", "all", "balanced"]),
+        ({"cache": "tape"}, ["cache", "'tape'", "off", "ram", "disk"]),
+        ({"size": 0}, ["1 pixel", "not 0"]),
+        ({"batch_size": 2, "world": 3}, ["batch of 1", "3 processes"]),
     ],
 )
-def test_what_does_not_fit_is_refused(dataset: Dataset, options, named: str) -> None:
+def test_what_does_not_fit_is_refused(dataset: Dataset, options, names: list[str]) -> None:
     given = {"rows": np.arange(3), "batch_size": 2} | options
-    with pytest.raises(UsageError, match=named):
+    with refused(UsageError, *names):
         TrainingBatches(dataset, preprocess=PREPROCESS, augmentation=STANDARD, **given)
-    if not {"seed", "sampling", "size"} & set(options) and "shared" not in named:
-        with pytest.raises(UsageError, match=named):
+    if not {"seed", "sampling", "size"} & set(options) and options.get("world") != 3:
+        with refused(UsageError, *names):
             EvaluationBatches(dataset, preprocess=PREPROCESS, **given)
