@@ -1,7 +1,7 @@
-"""`foveate` in processes of its own, which a process that has imported it all gives birth to.
+"""Run `foveate` in processes of its own, forked from one that has imported everything.
 
-A fresh interpreter spends two to four seconds on importing torch, a child of that process a tenth
-of one. Arguments, environment, folder, streams and exit code are the child's own. Tests of what an
+A fresh interpreter takes two to four seconds to import torch, a child of that process a tenth of a
+second. Arguments, environment, folder, streams and exit code are the child's own. Tests of what an
 interpreter imports, and of signals, start a fresh one.
 """
 
@@ -16,7 +16,13 @@ LIMIT = 300  # seconds
 
 nursery = multiprocessing.get_context("forkserver")
 nursery.set_forkserver_preload(
-    "__main__ commands foveate.cli foveate.training.setup torchvision.transforms.v2.functional".split()
+    [
+        "__main__",
+        "commands",
+        "foveate.cli",
+        "foveate.training.setup",
+        "torchvision.transforms.v2.functional",
+    ]
 )
 
 
@@ -26,22 +32,22 @@ def foveate(*arguments: object, **environment: str) -> subprocess.CompletedProce
     words = list(map(str, arguments))
     wanted = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment
     with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder, stream) for stream in ("stdout", "stderr")]
-        child = nursery.Process(target=run, args=(words, wanted, Path.cwd(), said))
+        streams = [Path(folder, stream) for stream in ("stdout", "stderr")]
+        child = nursery.Process(target=run, args=(words, wanted, Path.cwd(), streams))
         child.start()
         child.join(LIMIT)
         if child.exitcode is None:
             child.kill()
-        out, err = (path.read_text(encoding="utf-8") for path in said)
+        out, err = (path.read_text(encoding="utf-8") for path in streams)
         assert child.exitcode is not None, (
             f"{words} did not end within {LIMIT} seconds\n{out}\n{err}"
         )
         return subprocess.CompletedProcess(words, child.exitcode, out, err)
 
 
-def run(words: list[str], environment: dict[str, str], folder: Path, said: list[Path]) -> None:
+def run(words: list[str], environment: dict[str, str], folder: Path, streams: list[Path]) -> None:
     """As `python -m foveate` would."""
-    for stream, path in zip((1, 2), said, strict=True):
+    for stream, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
     os.environ.clear()
     os.environ.update(environment)

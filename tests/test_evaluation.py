@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from foveate.classifier import Classifier
 from foveate.data.layouts import load_dataset
@@ -87,10 +88,7 @@ def test_a_class_that_the_classifier_does_not_know(
     name: str, classifier: Classifier, images: Path, tmp_path: Path
 ) -> None:
     path = table(tmp_path, images, {"blob": name, "noise": "noise"})
-    with pytest.raises(
-        DataError,
-        match=rf"classes that the classifier does not know: '{name}'; it knows 'blob', 'noise', 'stripes'",
-    ):
+    with refused(DataError, f"'{name}'", "'blob', 'noise', 'stripes'"):
         evaluate(classifier, path)
 
 
@@ -122,26 +120,26 @@ def test_bad_images_are_skipped_and_named(
 
 
 @pytest.mark.parametrize(
-    ("n", "policy", "message"),
+    ("n", "policy", "names"),
     [
-        (1, "error", r"^1 of 24 images are unreadable .* image 'blob/100\.jpg' is not"),
-        (2, "skip", "2 of 24 images are unreadable, more than 5%"),
-        (8, "skip", "8 of 24 images are unreadable, more than 5%"),
+        (1, "error", ["1 of 24", "'blob/100.jpg'"]),
+        (2, "skip", ["2 of 24", "5%"]),
+        (8, "skip", ["8 of 24", "5%"]),
     ],
 )
 def test_policies(
-    n: int, policy: str, message: str, classifier: Classifier, images: Path, tmp_path: Path
+    n: int, policy: str, names: list[str], classifier: Classifier, images: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with refused(DataError, *names):
         evaluate(classifier, spoiled(images, tmp_path / "set", n), policy)  # type: ignore[arg-type]
 
 
 def test_an_unknown_policy_is_refused(classifier: Classifier, images: Path) -> None:
-    with pytest.raises(UsageError, match="no policy is called 'ignore'; expected skip or error"):
+    with refused(UsageError, "'ignore'", "skip", "error"):
         evaluate(classifier, images, "ignore")  # type: ignore[arg-type]
 
 
-def test_progress_hears_of_every_image(classifier: Classifier, images: Path) -> None:
+def test_progress_counts_every_image(classifier: Classifier, images: Path) -> None:
     class Counting(Silent):
         total = done = 0
 
@@ -157,5 +155,5 @@ def test_progress_hears_of_every_image(classifier: Classifier, images: Path) -> 
 
 
 def test_no_such_data(classifier: Classifier, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder or file"):
+    with refused(DataError, "nothing"):
         evaluate(classifier, tmp_path / "nothing")

@@ -7,13 +7,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
+from refusals import absent, refused
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from foveate.cli import app
 from foveate.cli import preview as module
 from foveate.cli.augmentation import Policy
-from foveate.cli.preview import GAP, MARGIN, dealt, font_for, has_letters, scale_for, shorten, wrap
+from foveate.cli.preview import GAP, MARGIN, font_for, has_letters, scale_for, shorten, split, wrap
 from foveate.data.augment import PARTS, POLICIES, Augment, options_of
 from foveate.data.augment.part import Pair
 from foveate.data.augment.policies import resolve
@@ -34,8 +35,8 @@ def run(*arguments: object) -> str:
     return done.stdout
 
 
-def fails(error: type[FoveateError], named: str, *arguments: object) -> None:
-    with pytest.raises(error, match=named):
+def fails(error: type[FoveateError], names: list[str], *arguments: object) -> None:
+    with refused(error, *names):
         run(*arguments)
 
 
@@ -101,59 +102,35 @@ def test_the_original_is_what_evaluation_sees(images: Path, tmp_path: Path) -> N
 
 def test_the_same_twice_and_another_with_another_seed(images: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run(
-            images,
-            tmp_path / f"{name}.png",
-            "--seed",
-            seed,
-            "--size",
-            64,
-            "--rows",
-            2,
-            "--columns",
-            2,
-        )
+        options = ["--seed", seed, "--size", 64, "--rows", 2, "--columns", 2]
+        run(images, tmp_path / f"{name}.png", *options)
     a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
     assert a == b and a != c
 
 
-def test_it_says_the_policy_and_why(images: Path, tmp_path: Path) -> None:
-    said = run(images, tmp_path / "a.png", "--size", 32, "--rotation", 20)
-    assert (
-        "policy light, with changes: a random square" in said
-        and "rotation by up to 20°; seed 0" in said
-    )
-    assert "note  the policy is light, since there is little to crop out of 32 pixels" in said
-    assert "a.png" in said
+def test_it_prints_the_policy_and_why(images: Path, tmp_path: Path) -> None:
+    printed = run(images, tmp_path / "a.png", "--size", 32, "--rotation", 20)
+    assert not absent(printed, "light", "random square", "20°", "seed 0", "32 pixels", "a.png")
     for digit in range(10):
         (tmp_path / f"signs/{digit}").mkdir(parents=True)
         Image.new("L", (9, 12), 25 * digit).save(tmp_path / f"signs/{digit}/a.png")
-    said = run(
-        tmp_path / "signs",
-        tmp_path / "d.png",
-        "--size",
-        32,
-        "--augment",
-        "standard",
-        "--columns",
-        1,
-    )
-    assert "no horizontal flips: the classes are digits or letters" in said
+    options = ["--size", 32, "--augment", "standard", "--columns", 1]
+    printed = run(tmp_path / "signs", tmp_path / "d.png", *options)
+    assert not absent(printed, "no horizontal flips", "digits"), printed
 
 
 def test_the_policy_depends_on_the_data(images: Path, tmp_path: Path) -> None:
     found = json.loads(run(images, tmp_path / "a.png", "--json", "--columns", 1))
-    assert (
-        found["policy"] == "strong"
-        and "20 training images per class are few" in found["reasons"][0]
-    )
+    assert found["policy"] == "strong" and "20 training images" in found["reasons"][0]
 
 
 def test_every_option_arrives(images: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {
-        "crop": "resized", "crop-area": "0.5 0.9", "crop-ratio": "1 1.5", "rotation": 3, "translate": 0.1, "scale": 0.2,
-        "shear": 4, "brightness": 0.3, "contrast": 0.4, "saturation": 0.5, "hue": 0.1, "pca-colour": 0.2,
-        "pca-from": "imagenet", "auto": "rand", "magnitude": 7, "erasing": 0.6, "mixup": 0.7, "cutmix": 0.8,
+        "crop": "resized", "crop-area": "0.5 0.9", "crop-ratio": "1 1.5",
+        "rotation": 3, "translate": 0.1, "scale": 0.2, "shear": 4,
+        "brightness": 0.3, "contrast": 0.4, "saturation": 0.5, "hue": 0.1,
+        "pca-colour": 0.2, "pca-from": "imagenet", "auto": "rand", "magnitude": 7,
+        "erasing": 0.6, "mixup": 0.7, "cutmix": 0.8,
     }  # fmt: skip
     options = [word for name, value in given.items() for word in [f"--{name}", *str(value).split()]]
     small = ["--size", 32, "--rows", 2, "--columns", 1, "--json"]
@@ -172,7 +149,7 @@ def test_every_option_arrives(images: Path, tmp_path: Path) -> None:
     assert (found["augmentation"]["padding"], found["augmentation"]["hflip"]) == (0.3, 0)
 
 
-def test_pca_colour_is_fitted_and_told(images: Path, tmp_path: Path) -> None:
+def test_pca_colour_is_fitted_and_in_the_json(images: Path, tmp_path: Path) -> None:
     small = ["--size", 32, "--rows", 1, "--columns", 1, "--json", "--pca-colour", 0.1]
     found = json.loads(run(images, tmp_path / "a.png", *small))["augmentation"]["pca"]
     assert len(found["eigenvalues"]) == 3 and found["eigenvalues"][0] != 0.2175
@@ -181,20 +158,8 @@ def test_pca_colour_is_fitted_and_told(images: Path, tmp_path: Path) -> None:
 
 
 def test_grey(images: Path, tmp_path: Path) -> None:
-    run(
-        images,
-        tmp_path / "a.png",
-        "--channels",
-        1,
-        "--size",
-        128,
-        "--rows",
-        1,
-        "--columns",
-        2,
-        "--augment",
-        "strong",
-    )
+    options = "--channels 1 --size 128 --rows 1 --columns 2 --augment strong".split()
+    run(images, tmp_path / "a.png", *options)
     shown = cells(np.asarray(Image.open(tmp_path / "a.png")), 128, 1, 2)
     assert (shown[..., 0] == shown[..., 1]).all() and (shown[..., 1] == shown[..., 2]).all()
 
@@ -236,51 +201,25 @@ def test_images_that_cannot_be_read_are_passed_over(tmp_path: Path, draw_folder)
     assert len(found["images"]) == 4  # of six, two would be held out
     for path in folder.glob("*/*"):
         path.write_bytes(b"broken")
-    fails(DataError, "none of the training images of 'set' can be read", folder, tmp_path / "a.png")
+    fails(DataError, ["'set'", "training"], folder, tmp_path / "a.png")
 
 
 def test_what_is_refused(images: Path, tmp_path: Path, draw_folder) -> None:
     out = tmp_path / "a.png"
-    fails(UsageError, r"'.*a.jpg' must end in .png", images, tmp_path / "a.jpg")
-    fails(
-        UsageError,
-        "hue .* one channel",
-        images,
-        out,
-        "--channels",
-        1,
-        "--hue",
-        0.1,
-    )
-    fails(
-        UsageError,
-        "magnitude .*'rand'",
-        images,
-        out,
-        "--magnitude",
-        3,
-        "--augment",
-        "light",
-    )
-    fails(UsageError, "rotation must be from 0 to 180", images, out, "--rotation", 200)
-    fails(DataError, "no such folder or file", tmp_path / "nowhere", out)
+    fails(UsageError, ["a.jpg'", ".png"], images, tmp_path / "a.jpg")
+    fails(UsageError, ["hue", "one channel"], images, out, "--channels", 1, "--hue", 0.1)
+    options = ["--magnitude", 3, "--augment", "light"]
+    fails(UsageError, ["magnitude", "'rand'"], images, out, *options)
+    fails(UsageError, ["rotation", "0 to 180"], images, out, "--rotation", 200)
+    fails(DataError, ["nowhere"], tmp_path / "nowhere", out)
     draw_folder(tmp_path / "part/test", 2)
     (tmp_path / "part/train").mkdir()
     draw_folder(tmp_path / "part/val", 2)
-    fails(DataError, "'part' has no training images", tmp_path / "part", out)
+    fails(DataError, ["'part'", "training"], tmp_path / "part", out)
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_bytes(b"")
     for name in ("folder.png", "file/a.png"):
-        fails(
-            UsageError,
-            "a file or a folder is in the way",
-            images,
-            tmp_path / name,
-            "--columns",
-            1,
-            "--rows",
-            1,
-        )
+        fails(UsageError, [name], images, tmp_path / name, "--columns", 1, "--rows", 1)
     for option in ("--seed", "--epoch"):
         done = CliRunner().invoke(
             app, ["data", "preview", str(images), str(out), option, str(2**64)]
@@ -358,8 +297,8 @@ def test_what_training_holds_out_does_not_count(tmp_path: Path) -> None:
                 tmp_path / f"photos/{kind}/{i}.png"
             )
     data = load_dataset(tmp_path / "photos")
-    seen = dealt(data, seed=0)
+    seen = split(data, seed=0)
     assert resolve(data, 224, 3).policy == "standard" and resolve(seen, 224, 3).policy == "strong"
     assert seen == with_splits(data, seed=0)[0]
     few = data.select(np.arange(4))
-    assert dealt(few, seed=0) == few
+    assert split(few, seed=0) == few

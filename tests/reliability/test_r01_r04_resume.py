@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import refused
-from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, same, small, train
+from toy import CONFIG, Interrupted, batches_of, drawn, same, small, train, trainer_of
 
 from foveate.checkpoint import latest
 from foveate.data.augment import Augment
@@ -199,5 +199,5 @@ def test_a_loop_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    loop_of(network).run()
+    trainer_of(network).run()
     assert torch.equal(torch.rand(3), expected)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import CONFIG, batches_of, drawn, loop_of, plan_of, small, train
+from toy import CONFIG, batches_of, drawn, plan_of, small, train, trainer_of
 
 from foveate.training.lr_finder import LEAST, range_test
 
@@ -22,7 +22,7 @@ sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
 from pathlib import Path
 import torch
-from toy import CONFIG, Interrupted, batches_of, drawn, loop_of, plan_of, small, train
+from toy import CONFIG, Interrupted, batches_of, drawn, trainer_of, plan_of, small, train
 from foveate.training.distributed import joined
 from foveate.training.lr_finder import range_test
 
@@ -42,7 +42,7 @@ def one(way: str, out: Path, ranks) -> None:
         options["plan"] = replace(plan_of(network), frozen_norms=True)
         network.drop.p = 0.0  # ranks drop other numbers than one process
     if way == "rates":
-        test = range_test(loop_of(network, batches=batches, **options), STEPS)
+        test = range_test(trainer_of(network, batches=batches, **options), STEPS)
         torch.save((network.state_dict(), test.losses, None), out / f"{ranks.rank}.pt")
         return
     if way == "norms, stopped":
@@ -125,7 +125,7 @@ def test_two_ranks_equal_one(way: str, saved: Saved) -> None:
 
 def test_rates_are_tried_by_two_as_by_one(saved: Saved) -> None:
     (_, losses, _), (_, same, _) = saved["rates"]
-    alone = range_test(loop_of(small(norms=False), batches=batches_of(drawn(), CONFIG)), STEPS)
+    alone = range_test(trainer_of(small(norms=False), batches=batches_of(drawn(), CONFIG)), STEPS)
     assert losses == same and len(losses) >= LEAST
     assert losses == pytest.approx(alone.losses, rel=1e-4)
 

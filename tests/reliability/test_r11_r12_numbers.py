@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import absent, refused
-from toy import CONFIG, batches_of, drawn, loop_of, plan_of, same, small, train
+from toy import CONFIG, batches_of, drawn, plan_of, same, small, train, trainer_of
 
 from foveate.checkpoint import latest
 from foveate.errors import FoveateError, UsageError
@@ -46,9 +46,9 @@ def test_r11_smaller_pieces_of_the_same_batch(error: Exception) -> None:
     narrow.load_state_dict(wide.state_dict())
     train(wide, config=PLAIN)
     messages: list[str] = []
-    loop = loop_of(narrow, config=PLAIN, log=messages.append)
-    loop.run()
-    assert loop.micro_batches == 4 and len(messages) == 2
+    trainer = trainer_of(narrow, config=PLAIN, log=messages.append)
+    trainer.run()
+    assert trainer.micro_batches == 4 and len(messages) == 2
     assert not absent(messages[-1], "memory", "4")
     for mine, its in zip(narrow.parameters(), wide.parameters(), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)  # added up in another order
@@ -76,11 +76,11 @@ def test_r11_other_errors_are_not_memory() -> None:
 
 
 def test_r11_ranks_do_not_shrink_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = loop_of(Narrow(4, MemoryError()), config=PLAIN)
-    batch = next(loop.batches.epoch(0))
-    loop.ranks = Ranks(0, 2)
+    trainer = trainer_of(Narrow(4, MemoryError()), config=PLAIN)
+    batch = next(trainer.batches.epoch(0))
+    trainer.ranks = Ranks(0, 2)
     with refused(FoveateError, "memory", "--accumulate"):
-        loop.gradients(loop.network, batch)
+        trainer.gradients(trainer.network, batch)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -88,17 +88,17 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
     network = small()
     train(small(), tmp_path / "whole", config=replace(CONFIG, epochs=1))
     batches = batches_of(drawn())
-    loop = loop_of(network, tmp_path, batches=batches)
-    objective = loop.objective
+    trainer = trainer_of(network, tmp_path, batches=batches)
+    objective = trainer.objective
 
     class Poisoned(Objective):
-        def cost(self, outputs, targets):
+        def loss(self, outputs, targets):
             logits, total = objective.loss(outputs, targets)
-            return logits, total * (poison if loop.epoch == 1 and loop.batch == 2 else 1)
+            return logits, total * (poison if trainer.epoch == 1 and trainer.batch == 2 else 1)
 
-    loop.objective = Poisoned(objective.task)
+    trainer.objective = Poisoned(objective.task)
     with pytest.raises(FoveateError) as caught:
-        loop.run()
+        trainer.run()
     message = str(caught.value)
     assert not absent(message, "loss", "finite", "step 7", "epoch 2, batch 3, rate ", "--lr")
     third = list(batches.epoch(1))[2]
@@ -116,11 +116,11 @@ def test_r12_a_gradient_that_is_no_number() -> None:
 
 
 def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
-    loop = loop_of(small(), tmp_path)
-    judge = loop.validate
-    loop.validate = lambda network: judge(network) * (float("nan") if loop.epoch == 1 else 1)
+    trainer = trainer_of(small(), tmp_path)
+    judge = trainer.validate
+    trainer.validate = lambda network: judge(network) * (float("nan") if trainer.epoch == 1 else 1)
     with refused(FoveateError, "validation", "epoch 2", "finite", "--lr"):
-        loop.run()
+        trainer.run()
     found = latest(tmp_path, print)
     assert found and found.about["epoch"] == 1
 
@@ -137,15 +137,15 @@ def test_a_rate_that_throws_it_off(tmp_path: Path, images: Path) -> None:
 
 def test_a_batch_of_one_with_batch_norm() -> None:
     plan = plan_of(small())
-    check_batches(plan, 2, 1)
+    check_batches(plan, 2, CONFIG, 1)
     with refused(UsageError, "batch-norm", "one image"):
-        check_batches(plan, 1, 1)
+        check_batches(plan, 1, CONFIG, 1)
     frozen = replace(
         plan, parts=(replace(plan.parts[0], frozen=True, norms="frozen"),), unfreeze_at=2
     )
-    check_batches(frozen, 1, 2)
+    check_batches(frozen, 1, replace(CONFIG, batch_size=1, epochs=2), 1)
     with refused(UsageError, "batch-norm"):
-        check_batches(frozen, 1, 3)  # it thaws, and takes statistics then
+        check_batches(frozen, 1, replace(CONFIG, batch_size=1, epochs=3), 1)  # it thaws then
 
 
 def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
@@ -155,13 +155,13 @@ def test_same_seed_same_weights_whatever_the_loader_threads() -> None:
     assert same(one, many)
 
 
-def test_no_piece_is_one_image_where_batches_differ() -> None:
-    """Eight images in four pieces are pairs; of seven, one would be alone."""
-    loop = loop_of(small(), config=replace(CONFIG, batch_size=8))
-    loop.micro_batches, sizes = 4, []
-    loop.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    loop.plan.apply(loop.network, 0)
-    for batch in loop.batches.epoch(0):
-        loop.gradients(loop.network, batch)
-    assert {len(batch.rows) for batch in loop.batches.epoch(0)} == {7, 8}
+def test_no_micro_batch_is_one_image_where_batches_differ() -> None:
+    """Eight images in four micro-batches are pairs; of seven, one would be alone."""
+    trainer = trainer_of(small(), config=replace(CONFIG, batch_size=8))
+    trainer.micro_batches, sizes = 4, []
+    trainer.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    trainer.plan.apply(trainer.network, 0)
+    for batch in trainer.batches.epoch(0):
+        trainer.gradients(trainer.network, batch)
+    assert {len(batch.rows) for batch in trainer.batches.epoch(0)} == {7, 8}
     assert min(sizes) == 2

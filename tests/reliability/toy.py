@@ -82,7 +82,7 @@ def batches_of(dataset: Dataset, config: TrainConfig = CONFIG, **options: Any) -
     )
 
 
-def loop_of(
+def trainer_of(
     network: nn.Module,
     folder: Path | None = None,
     config: TrainConfig = CONFIG,
@@ -126,7 +126,7 @@ def train(
     resume: bool = False,
     **options: Any,
 ) -> Fitted:
-    return loop_of(network, folder, **options).run(resume)
+    return trainer_of(network, folder, **options).run(resume)
 
 
 class Interrupted:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import absent, refused
 from safetensors.torch import load_file
 
 from foveate import Classifier, UsageError, build, evaluate
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
 from foveate.data.splits import with_splits
-from foveate.errors import DataError, FoveateError
+from foveate.errors import DataError
 from foveate.training import find_lr, train
 
 SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 24}
@@ -69,7 +70,7 @@ def test_splits_are_written_and_kept_apart(run: Path, images: Path) -> None:
     assert all(
         name.startswith("test/") == (row["split"] == "test") for name, row in data["files"].items()
     )
-    assert any("held out of 72 images" in note for note in data["notes"])
+    assert any(not absent(note, "72", "11", "validation") for note in data["notes"])
 
 
 def test_what_is_saved_is_what_is_measured(run: Path, images: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_network_that_anyone_can_load(run: Path) -> None:
     with torch.no_grad():
         assert torch.equal(network.eval()(x), clf.network()(x))
     assert clf.card["form"] == "network" and clf.card["provenance"]["recipe"] == "scratch"
-    assert "trained from a random start" in (run / "classifier" / "README.md").read_text()
+    assert "random start" in (run / "classifier" / "README.md").read_text()
     assert str(run) not in (run / "classifier" / "card.json").read_text()
 
 
@@ -162,19 +163,19 @@ def test_unreadable_images(images: Path, tmp_path: Path, draw_folder) -> None:
     metrics = read(clf.run / "metrics.json")
     assert list(metrics["bad"]) == ["blob/003.png"]
     assert "blob/003.png" in (clf.run / "log.txt").read_text()
-    with pytest.raises(DataError, match=r"blob/003\.png"):
+    with refused(DataError, "blob/003.png"):
         train(photos, out=tmp_path / "strict", **SCRATCH, **settings, on_bad="error")
     assert not (tmp_path / "strict").exists()
 
 
-def test_that_no_test_image_can_be_read_is_said(tmp_path: Path, draw_folder) -> None:
+def test_no_test_image_can_be_read(tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "photos/train", 24).parent
     (photos / "test/blob").mkdir(parents=True)
     (photos / "test/blob/1.jpg").write_bytes(b"nothing")
     clf = train(photos, out=tmp_path / "run", **SCRATCH, epochs=1, batch_size=8)
     metrics = read(clf.run / "metrics.json")
     assert "test" not in metrics
-    assert any("no image of the test split can be read" in note for note in metrics["notes"])
+    assert any(not absent(note, "test", "read") for note in metrics["notes"])
 
 
 def test_grey_images_and_small_ones() -> None:
@@ -191,65 +192,44 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "names"),
     [
-        ({"recipe": "guess"}, "no recipe is called 'guess'; expected probe, finetune, scratch"),
-        (
-            {"model": "resnet21", "recipe": "scratch"},
-            "no network is called 'resnet21'; did you mean .*resnet20",
-        ),
-        ({"model": "zzz", "recipe": "scratch"}, "no network is called 'zzz'; see: foveate models"),
-        (
-            {"epochs": 3},
-            "epochs: this applies to the recipes finetune and scratch; give --recipe",
-        ),
-        ({"augment": "light", "cache": "off"}, "augment, cache: this applies"),
-        ({"tensorboard": True}, "tensorboard: this applies"),
-        (
-            {"recipe": "scratch", "effort": "best"},
-            "effort applies to the recipe probe, and this one is scratch",
-        ),
-        (
-            {"recipe": "finetune", "channels": 1},
-            "channels applies to the recipe scratch",
-        ),
-        ({"seed": -1}, r"a seed is a whole number from 0 to 2\^63 - 1, got -1"),
-        ({"seed": 2**64}, r"a seed is a whole number from 0 to 2\^63 - 1"),
-        ({**SCRATCH, "freeze": 99}, "cannot freeze 99 stages: the network has 3"),
-        ({**SCRATCH, "size": 0}, "size must be a whole number from 1 to 4096, not 0"),
-        ({**SCRATCH, "model": "lenet5"}, "LeNet5 reads images of 28x28 pixels only, got 24x24"),
-        ({**SCRATCH, "batch_size": 1}, "batch-norm takes statistics from a batch"),
-        (
-            {**SCRATCH, "batch_size": 8, "accumulate": 8},
-            "batch-norm takes statistics from a batch",
-        ),
-        ({**SCRATCH, "cache": "tape"}, "no cache is called 'tape'"),
-        (
-            {**SCRATCH, "auxiliary": 0.5},
-            "auxiliary does not apply: resnet20 learns without",
-        ),
+        ({"recipe": "guess"}, ["recipe", "'guess'", "probe", "finetune", "scratch"]),
+        ({"model": "resnet21", "recipe": "scratch"}, ["'resnet21'", "resnet20"]),
+        ({"model": "zzz", "recipe": "scratch"}, ["'zzz'", "foveate models"]),
+        ({"epochs": 3}, ["epochs", "finetune", "scratch", "--recipe"]),
+        ({"augment": "light", "cache": "off"}, ["augment", "cache", "--recipe"]),
+        ({"tensorboard": True}, ["tensorboard", "--recipe"]),
+        ({"recipe": "scratch", "effort": "best"}, ["effort", "probe", "scratch"]),
+        ({"recipe": "finetune", "channels": 1}, ["channels", "scratch"]),
+        ({"seed": -1}, ["seed", "0 to 2^63 - 1", "-1"]),
+        ({"seed": 2**64}, ["seed", "0 to 2^63 - 1"]),
+        ({**SCRATCH, "freeze": 99}, ["freeze 99", "3"]),
+        ({**SCRATCH, "size": 0}, ["size", "1 to 4096", "not 0"]),
+        ({**SCRATCH, "model": "lenet5"}, ["LeNet5", "28x28", "24x24"]),
+        ({**SCRATCH, "batch_size": 1}, ["batch-norm"]),
+        ({**SCRATCH, "batch_size": 8, "accumulate": 8}, ["batch-norm"]),
+        ({**SCRATCH, "cache": "tape"}, ["cache", "'tape'"]),
+        ({**SCRATCH, "auxiliary": 0.5}, ["auxiliary", "resnet20"]),
         (
             {"model": "lenet5", "recipe": "scratch", "progressive": 0.5},
-            "LeNet5 reads images of 28x28 pixels only, got 16x16|got 14x14|got 12x12",
+            ["LeNet5", "28x28"],
         ),
     ],
 )
 def test_what_is_refused(
-    options: dict[str, Any], words: str, images: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], names: list[str], images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # before any image is decoded for training
     monkeypatch.delattr("foveate.training.setup.starting_network")
-    with pytest.raises(UsageError, match=words):
+    with refused(UsageError, *names):
         train(images, out="run", **options)
     assert not Path("run").exists()
 
 
 def test_too_few_images_to_hold_out(tmp_path: Path, draw_folder) -> None:
     photos = draw_folder(tmp_path / "few", 2, kinds=("blob", "stripes"))
-    with pytest.raises(
-        DataError,
-        match=r"4 images in 4 groups are too few to hold some out for test; a probe needs none",
-    ):
+    with refused(DataError, "4 images", "4 groups", "test", "probe"):
         train(photos, out="run", **SCRATCH)
 
 
@@ -266,7 +246,7 @@ def test_tensorboard_that_is_missing(images: Path, monkeypatch: pytest.MonkeyPat
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"pip install 'foveate\[track\]'"):
+    with refused(MissingExtraError, "pip install 'foveate[track]'"):
         train(images, out="run", **SCRATCH, tensorboard=True)
 
 
@@ -276,7 +256,7 @@ def test_a_run_that_another_process_works_in(images: Path, run: Path) -> None:
     one, other = Run(run, fresh=False), Run(run, fresh=False)
     with (
         one.alone(),
-        pytest.raises(UsageError, match="another process is training in"),
+        refused(UsageError, "another process", run.name),
         other.alone(),
     ):
         pass
@@ -289,9 +269,7 @@ def test_find_lr(images: Path) -> None:
     assert list(test.rates) == sorted(test.rates) and test.rates[0] == pytest.approx(1e-5)
     assert test.rates[0] <= test.suggestion <= test.rates[-1]
     assert not Path("runs").exists()
-    with pytest.raises(
-        (UsageError, FoveateError), match=r"the loss jumped at a rate of .*; start lower, --lr"
-    ):
+    with refused(UsageError, "loss", "--lr"):
         find_lr(
             images,
             "resnet20",
@@ -305,9 +283,10 @@ def test_find_lr(images: Path) -> None:
 
 def test_held_out_images(tmp_path: Path) -> None:
     digits = load_dataset("digits")
-    dataset, told = with_splits(digits, seed=0)
+    dataset, notes = with_splits(digits, seed=0)
     counts = dataset.counts()
-    assert told == ["held out of 1797 images: 270 for validation and 269 for test"]
+    (note,) = notes
+    assert not absent(note, "1797", "270", "validation", "269", "test"), note
     assert all(24 <= n <= 30 for split in ("validation", "test") for n in counts[split].values())
     groups = dataset.grouping()  # the same bytes stay on one side
     for group in np.flatnonzero(np.bincount(groups) > 1):
@@ -323,8 +302,9 @@ def test_of_large_sets_less_is_held_out() -> None:
     large = Dataset(
         "large", "", files, labels, name, ("train",) * n, ("",) * n, lambda i: str(i).encode()
     )
-    dataset, told = with_splits(large, seed=0)
-    assert told == ["held out of 60000 images: 6000 for validation and 6000 for test"]
+    dataset, notes = with_splits(large, seed=0)
+    (note,) = notes
+    assert not absent(note, "60000", "6000", "validation", "test"), note
     assert set(dataset.counts()["validation"].values()) == {600}
 
 
@@ -334,7 +314,7 @@ def test_all_images_are_for_validation_or_test(images: Path, tmp_path: Path) -> 
         f"{file},{file.parent.name},{('validation', 'test')[i % 2]}" for i, file in enumerate(files)
     ]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows]))
-    with pytest.raises(DataError, match="'table' has no training images"):
+    with refused(DataError, "'table'", "training"):
         train(tmp_path / "table.csv", out=tmp_path / "run", **SCRATCH)
 
 
@@ -344,9 +324,7 @@ def test_no_validation_image_can_be_read(tmp_path: Path, draw_folder) -> None:
         (tmp_path / "photos/validation" / name).parent.mkdir(parents=True)
         (tmp_path / f"photos/validation/{name}.jpg").write_bytes(b"\xff\xd8\xffnothing")
     draw_folder(tmp_path / "photos/test", 2, first=100)
-    with pytest.raises(
-        DataError, match="no image of the validation split can be read: image 'validation/"
-    ):
+    with refused(DataError, "validation split", "'validation/"):
         train(
             tmp_path / "photos",
             out=tmp_path / "run",
