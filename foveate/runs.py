@@ -25,7 +25,7 @@ class Run:
     config.json    what was asked, resolved        metrics.json     how good it is; written last
     env.json       machine and versions            predictions.jsonl  each evaluated image
     data.json      classes, splits by file         classifier/      what to keep
-    history.jsonl  one line per epoch, or penalty  log.txt          what was said
+    history.jsonl  one line per epoch, or penalty  log.txt          messages of the run
     checkpoints/   of a training by steps          plan.json        which layers learn, at which
                    rate
     """

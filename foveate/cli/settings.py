@@ -16,7 +16,9 @@ Weights = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per step, on all processes together.")]
-Accumulate = Annotated[int | None, typer.Option(help="Pieces a batch is cut into, to save memory.")]
+Accumulate = Annotated[
+    int | None, typer.Option(help="Micro-batches that a batch is cut into, to save memory.")
+]
 Optimizer = Annotated[
     Literal["sgd", "adamw"] | None, typer.Option(help="SGD with Nesterov's momentum, or AdamW.")
 ]

@@ -150,6 +150,8 @@ def train(
     by_steps = {"augment": augment, "size": size, "channels": channels, "config": config}
     by_steps |= {"cache": cache, "tensorboard": tensorboard or None}
     given = [name for name, value in by_steps.items() if value is not None]
+    if isinstance(augment, tuple):  # the command line's: a policy or None, and single options
+        given = [*augment[1], *given[int(augment[0] is None) :]]
     check_request(recipe, model, seed, effort, [*given, *settings])
     dataset = as_dataset(data, task)
     check_trainable(dataset)

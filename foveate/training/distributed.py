@@ -113,7 +113,7 @@ def joined() -> Iterator[Ranks]:
             raise FoveateError(
                 f"rank {ranks.rank} lost the others: one of the {world} processes has ended or "
                 "does not answer; "
-                "see what it said, then start all of them again with --resume"
+                "see its output, then start all of them again with --resume"
             ) from error
         raise
     finally:
