@@ -201,7 +201,7 @@ def test_everything_that_reads_files_gives_up_a_lost_one(
         return never.wait() and b"" if row == 7 else dataset.read(row)
 
     hanging = replace(dataset, read=hang)
-    for module in ("dataset", "loader"):
+    for module in ("dataset", "workers"):
         monkeypatch.setattr(f"foveate.data.{module}.LIMIT", 1.5)
     with refused(ImageError, stuck, "1.5 seconds"):
         if reader == "digests":
