@@ -385,7 +385,7 @@ class Flat(nn.Module):
         ({"model": Flat(), "recipe": "probe"}, ["Flat", "stages"]),
         ({"model": Flat(), "recipe": "finetune"}, ["Flat", "stages"]),
         ({"model": Flat(4), "recipe": "scratch"}, ["4", "3"]),
-        ({"model": Flat(), "size": 30}, ["30"]),
+        ({"model": Flat(), "size": 40}, ["40"]),
         ({"model": Flat(), "freeze": 1}, ["freeze", "stages"]),
         ({"model": "lenet5", "recipe": "scratch", "epoch": 3}, ["'epoch'", "epochs"]),
         ({"model": "lenet5", "recipe": "scratch", "weights": "x.pth"}, ["weights", "scratch"]),
