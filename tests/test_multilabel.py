@@ -253,5 +253,5 @@ def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
 
 
 def test_the_rate_test_reads_labels(table: Path) -> None:
-    test = find_lr(table, "resnet20", "scratch", "multilabel", batch_size=16, size=24)
+    test = find_lr(table, "resnet20", "scratch", task="multilabel", batch_size=16, size=24)
     assert 0 < test.suggestion < 100

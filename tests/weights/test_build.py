@@ -88,8 +88,8 @@ def test_build_passes_on_only_what_is_given() -> None:
             {"name": "efficientnet_lite4", "weights": "imagenet"},
             ["'efficientnet_lite4'", "pretrained", LITE0],
         ),
-        ({"name": LITE0, "weights": "imagenet", "num_classes": 0}, ["num_classes=0"]),
-        ({"name": LITE0, "weights": "imagenet", "in_channels": 0}, ["channels=0"]),
+        ({"name": LITE0, "weights": "imagenet", "num_classes": 0}, ["num_classes", "0"]),
+        ({"name": LITE0, "weights": "imagenet", "in_channels": 0}, ["in_channels", "0"]),
     ],
 )
 def test_build_refuses(arguments: dict[str, object], names: list[str]) -> None:
