@@ -281,6 +281,7 @@ def summarise_labels(
     ap = np.array([average_precision(p, y) for p, y in zip(probabilities.T, labels.T, strict=True)])
     n, whole, seen = len(labels), int((given == there).all(axis=1).sum()), support > 0
     p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
+    costs, _ = binary_cross_entropy(np.log(p / (1 - p)), labels)
     return {
         "n": n,
         "accuracy": whole / max(n, 1),
@@ -288,7 +289,7 @@ def summarise_labels(
         "mean_average_precision": float(ap[seen].mean()) if seen.any() else 0.0,
         "macro_f1": float(f1[seen].mean()) if seen.any() else 0.0,
         "micro_f1": float(2 * right.sum() / max(answers.sum() + support.sum(), 1)),
-        "log_loss": float(-np.log(np.where(there, p, 1 - p)).sum() / max(n, 1)),
+        "log_loss": float(costs.sum() / max(n, 1)),
         "ece": label_calibration_error(probabilities, labels),
         "per_class": {
             name: {

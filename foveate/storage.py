@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from foveate.errors import FoveateError, UsageError
 
 # folders of the cache; anything else in it was not made by Foveate and is not touched
 PARTS = ("datasets", "features", "networks", "pixels", "weights")
+TEMPORARY = re.compile(r"^\.(.+)\.\d+-[0-9a-f]{8}$")  # names that `replacing` gives: NAME in \1
 
 
 def cache_root() -> Path:
@@ -104,6 +106,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        path = Path(*(TEMPORARY.sub(r"\1", part) for part in path.parts))
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveateError(
                 f"the disk is full: '{path}' could not be written and nothing was replaced; free "

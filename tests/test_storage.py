@@ -191,6 +191,15 @@ def test_a_full_disk_is_reported(home: Path, code: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def test_a_full_disk_inside_a_folder_names_the_folder_to_be(home: Path) -> None:
+    with (
+        refused(FoveateError, str(home / "x" / "inner"), "disk is full"),
+        replacing(home / "x") as outer,
+        replacing(outer / "inner"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_missing_permission_is_reported(home: Path, code: int) -> None:
     with (

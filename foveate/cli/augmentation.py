@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from foveate.data.augment import PARTS, options_of
+from foveate.data.augment import PARTS, PolicyOptions, options_of
 from foveate.data.augment.part import Number, Option, Pair
 
 Policy = Annotated[
@@ -35,6 +35,7 @@ def takes_augmentation(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         command(**{name: value for name, value in given.items() if name in own.parameters})
 
+    # where inspect.signature looks first; functions have no such attribute in typeshed
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
@@ -60,7 +61,7 @@ def given_parts(context: typer.Context) -> dict[str, Any]:
     return given
 
 
-def given_augment(context: typer.Context) -> Any:
-    """The policy and the parts that were given; None if none was."""
-    policy, parts = context.params["augment"], given_parts(context)
-    return (policy, parts) if parts else policy
+def given_augment(context: typer.Context) -> PolicyOptions | None:
+    """The policy and the options that were given; None if none was."""
+    policy, options = context.params["augment"], given_parts(context)
+    return PolicyOptions(policy, options) if policy or options else None

@@ -25,6 +25,7 @@ from torch.nn.parameter import is_lazy
 from foveate.models.network import missing_parts
 from foveate.models.size import at_least
 from foveate.models.summary import meta_twin
+from foveate.models.surgery import first_convolution
 
 # timm
 
@@ -72,14 +73,14 @@ class TimmNetwork(nn.Module):
         self.input_size = int(config["input_size"][-1])
         twin: Any = meta_twin(module)
         channels = images_channels(twin, self.input_size)
-        self.folding = first_convolution(module).in_channels // channels
+        self.folding = channels_read(module) // channels
         self.extra_map = has_extra_map(twin, blank(channels, self.input_size))
         check_head(twin, self.head_path, blank(channels, self.input_size))
         self.min_size = smallest_side(twin, channels, self.input_size)
 
     @property
     def in_channels(self) -> int:
-        return first_convolution(self).in_channels // self.folding
+        return channels_read(self) // self.folding
 
     @property
     def head(self) -> nn.Module:
@@ -158,7 +159,7 @@ def images_channels(twin: Any, side: int) -> int:
     As many as its first convolution, unless pixels are folded into channels before it.
     """
     usual = int(twin.pretrained_cfg["input_size"][0])
-    tried = list(dict.fromkeys((first_convolution(twin).in_channels, usual)))
+    tried = list(dict.fromkeys((channels_read(twin), usual)))
     errors = [attempt(twin, blank(channels, side)) for channels in tried]
     fits = [channels for channels, error in zip(tried, errors, strict=True) if error is None]
     if not fits:
@@ -166,15 +167,15 @@ def images_channels(twin: Any, side: int) -> int:
     return fits[0]
 
 
-def first_convolution(module: nn.Module) -> nn.Conv2d:
-    """The one that reads the image; ValueError if there is none."""
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+def channels_read(module: nn.Module) -> int:
+    """By the first convolution; ValueError if there is none."""
+    first = first_convolution(module)
     if first is None:
         raise ValueError(
             f"{kind(module)} has no convolution that would say how many channels its images have; "
             "give channels=: 1 for grey, 3 for colour"
         )
-    return first
+    return first.in_channels
 
 
 def has_extra_map(twin: Any, images: Tensor) -> bool:
@@ -311,7 +312,7 @@ def inspect_module(
         image_side: of the images at hand, tried first.
 
     Raises:
-        ValueError: no size fits, with what the last one said; it gives no (N, outputs) at the size
+        ValueError: no size fits, and what came of the last; it gives no (N, outputs) at the size
             given; outputs are not num_classes; there is no convolution and no `channels`; it cannot
             be copied; a lazy layer has not seen an image yet.
 
@@ -321,7 +322,7 @@ def inspect_module(
     assert n >= 2
     check_complete(module)
     if channels is None:
-        channels, by = first_convolution(module).in_channels, " (its first convolution)"
+        channels, by = channels_read(module), " (its first convolution)"
     else:
         by = ""
     own = getattr(module, "input_size", None)
@@ -336,11 +337,11 @@ def inspect_module(
     twin = duplicate(module).eval()
     parameter = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    said, error = "", None
+    answer, error = "", None
     for side in sides:
         images = torch.rand(n, channels, side, side, generator=generator)
         with same_randomness(parameter.device):
-            outputs, said, error = run_once(twin, images.to(parameter))
+            outputs, answer, error = run_once(twin, images.to(parameter))
         if outputs is not None:
             break
     else:
@@ -349,7 +350,7 @@ def inspect_module(
         raise ValueError(
             f"{kind(module)} does not read {n} images of {channels} "
             f"{'channel' if channels == 1 else 'channels'} and {tried} pixels: at "
-            f"{sides[-1]}x{sides[-1]} {said}; {remedy}"
+            f"{sides[-1]}x{sides[-1]} {answer}; {remedy}"
         ) from error
     if outputs != num_classes:
         raise ValueError(

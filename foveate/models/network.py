@@ -118,4 +118,5 @@ def as_network(module: nn.Module, *needed: str) -> Network:
             f"{type(module).__name__} is not a network: it has no {', '.join(missing)}; see "
             "foveate.models.Network for what each is"
         )
+    # a Protocol with attributes cannot be checked at run time: missing_parts has done it
     return module  # type: ignore[return-value]

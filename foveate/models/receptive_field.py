@@ -104,6 +104,7 @@ class Unknown(Exception):  # noqa: N818 (it is caught here, and never seen outsi
     """There is no rule for this."""
 
 
+# torch leaves the constructor of TorchDispatchMode without types
 class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, every tensor that comes of `image` (N, C, H, W) has an origin.
 

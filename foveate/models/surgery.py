@@ -64,7 +64,7 @@ def set_in_channels(network: Module, channels: int) -> Module:
         The network.
 
     Raises:
-        ValueError: channels is below 1.
+        ValueError: channels is below 1; there is no convolution.
 
     >>> from foveate.models import build
     >>> set_in_channels(build("resnet18"), 1).conv1.weight.shape
@@ -72,7 +72,9 @@ def set_in_channels(network: Module, channels: int) -> Module:
     """
     if channels < 1:
         raise ValueError(f"images have at least one channel, got channels={channels}")
-    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    first = first_convolution(network)
+    if first is None:
+        raise ValueError(f"{type(network).__name__} has no convolution that reads the image")
     if channels == first.in_channels:
         return network
     with torch.no_grad():
@@ -81,6 +83,25 @@ def set_in_channels(network: Module, channels: int) -> Module:
     first.in_channels = channels
     first.weight = nn.Parameter(weight, requires_grad=first.weight.requires_grad)
     return network
+
+
+def first_convolution(network: nn.Module) -> nn.Conv2d | None:
+    """The convolution that reads the image; None where there is none."""
+    return next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+
+
+def ends(network: nn.Module) -> tuple[str, str]:
+    """The names of the last layer and of the first convolution of a network of the canon, the two
+    that depend on classes and channels.
+
+    >>> from foveate.models import build
+    >>> ends(build("resnet18"))
+    ('fc', 'conv1')
+    """
+    paths = {module: path for path, module in network.named_modules()}
+    first = first_convolution(network)
+    assert first is not None and isinstance(network.head, nn.Module)
+    return paths[network.head], paths[first]
 
 
 def last_layers(network: nn.Module) -> Iterator[nn.Module]:

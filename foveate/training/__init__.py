@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
+from foveate.data.augment import PolicyOptions
 from foveate.data.dataset import Dataset, Task, check_trainable
 from foveate.data.layouts import as_dataset
 from foveate.engine import choose_engine
@@ -75,7 +76,7 @@ def train(
     weights: str | os.PathLike[str] | None = None,
     task: Task = "multiclass",
     effort: Literal["fast", "best"] | None = None,
-    augment: "str | Augment | None" = None,
+    augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     config: TrainConfig | None = None,
@@ -107,8 +108,9 @@ def train(
             labels, from a CSV. A Dataset has its own.
         effort: of a probe: "fast" (the default) sees each image once at the weights' own size;
             "best" sees it larger, and its mirror image, for about twice the cost.
-        augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong", or an
-            Augment; chosen from the data by default.
+        augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong"; an
+            Augment; or a PolicyOptions, of which the data decide what is left out. Chosen from the
+            data by default.
         size: of finetune and scratch: side in pixels of what the network reads.
         channels: of scratch: 3 for colour, 1 for grey; by default 1 where all images are grey.
         config: all settings of finetune or scratch at once, in place of single ones.
@@ -150,8 +152,8 @@ def train(
     by_steps = {"augment": augment, "size": size, "channels": channels, "config": config}
     by_steps |= {"cache": cache, "tensorboard": tensorboard or None}
     given = [name for name, value in by_steps.items() if value is not None]
-    if isinstance(augment, tuple):  # the command line's: a policy or None, and single options
-        given = [*augment[1], *given[int(augment[0] is None) :]]
+    if isinstance(augment, PolicyOptions):
+        given = [*augment.options, *given[int(augment.policy is None) :]]
     check_request(recipe, model, seed, effort, [*given, *settings])
     dataset = as_dataset(data, task)
     check_trainable(dataset)
@@ -181,12 +183,9 @@ def train(
 
         from foveate.training.setup import Request, Resources
 
-        name, begin, module = origin(model, weights, recipe)
         request = Request(
+            *origin(model, weights, recipe),
             recipe=recipe,
-            model=name,
-            start=begin,
-            module=module,
             settings=dict(settings),
             config=config,
             augment=augment,
@@ -211,7 +210,7 @@ def find_lr(
     *,
     weights: str | os.PathLike[str] | None = None,
     task: Task = "multiclass",
-    augment: "str | Augment | None" = None,
+    augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     config: TrainConfig | None = None,
@@ -236,12 +235,9 @@ def find_lr(
     threads = cores_to_use(threads)
     dataset = as_dataset(data, task)
     check_trainable(dataset)
-    name, start, module = origin(model, weights, recipe)
     request = Request(
+        *origin(model, weights, recipe),
         recipe=recipe,
-        model=name,
-        start=start,
-        module=module,
         settings=dict(settings),
         config=config,
         augment=augment,

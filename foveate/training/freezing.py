@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.errors import UsageError
 from foveate.models.summary import meta_twin
+from foveate.models.surgery import first_convolution
 from foveate.probe import Probe
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
@@ -449,7 +450,7 @@ def freeze(
 
 def size_of(network: nn.Module, side: int | None) -> Size:
     """Of an image that a network can read, (channels, height, width)."""
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    first = first_convolution(network)
     given = side or getattr(network, "input_size", None)
     if first is None or not isinstance(given, int):
         raise UsageError(

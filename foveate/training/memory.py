@@ -28,9 +28,9 @@ SHARE = 0.6
 def bytes_per_image(
     network: nn.Module, plan: Plan, size: tuple[int, int, int], epoch: int, precision: str
 ) -> int:
-    """What the forward of one image, (channels, height, width), keeps in memory for the backward in
-    an epoch: of four images what two do not keep, since something may be kept whatever their
-        number."""
+    """What the forward of one image, (channels, height, width), keeps in memory for an epoch's
+    backward: half of what four images keep and two do not, since something may be kept whatever
+    their number."""
     network = copy.deepcopy(network)
     plan.apply(network, epoch)
     network = folded(network, size)

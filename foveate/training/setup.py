@@ -10,14 +10,12 @@ knows (Kumar et al., arXiv:2202.10054).
 """
 
 import copy
-import gc
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,29 +23,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from foveate import models
-from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
-from foveate.data.augment import Augment
+from foveate.data.augment import Augment, PolicyOptions
 from foveate.data.augment.policies import resolve
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.batches.source import unreadable
-from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable, evenly_spaced
-from foveate.data.image import load_image
-from foveate.data.preprocess import LARGEST, Preprocess
+from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
+from foveate.data.preprocess import Preprocess
 from foveate.data.splits import check_spread, stratified_folds, with_splits
-from foveate.data.workers import decode_ahead
-from foveate.errors import DataError, ImageError, UsageError
-from foveate.features import extract, shown
+from foveate.errors import DataError, UsageError
+from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment, free_memory, instructions
-from foveate.models.adapters import inspect_module
-from foveate.models.folding import folded
 from foveate.models.summary import meta_twin
 from foveate.probe import Probe, pooled_width
 from foveate.progress import Progress, Silent
 from foveate.runs import Run, read_json
 from foveate.training.config import TrainConfig, resolve_config
+from foveate.training.cost import images_per_step, plan_lines, seconds_to_come
 from foveate.training.distributed import Ranks
 from foveate.training.freezing import Norm, Plan, Size, make_plan, without_numbers
 from foveate.training.memory import (
@@ -56,17 +50,15 @@ from foveate.training.memory import (
     give_back,
     micro_batches_that_fit,
 )
+from foveate.training.network_input import choose_preprocess
 from foveate.training.probe import FOLDS
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
-from foveate.weights import usage_errors
 from foveate.weights.starting_point import OWN, TIMM, StartingPoint
 
 VALIDATION_BATCH = 64  # images
 ROUND = 32  # pixels: sizes of progressive resizing are multiples of it, of large images
-INSPECTED = 500  # images whose size and colours are looked at, evenly spaced
-SMALL = 64  # networks for images up to this side are shown smaller ones as they are
 FAST_BF16 = {"avx512_bf16", "amx_bf16"}  # instruction sets that multiply bf16 faster than f32
 
 Rows = NDArray[np.int64]
@@ -76,13 +68,13 @@ Rows = NDArray[np.int64]
 class Request:
     """What was asked; `training.train` explains it. All of it decides what is learnt."""
 
-    recipe: Literal["finetune", "scratch"]
     model: str  # name of the network, as the run and the card have it
     start: StartingPoint | None  # of finetune: the network and its weights
     module: nn.Module | None  # of scratch: a network that was handed in
+    recipe: Literal["finetune", "scratch"]
     settings: dict[str, Any]  # single fields of TrainConfig
     config: TrainConfig | None  # or all of them
-    augment: Any
+    augment: str | Augment | PolicyOptions | None
     size: int | None
     channels: int | None
     seed: int
@@ -206,9 +198,10 @@ class Job:
                 f"'{dataset.name}' has no training images, all are for validation or test"
             )
         preprocess, taken = choose_preprocess(dataset, rows["train"], request, resources.threads)
-        given = request.augment
-        policy, parts = given if isinstance(given, tuple) else (given, {})
-        choice = resolve(dataset, preprocess.crop, preprocess.channels, policy, parts)
+        asked = request.augment
+        if not isinstance(asked, PolicyOptions):
+            asked = PolicyOptions(asked, {})
+        choice = resolve(dataset, preprocess.crop, preprocess.channels, *asked)
         augmentation = choice.augmentation.fit(
             dataset, rows=rows["train"], preprocess=preprocess, threads=resources.threads
         )
@@ -612,111 +605,6 @@ def logits_of(
     return np.concatenate([part for part in ranks.gather(own) if len(part)])
 
 
-# What the network reads
-
-
-class Seen(NamedTuple):
-    """What images are like.
-
-    Args:
-        grey: all of them.
-        short_side: the median's, pixels.
-        mean, std: of red, green and blue, from 0 to 1, over all pixels.
-    """
-
-    grey: bool
-    short_side: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def choose_preprocess(
-    dataset: Dataset, rows: Rows, request: Request, threads: int
-) -> tuple[Preprocess, list[str]]:
-    """How images are shown to the network, and a sentence where something was inferred."""
-    size, channels = request.size, request.channels
-    if size is not None and not 1 <= size <= LARGEST:
-        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size}")
-    if request.start is not None:
-        own = request.start.preprocess
-        if channels not in (None, own.channels):
-            raise UsageError(
-                f"channels applies to the recipe scratch: these weights read {own.channels}"
-            )
-        preprocess = shown(own)
-        return (preprocess if size is None else preprocess.at(size, preprocess.stretch)), []
-    seen = inspect_images(dataset, rows, threads)
-    if request.module is not None:
-        with usage_errors():
-            taken = inspect_module(
-                request.module,
-                len(dataset.classes),
-                channels=channels,
-                size=size,
-                image_side=seen.short_side,
-            )
-        note = f"{request.model.removeprefix(OWN)} reads {taken.text}"
-        return preprocess_of(seen, taken.size, taken.channels), [note]
-    if request.model.startswith(TIMM):
-        from foveate.weights.timm import timm_network
-
-        with torch.device("meta"):
-            network: Any = timm_network(request.model.removeprefix(TIMM))
-        smallest, own_size = int(network.min_size), int(network.input_size)
-    else:
-        with torch.device("meta"):
-            smallest = int(models.build(request.model).min_size)  # type: ignore[arg-type]
-        own_size = CATALOGUE[request.model].input_size
-    if size is None:  # small images are shown as they are to networks for small images
-        small = max(smallest, min(own_size, seen.short_side))
-        size = small if own_size <= SMALL else own_size
-    return preprocess_of(seen, size, channels or (1 if seen.grey else 3)), []
-
-
-def preprocess_of(seen: Seen, size: int, channels: int) -> Preprocess:
-    """Whole images at a size, normalised by their own mean and deviation."""
-    if channels == 3:
-        return Preprocess(size, size, mean=seen.mean, std=seen.std)
-    mean, std = (round(float(np.mean(numbers)), 4) for numbers in (seen.mean, seen.std))
-    return Preprocess(size, size, channels=channels, mean=(mean,), std=(std,))
-
-
-def inspect_images(dataset: Dataset, rows: Rows, threads: int) -> Seen:
-    """What INSPECTED of the images are like; those that cannot be read are passed over.
-
-    Raises:
-        DataError: none can be read.
-    """
-    sides: list[int] = []
-    sums: list[NDArray[np.float64]] = []
-    grey = True
-
-    def small(row: int) -> NDArray[np.uint8]:
-        image = load_image(dataset.read(row), dataset.files[row])
-        sides.append(min(image.size))
-        image.thumbnail((SMALL, SMALL))
-        return np.asarray(image)
-
-    chosen = evenly_spaced(rows, INSPECTED)
-    as_read = Preprocess(SMALL, SMALL)
-    name = dataset.files.__getitem__
-    reasons: list[str] = []
-    for _, pixels in decode_ahead([int(row) for row in chosen], small, name, as_read, threads):
-        if isinstance(pixels, ImageError):
-            reasons.append(str(pixels))
-            continue
-        grey = grey and bool((pixels == pixels[:, :, :1]).all())
-        values = pixels.reshape(-1, 3) / 255
-        sums.append(np.stack([values.mean(axis=0), (values**2).mean(axis=0)]))
-    if not sums:
-        first = "\n  ".join(reasons[:5])
-        raise DataError(f"none of the training images of '{dataset.name}' can be read:\n  {first}")
-    mean, square = np.mean(sums, axis=0)
-    std = np.sqrt(np.maximum(square - mean**2, 1e-4))
-    colours = tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
-    return Seen(grey, int(np.median(sides)), *colours)
-
-
 def choose_precision(
     requested: Literal["auto", "f32", "bf16"], device: str
 ) -> Literal["f32", "bf16"]:
@@ -733,110 +621,3 @@ def choose_precision(
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
     return "bf16" if device == "cpu" and FAST_BF16 & instructions() else "f32"
-
-
-# The plan in lines, and what it will cost
-
-
-def seconds_to_come(trainer: Trainer, size: Callable[[int], int]) -> list[float]:
-    """What each epoch will take, from a step before and a step after the thaw, and the epochs'
-    image sizes; loading is not counted."""
-    epochs, thaw = trainer.config.epochs, trainer.plan.unfreeze_at
-    first = seconds_per_epoch(trainer, 0)
-    later = seconds_per_epoch(trainer, thaw) if 0 < thaw < epochs else first
-    full = trainer.preprocess.crop
-    each = [first if not 0 < thaw <= epoch else later for epoch in range(epochs)]
-    return [seconds * (size(epoch) / full) ** 2 for epoch, seconds in enumerate(each)]
-
-
-def seconds_per_epoch(trainer: Trainer, epoch: int) -> float:
-    """From a step at the full size; one that needs too much memory makes the trainer cut its
-    batches smaller."""
-    while True:
-        try:
-            return (
-                trainer.micro_batches
-                * len(trainer.batches)
-                * seconds_per_micro_batch(trainer, epoch)
-            )
-        except (RuntimeError, MemoryError) as error:
-            trainer.cut_smaller(images_per_step(trainer), error)
-        gc.collect()  # out of the handler, which holds what filled the memory
-
-
-def images_per_step(trainer: Trainer) -> int:
-    """Of this rank, at most."""
-    return -(-len(trainer.batches.rows) // len(trainer.batches) // trainer.ranks.world)
-
-
-def seconds_per_micro_batch(trainer: Trainer, epoch: int) -> float:
-    """Forward and backward on a copy of the network, with images of zeros."""
-    channels, side, _ = size_read(trainer.preprocess)
-    network = copy.deepcopy(trainer.network)
-    trainer.plan.apply(network, epoch)
-    network = folded(network, (channels, side, side))
-    n = -(-images_per_step(trainer) // trainer.micro_batches)
-    x = torch.zeros(n, channels, side, side, device=trainer.device)
-    x = x.contiguous(memory_format=trainer.memory_format)
-    targets = torch.zeros((n, *trainer.labels.shape[1:]), dtype=torch.int64, device=trainer.device)
-    bf16 = trainer.config.precision == "bf16"
-    seconds = 0.0
-    for _ in range(2):  # the first makes room
-        synchronise(trainer.device)
-        begun = time.perf_counter()
-        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=bf16):
-            outputs = network(x)
-        _, loss = trainer.objective.loss(outputs, targets)
-        torch.autograd.backward(loss)
-        synchronise(trainer.device)
-        seconds = time.perf_counter() - begun
-    return seconds
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for what a GPU has been given to do."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
-
-
-def plan_lines(job: Job, seconds: list[float]) -> Iterator[str]:
-    """The transfer plan as lines; `seconds` the epochs will take."""
-    config, plan = job.config, job.plan
-    channels, side, _ = size_read(job.preprocess)
-    yield (
-        f"{job.request.recipe} of {job.request.model}, {channels}x{side}x{side}, {config.precision}"
-    )
-    yield f"{'part':<10} {'parameters':>12} {'MACs':>14}  learns"
-    for part in plan.parts:
-        if part.name == "unread":
-            learns = "not: nothing reads it"
-        elif part.frozen:
-            thaw = f"from epoch {plan.unfreeze_at + 1} on, at {part.lr:.2g}"
-            learns = "not" if plan.unfreeze_at < 0 else thaw
-        else:
-            learns = f"at {part.lr:.2g}"
-        thaws = plan.unfreeze_at >= 0 and part.lr > 0 and not plan.frozen_norms
-        frozen = "; statistics frozen until then" if thaws else "; statistics frozen"
-        norms = {"batch": "; batch statistics", "frozen": frozen, "": ""}[part.norms]
-        yield f"{part.name:<10} {part.parameters:>12,} {part.macs:>14,}  {learns}{norms}"
-    total, n = sum(part.parameters for part in plan.parts), len(job.rows["train"])
-    yield (
-        f"{plan.learning():,} of {total:,} parameters learn; a step costs "
-        f"{plan.macs() / 1e9:.3g} G MACs an image"
-    )
-    first, last = clock_time(seconds[0]), clock_time(seconds[-1])
-    each = first if first == last else f"{first}, at the end {last},"
-    whole = clock_time(sum(seconds))
-    yield (
-        f"{n} images an epoch: about {each} of computing here, {whole} for {config.epochs} epochs"
-    )
-    yield f"augmentation {job.policy}: {', '.join(job.augmentation.describe())}"
-    for note in job.notes:
-        yield f"note  {note}"
-
-
-def clock_time(seconds: float) -> str:
-    """90 -> "1:30"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

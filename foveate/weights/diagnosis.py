@@ -106,7 +106,7 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
     found = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
     fits = match.failing == 0
     digest = sha256(path)
-    published, said = compare_hash(path, digest)
+    published, comparison = compare_hash(path, digest)
     source = origin(held, match, path.name, published)
     return Diagnosis(
         file=path.name,
@@ -117,7 +117,7 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
             t.numel() for name, t in found.items() if "running_" not in name and COUNTER not in name
         ),
         source=source,
-        hash=said,
+        hash=comparison,
         published=published,
         network=match.network if fits else None,
         twins=twins if fits else (),

@@ -63,20 +63,19 @@ def blueprint(network: str, classes: int | None = None, channels: int | None = N
     import torch
 
     from foveate import models
+    from foveate.models.surgery import ends
 
     with torch.device("meta"):
         built = models.build(network, classes, channels)
-    paths = {module: path for path, module in built.named_modules()}
-    first = next(m for m in built.modules() if isinstance(m, torch.nn.Conv2d))
     tensors = built.state_dict()
-    head, first_weight = f"{paths[built.head]}.weight", f"{paths[first]}.weight"
+    head, first = (f"{path}.weight" for path in ends(built))
     return Blueprint(
         tensors=tensors,
         head=head,
-        first=first_weight,
+        first=first,
         auxiliary=tuple(path.partition(".")[0] + "." for path in getattr(built, "AUXILIARY", ())),
         classes=size(tensors.get(head), 0),
-        channels=size(tensors.get(first_weight), 1),
+        channels=size(tensors.get(first), 1),
     )
 
 
@@ -252,9 +251,9 @@ def candidates(found: "Mapping[str, Tensor]") -> list[str]:
     firsts = {s for s in shapes if len(s) == 4}
     chosen = []
     for name, builder in MODELS.items():
-        said = re.search(r"([\d,]+) parameters at (\d+) classes", builder.__doc__ or "")
-        assert said is not None, f"the builder of {name} does not say how many parameters it has"
-        lacking, classes = int(said[1].replace(",", "")) - total, int(said[2])
+        stated = re.search(r"([\d,]+) parameters at (\d+) classes", builder.__doc__ or "")
+        assert stated is not None, f"the builder of {name} does not say how many parameters it has"
+        lacking, classes = int(stated[1].replace(",", "")) - total, int(stated[2])
         ends = {0} | {(classes - c) * (width + 1) for c, width in heads}
         begins = {0} | {(usual - c) * out * h * w for out, c, h, w in firsts for usual in (1, 3)}
         if any(lacking - begin in ends for begin in begins):

@@ -273,11 +273,11 @@ def name_of(module: Any) -> str:
     import torch
 
     from foveate import models
+    from foveate.models import surgery
 
     with torch.device("meta"):
         plain: Any = models.build(name)
-    first = next(m for m in plain.modules() if isinstance(m, torch.nn.Conv2d))
-    ends = {n for n, m in plain.named_modules() if m is plain.head or m is first}
+    ends = surgery.ends(plain)
 
     def body(network: Any) -> dict[str, Any]:
         """Shapes of all tensors but those of the ends, which fit classes and channels."""
@@ -293,9 +293,9 @@ def preprocess_of(name: str, network: Any) -> Preprocess:
     otherwise."""
     if name in WEIGHTS:
         return WEIGHTS[name].preprocess
-    import torch
+    from foveate.models.surgery import first_convolution
 
-    first = next((m for m in network.modules() if isinstance(m, torch.nn.Conv2d)), None)
+    first = first_convolution(network)
     size = getattr(network, "input_size", None)
     if first is None or not isinstance(size, int):
         raise UsageError(

@@ -177,16 +177,16 @@ def load_network(name: str, path: Path) -> "nn.Module":
     import torch
 
     from foveate import models
+    from foveate.models.surgery import ends
 
     found = read_tensors(path)
     with torch.device("meta"):
         plain = models.build(name)
     rules = WEIGHTS[name].rename if name in WEIGHTS else ()
     named = under_our_names(found, plain.state_dict(), rules)
-    modules = {module: path for path, module in plain.named_modules()}
-    first = next(m for m in plain.modules() if isinstance(m, torch.nn.Conv2d))
-    classes = size(named.get(f"{modules[plain.head]}.weight"), 0)
-    channels = size(named.get(f"{modules[first]}.weight"), 1)
+    head, first = ends(plain)
+    classes = size(named.get(f"{head}.weight"), 0)
+    channels = size(named.get(f"{first}.weight"), 1)
     with torch.device("meta"):
         expected = models.build(name, classes, channels).state_dict()
     tensors = as_state_dict(named, expected, path.name)

@@ -305,8 +305,8 @@ def create(name: str, num_classes: int | None = None, in_channels: int | None = 
     try:
         return library().create_model(name, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        said = ", ".join(f"{key}={value}" for key, value in options.items())
-        raise UsageError(f"timm does not build '{name}' with {said}: {error}") from error
+        asked = ", ".join(f"{key}={value}" for key, value in options.items())
+        raise UsageError(f"timm does not build '{name}' with {asked}: {error}") from error
 
 
 def wrapped(module: "nn.Module", name: str) -> "TimmNetwork":
@@ -357,7 +357,7 @@ def classes_and_channels(
     plain: "TimmNetwork", tensors: "dict[str, Tensor]"
 ) -> tuple[int | None, int | None]:
     """How many of each a file has, by its last layer and its first convolution."""
-    from foveate.models.adapters import first_convolution
+    from foveate.models.surgery import first_convolution
 
     head = tensors.get(f"{plain.head_path}.weight")
     convolution = first_convolution(plain.timm)

@@ -137,7 +137,7 @@ def test_a_module_and_the_generators_stay_as_they_are() -> None:
 
 
 class Strange(nn.Module):
-    """Gives what it is told to."""
+    """Gives what `give` makes of its map."""
 
     def __init__(self, give: Any) -> None:
         super().__init__()

@@ -165,7 +165,7 @@ def test_after_a_shuffle_every_group_hears_of_every_group() -> None:
     for m in (first, second):
         nn.init.ones_(m.weight)
     x = torch.zeros(1, g * n, 1, 1)
-    x[0, 0] = 1.0  # said in the first group only
+    x[0, 0] = 1.0  # in the first group only
     silent = torch.zeros_like(x)
     with torch.no_grad():
         apart = second(first(x)) - second(first(silent))

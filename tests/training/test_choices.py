@@ -14,8 +14,9 @@ from foveate.data.layouts import load_dataset
 from foveate.data.splits import hold_out
 from foveate.errors import DataError
 from foveate.models import build
-from foveate.training import memory, setup
+from foveate.training import memory, network_input, setup
 from foveate.training.config import SCRATCH
+from foveate.training.cost import clock_time
 from foveate.training.freezing import make_plan
 from foveate.training.memory import (
     bytes_per_image,
@@ -23,13 +24,8 @@ from foveate.training.memory import (
     keep_freed_memory,
     micro_batches_that_fit,
 )
-from foveate.training.setup import (
-    Seen,
-    choose_preprocess,
-    clock_time,
-    inspect_images,
-    progressive,
-)
+from foveate.training.network_input import Seen, choose_preprocess, inspect_images
+from foveate.training.setup import progressive
 
 
 @pytest.mark.parametrize(
@@ -72,7 +68,7 @@ SEEN = Seen(grey=True, short_side=28, mean=(0.2, 0.3, 0.4), std=(0.1, 0.2, 0.3))
     ],
 )
 def test_inputs(model, smallest, seen, asked, expected, monkeypatch):
-    monkeypatch.setattr(setup, "inspect_images", lambda *_: seen)
+    monkeypatch.setattr(network_input, "inspect_images", lambda *_: seen)
     size, channels = asked
     request = SimpleNamespace(model=model, start=None, module=None, size=size, channels=channels)
     preprocess, _ = choose_preprocess(None, None, request, 1)

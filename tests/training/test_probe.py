@@ -322,8 +322,8 @@ def test_best_effort_sees_more(images: Path, tmp_path: Path) -> None:
         json.loads(line) for line in (found.run / "predictions.jsonl").read_text().splitlines()
     ]
     line = next(line for line in lines if line["split"] == "test")
-    said = dict(found.predict(images / line["file"]).top)
-    assert said[line["label"]] == pytest.approx(line["probability_of_label"], abs=0.05)
+    top = dict(found.predict(images / line["file"]).top)
+    assert top[line["label"]] == pytest.approx(line["probability_of_label"], abs=0.05)
     from PIL import Image
 
     image = Image.open(images / line["file"]).convert("RGB")

@@ -14,7 +14,17 @@ Loading this loads neither torch nor numpy: the command line reads the options o
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from operator import index as index_of
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, TypedDict, TypeVar, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    SupportsIndex,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 
 from foveate.data.augment.auto import Auto
 from foveate.data.augment.colour import Hue, Jitter
@@ -72,6 +82,19 @@ SIZE = 224  # side of the square where none is asked for
 LARGEST = 4096  # side that may be asked for
 
 P = TypeVar("P", bound=Part)
+
+
+class PolicyOptions(NamedTuple):
+    """A policy and the options that differ from it, before the data are known: the command line's
+    answer.
+
+    Args:
+        policy: a name, an `Augment`, or None for the policy that suits the data.
+        options: of `Augment`; they always count.
+    """
+
+    policy: "str | Augment | None"
+    options: dict[str, Any]
 
 
 class Options(TypedDict, total=False):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ON = "on"  # for `needs`: any value that switches the other option on
 
 
-class Option:
+class Option(ABC):
     """What an option of a part takes, and how it is explained: a `Number`, a `Choice` or a `Pair`.
 
     Args:
@@ -45,14 +45,14 @@ class Option:
     def __init__(self, help: str, needs: tuple[str, str] | None, coloured: bool = False):
         self.help, self.needs, self.coloured = help, needs, coloured
 
+    @abstractmethod
     def check(self, name: str, value: Any) -> None:
         """Raise UsageError unless the option takes the value."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def type(self) -> Any:
         """Of the values, for the command line."""
-        raise NotImplementedError
 
 
 class Number(Option):

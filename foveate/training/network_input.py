@@ -1,0 +1,130 @@
+"""What a network of a random start reads: size and channels, and the images' own mean and
+deviation. What starts from weights reads what these have learnt to read."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foveate import models
+from foveate.catalogue import CATALOGUE
+from foveate.data.dataset import Dataset, evenly_spaced
+from foveate.data.image import load_image
+from foveate.data.preprocess import LARGEST, Preprocess
+from foveate.data.workers import decode_ahead
+from foveate.errors import DataError, ImageError, UsageError
+from foveate.features import shown
+from foveate.models.adapters import inspect_module
+from foveate.weights import usage_errors
+from foveate.weights.starting_point import OWN, TIMM
+
+if TYPE_CHECKING:
+    from foveate.training.setup import Request
+
+INSPECTED = 500  # images whose size and colours are looked at, evenly spaced
+SMALL = 64  # networks for images up to this side are shown smaller ones as they are
+
+Rows = NDArray[np.int64]
+
+
+class Seen(NamedTuple):
+    """What images are like.
+
+    Args:
+        grey: all of them.
+        short_side: the median's, pixels.
+        mean, std: of red, green and blue, from 0 to 1, over all pixels.
+    """
+
+    grey: bool
+    short_side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def choose_preprocess(
+    dataset: Dataset, rows: Rows, request: "Request", threads: int
+) -> tuple[Preprocess, list[str]]:
+    """How images are shown to the network, and a sentence where something was inferred."""
+    size, channels = request.size, request.channels
+    if size is not None and not 1 <= size <= LARGEST:
+        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size}")
+    if request.start is not None:
+        own = request.start.preprocess
+        if channels not in (None, own.channels):
+            raise UsageError(
+                f"channels applies to the recipe scratch: these weights read {own.channels}"
+            )
+        preprocess = shown(own)
+        return (preprocess if size is None else preprocess.at(size, preprocess.stretch)), []
+    seen = inspect_images(dataset, rows, threads)
+    if request.module is not None:
+        with usage_errors():
+            taken = inspect_module(
+                request.module,
+                len(dataset.classes),
+                channels=channels,
+                size=size,
+                image_side=seen.short_side,
+            )
+        note = f"{request.model.removeprefix(OWN)} reads {taken.text}"
+        return preprocess_of(seen, taken.size, taken.channels), [note]
+    if request.model.startswith(TIMM):
+        from foveate.weights.timm import timm_network
+
+        with torch.device("meta"):
+            network: Any = timm_network(request.model.removeprefix(TIMM))
+        smallest, own_size = int(network.min_size), int(network.input_size)
+    else:
+        with torch.device("meta"):
+            smallest = int(models.build(request.model).min_size)  # type: ignore[arg-type]
+        own_size = CATALOGUE[request.model].input_size
+    if size is None:  # small images are shown as they are to networks for small images
+        small = max(smallest, min(own_size, seen.short_side))
+        size = small if own_size <= SMALL else own_size
+    return preprocess_of(seen, size, channels or (1 if seen.grey else 3)), []
+
+
+def preprocess_of(seen: Seen, size: int, channels: int) -> Preprocess:
+    """Whole images at a size, normalised by their own mean and deviation."""
+    if channels == 3:
+        return Preprocess(size, size, mean=seen.mean, std=seen.std)
+    mean, std = (round(float(np.mean(numbers)), 4) for numbers in (seen.mean, seen.std))
+    return Preprocess(size, size, channels=channels, mean=(mean,), std=(std,))
+
+
+def inspect_images(dataset: Dataset, rows: Rows, threads: int) -> Seen:
+    """What INSPECTED of the images are like; those that cannot be read are passed over.
+
+    Raises:
+        DataError: none can be read.
+    """
+    sides: list[int] = []
+    sums: list[NDArray[np.float64]] = []
+    grey = True
+
+    def small(row: int) -> NDArray[np.uint8]:
+        image = load_image(dataset.read(row), dataset.files[row])
+        sides.append(min(image.size))
+        image.thumbnail((SMALL, SMALL))
+        return np.asarray(image)
+
+    chosen = evenly_spaced(rows, INSPECTED)
+    as_read = Preprocess(SMALL, SMALL)
+    name = dataset.files.__getitem__
+    reasons: list[str] = []
+    for _, pixels in decode_ahead([int(row) for row in chosen], small, name, as_read, threads):
+        if isinstance(pixels, ImageError):
+            reasons.append(str(pixels))
+            continue
+        grey = grey and bool((pixels == pixels[:, :, :1]).all())
+        values = pixels.reshape(-1, 3) / 255
+        sums.append(np.stack([values.mean(axis=0), (values**2).mean(axis=0)]))
+    if not sums:
+        first = "\n  ".join(reasons[:5])
+        raise DataError(f"none of the training images of '{dataset.name}' can be read:\n  {first}")
+    mean, square = np.mean(sums, axis=0)
+    std = np.sqrt(np.maximum(square - mean**2, 1e-4))
+    colours = tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+    return Seen(grey, int(np.median(sides)), *colours)
