@@ -3,18 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := $(BIN)/pytest -n auto --dist worksteal
-TRAINS := tests/training tests/reliability tests/classifier tests/test_cli_training.py \
-	tests/test_middle_layer.py tests/test_multilabel.py tests/test_docs.py
+TRAINS := tests/training tests/reliability tests/test_cli_training.py \
+	tests/test_middle_layer.py tests/test_multilabel.py
 
 .PHONY: demo test test-slow check bench docs clean
 
 demo: .venv/installed  ## train on real digits that are installed with the package, show the result
 	$(BIN)/foveate demo
 
-test: .venv/installed  ## the suite
-	$(SUITE)
+test: .venv/installed  ## the suite, but for what is slow
+	$(SUITE) -m "not slow"
 
-test-slow: .venv/installed  ## what trains, as on processors without and with bf16
+test-slow: .venv/installed  ## what is slow; then what trains, as on processors without and with bf16
+	$(SUITE) --durations 10 -m slow
 	FOVEATE_INSTRUCTIONS="avx2 avx512f" $(SUITE) --durations 10 $(TRAINS)
 	FOVEATE_INSTRUCTIONS="avx2 avx512f avx512_bf16 amx_bf16" $(SUITE) --durations 10 $(TRAINS)
 

@@ -49,6 +49,7 @@ def test_every_paper_has_networks() -> None:
     assert list(PAPERS) == list(dict.fromkeys(entry.file for entry in ENTRIES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["-OO"]], ids=["", "-OO"])
 def test_the_program_needs_no_docstrings(options: list[str]) -> None:
     def run(*arguments: str) -> str:

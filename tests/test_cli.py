@@ -322,6 +322,7 @@ def test_predict_bad_input(work: Path, trained: Path) -> None:
     fails(4, ["1 images", "read"], "predict", trained, "broken.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_keep_what_is_computed(
     sent: signal.Signals, code: int, work: Path, cache: Path

@@ -23,6 +23,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_is_described_shown_and_saved(images: Path) -> None:
     options = "--epochs 2 --freeze 1 --unfreeze-at 2 --rotation 15 --pca-colour 0.1".split()
     done = foveate("train", images, *RESNET, *options, "--out", "run")
@@ -100,6 +101,7 @@ def interrupted(images: Path, sent: signal.Signals) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)], ids=["R7 term", "R8"]
 )
@@ -109,6 +111,7 @@ def test_a_signal_has_its_exit_code(sent: signal.Signals, code: int, images: Pat
     assert "--resume" in err and any(Path("run/checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_r7_a_signal_saves_and_resume_goes_on(images: Path) -> None:
     code, out, err = interrupted(images, signal.SIGINT)
     assert (code, out) == (130, ""), err
@@ -126,6 +129,7 @@ def test_r7_a_signal_saves_and_resume_goes_on(images: Path) -> None:
     assert again.returncode == 0 and again.stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_find_lr(images: Path) -> None:
     options = (*RESNET, "--optimizer", "adamw", "--find-lr")
     done = foveate("train", images, *options, "--json")
@@ -137,6 +141,7 @@ def test_find_lr(images: Path) -> None:
     assert failed.returncode == 2 and not absent(failed.stderr, "find-lr", "finetune", "scratch")
 
 
+@pytest.mark.slow
 def test_torchrun_is_the_same_command(images: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += "--rdzv-backend c10d --rdzv-endpoint localhost:0 -m".split()

@@ -21,6 +21,7 @@ PAGES = [
 # written by docs/make_networks.py; small programs
 NETWORKS = sorted((ROOT / "docs/networks").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SLOW = {"finetune.md", "python.md"}  # pages that train for half a minute
 SET_UP = ("make demo", "make test")  # the two commands of a fresh machine
 
 
@@ -59,7 +60,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cach
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if p not in NETWORKS and (blocks(p, "bash") or blocks(p, "python"))],
+    [
+        pytest.param(p, marks=[pytest.mark.slow] if p.name in SLOW else [])
+        for p in PAGES
+        if p not in NETWORKS and (blocks(p, "bash") or blocks(p, "python"))
+    ],
     ids=page_name,
 )
 def test_page_runs(page: Path, desk: Path) -> None:
@@ -73,6 +78,7 @@ def test_page_runs(page: Path, desk: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_networks_pages_run() -> None:
     """In one process: each of them would spend its time on importing torch."""
     program = "\n".join(body for page in NETWORKS for body in blocks(page, "python"))
@@ -80,6 +86,7 @@ def test_networks_pages_run() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_networks_pages_are_those_that_the_script_writes() -> None:
     pages = runpy.run_path(str(ROOT / "docs/make_networks.py"))["pages"]()
     assert {path.name for path in (ROOT / "docs/networks").iterdir()} == set(pages)

@@ -464,6 +464,7 @@ def test_without_openvino_a_plain_module_needs_its_code(images: Path, tmp_path: 
     assert loaded.network(Flat)(torch.zeros(1, 1, 28, 28)).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_built_here_is_known_by_its_name(images: Path, tmp_path: Path) -> None:
     options = {"epochs": 1, "batch_size": 24, "augment": "none", "size": 24}
     network = foveate.build("resnet20", num_classes=3)
@@ -489,6 +490,7 @@ def test_fine_tuning_a_network_of_ones_own(images: Path, tmp_path: Path) -> None
     assert torch.equal(loaded.network(network).backbone.conv1.weight, network.conv1.weight)
 
 
+@pytest.mark.slow
 def test_timms_networks(images: Path, tmp_path: Path) -> None:
     """A module of timm's is probed; a name of timm's is trained from scratch; both are saved."""
     import timm

@@ -201,6 +201,7 @@ def test_a_task_does_not_fit_the_other(
 # Step by step
 
 
+@pytest.mark.slow
 def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
     settings = {"epochs": 8, "batch_size": 20, "lr": 0.05, "ema": 0.9}
     run = train(table, **SCRATCH, **settings, augment=MIXED, out=tmp_path / "run").run
@@ -222,6 +223,7 @@ def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm_cache")
 def test_finetune_learns_labels(table: Path, tmp_path: Path) -> None:
     made = train(
@@ -252,6 +254,7 @@ def test_balanced_batches_of_labels_are_refused(table: Path) -> None:
         TrainingBatches(dataset, rows, preprocess, Augment(), 8, sampling="balanced")
 
 
+@pytest.mark.slow
 def test_the_rate_test_reads_labels(table: Path) -> None:
     test = find_lr(table, "resnet20", "scratch", task="multilabel", batch_size=16, size=24)
     assert 0 < test.suggestion < 100

@@ -219,6 +219,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
         verify(NAME, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command(write) -> None:
     folder = write(12 * [0] + 4 * [900])
     done = foveate("weights", "verify", NAME, folder, "--threads", "1")

@@ -21,6 +21,7 @@ SIDE = 96  # pixels
 NETWORKS = ("alexnet", "resnet18", "squeezenet1_1", "mobilenet_v3_small")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_openvino_gives_torchs_stages(
     name: str, cache: Path, monkeypatch: pytest.MonkeyPatch

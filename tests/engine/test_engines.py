@@ -394,6 +394,7 @@ def test_damage_is_noticed(
     assert not is_whole(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_graph_is_converted_again(
     backbone_cache: Path, cache: Path, pixels: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:

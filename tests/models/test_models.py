@@ -316,6 +316,7 @@ def test_every_parameter_gets_a_finite_gradient(network: nn.Module, batch: Tenso
     network.eval().zero_grad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_smallest_of_each_family_learns_eight_images_by_heart(name: str) -> None:
     torch.manual_seed(SEEDS.get(name, 0))

@@ -162,6 +162,7 @@ def sides(sizes: tuple[int, int] | None) -> str:
     return str(sizes[0]) if sizes[0] == sizes[1] else f"{sizes[0]}x{sizes[1]}"
 
 
+@pytest.mark.slow
 def test_every_network() -> None:
     found = []
     for name in MODELS:
@@ -301,6 +302,7 @@ def test_small_networks_against_gradients(name: str, averaging: None) -> None:
             assert (i * axis.step + axis.first, i * axis.step + axis.last) == (first, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_GRADIENT)
 @pytest.mark.parametrize("upright", [True, False])
 def test_stages_against_gradients(name: str, upright: bool, averaging: None) -> None:

@@ -155,6 +155,7 @@ def test_nothing_to_resume_is_a_start(tmp_path: Path) -> None:
     assert same(network, whole)
 
 
+@pytest.mark.slow
 def test_r3_other_settings_are_refused_each_by_its_name(tmp_path: Path, images: Path) -> None:
     options = {"recipe": "scratch", "model": "resnet20", "size": 16, "out": tmp_path / "run"}
     settings = {"epochs": 1, "batch_size": 24}

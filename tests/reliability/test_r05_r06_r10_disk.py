@@ -54,6 +54,7 @@ print(json.dumps({"n": n, "messages": messages, "left": left}))
 """
 
 
+@pytest.mark.slow
 def test_r5_killed_while_saving(python: Callable[..., str], tmp_path: Path) -> None:
     answer = json.loads(python(KILLS, tmp_path, 50))
     assert answer["n"] > 10  # it did save, and was killed between and in the midst of saves

@@ -145,6 +145,7 @@ def test_statistics_of_each_rank_survive_an_interruption(saved: Saved) -> None:
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_job(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = torchrun(tmp_path, "dies")

@@ -179,6 +179,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["given up", "left"])
 def test_the_program_ends(tmp_path: Path, draw_folder, python, way: str) -> None:
     root = draw_folder(tmp_path / "photos", 6)

@@ -52,6 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, draw_folder) -> Path:
     return draw_folder(tmp_path_factory.mktemp("drawn") / "photos", 8)
 
 
+@pytest.mark.slow
 def test_same_bytes(photos: Path, tmp_path: Path, python) -> None:
     (tmp_path / "elsewhere").symlink_to(photos.parent)
     ways = [

@@ -25,6 +25,7 @@ def test_no_paper_is_forgotten() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_r16_the_graph_says_what_the_network_says(name: str) -> None:
     """In f32, for batches of 1, 3 and 8: a channel shuffle must not fix the export's batch."""

@@ -315,6 +315,7 @@ def test_the_torch_engine_agrees(trained: Path, images: Path, tmp_path: Path) ->
     assert found.predict(images / "test" / "blob" / "100.jpg").label in found.classes
 
 
+@pytest.mark.slow
 def test_best_effort_sees_more(images: Path, tmp_path: Path) -> None:
     found = train(images, out=tmp_path / "r", effort="best")
     assert found.preprocess.crop == 288 and found.card["mirror"] is True

@@ -105,6 +105,7 @@ def test_a_network_that_anyone_can_load(run: Path) -> None:
     assert str(run) not in (run / "classifier" / "card.json").read_text()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(run: Path, images: Path, tmp_path: Path) -> None:
     settings = {"epochs": 6, "batch_size": 16, "lr": 0.05, "balance": "weights"}
     again = train(
@@ -124,6 +125,7 @@ def test_same_seed_same_bytes(run: Path, images: Path, tmp_path: Path) -> None:
     assert not torch.equal(tensors["conv1.weight"], different["conv1.weight"])
 
 
+@pytest.mark.slow
 def test_finetune_starts_from_the_probe(images: Path, tmp_path: Path, warm_cache: Path) -> None:
     settings = {"epochs": 1, "batch_size": 24, "lr": 1e-5}
     clf = train(images, recipe="finetune", out=tmp_path / "run", **settings, augment="light")
@@ -178,6 +180,7 @@ def test_no_test_image_can_be_read(tmp_path: Path, draw_folder) -> None:
     assert any(not absent(note, "test", "read") for note in metrics["notes"])
 
 
+@pytest.mark.slow
 def test_grey_images_and_small_ones() -> None:
     clf = train("digits", "lenet5", "scratch", epochs=1, out=None)
     assert clf.preprocess.channels == 1 and clf.preprocess.crop == 28
@@ -262,6 +265,7 @@ def test_a_run_that_another_process_works_in(images: Path, run: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_find_lr(images: Path) -> None:
     settings = {"epochs": 1, "batch_size": 24, "optimizer": "adamw", "lr": 1e-2}
     test = find_lr(images, "resnet20", "scratch", **settings, size=16)

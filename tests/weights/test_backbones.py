@@ -22,6 +22,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "engine"),
     [

@@ -72,6 +72,7 @@ def pixels(side: int, n: int = 4) -> np.ndarray:
 # Networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family(name: str) -> None:
     channels, smallest = FAMILIES[name]
@@ -117,6 +118,7 @@ def test_a_family(name: str) -> None:
     assert isinstance(twin.head, nn.Identity) and len(twin.stages(x)) == len(channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_openvino_agrees(name: str) -> None:
     torch.manual_seed(0)
@@ -132,6 +134,7 @@ def test_openvino_agrees(name: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "tresnet_m"])
 def test_a_transfer_plan(name: str) -> None:
     network = timm_network(name, num_classes=2)

@@ -37,6 +37,7 @@ def ours(found: Diagnosis, path: Path) -> nn.Module:
     return network.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "same", "side"),
     [
@@ -71,6 +72,7 @@ def test_timms_files(name: str, same: bool, side: int, tmp_path: Path) -> None:
     assert any("a table of its own" in trap for trap in found.traps)
 
 
+@pytest.mark.slow
 @pytest.mark.slow  # half a gigabyte
 def test_a_vgg_of_timm_is_the_same_numbers(tmp_path: Path) -> None:
     theirs = timm.create_model("vgg11", num_classes=5).eval()

@@ -171,6 +171,7 @@ def test_in_a_dataloader(folder: Path, workers: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_spawned_workers_make_what_forked_ones_make(folder: Path) -> None:
     found = []
     for context in ("fork", "spawn"):

@@ -262,6 +262,7 @@ print(wrong)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [ROOMY, 2000], ids=["roomy", "tight"])
 def test_two_processes_at_once(cache: Path, python, limit: int) -> None:
     from concurrent.futures import ThreadPoolExecutor
