@@ -52,7 +52,7 @@ def test_surface() -> None:
     """Verbs, arguments and options are a promise; this file is where they change, knowingly."""
     from typer.main import get_command
 
-    from foveate.cli import app
+    from foveate.cli import VERBS, app
 
     def lines(command, path):
         for parameter in command.params:
@@ -62,8 +62,9 @@ def test_surface() -> None:
                 else parameter.name.upper()
             )
             yield f"{path} {names}"
-        for name, child in getattr(command, "commands", {}).items():
-            yield from lines(child, f"{path} {name}")
+        verbs = VERBS if path == "foveate" else getattr(command, "commands", {})
+        for name in verbs:
+            yield from lines(command.get_command(None, name), f"{path} {name}")
 
     assert "\n".join(lines(get_command(app), "foveate")) + "\n" == SURFACE.read_text()
 

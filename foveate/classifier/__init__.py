@@ -301,12 +301,16 @@ class Classifier:
         return self.engines[process]
 
     def use(self, graph: Any, network: Any) -> None:
-        """Predict with a graph in memory, or else a network: before they are saved."""
+        """Predict with a graph in memory, or else a network: before they are saved.
+
+        The graph is the one that a file would give back: OpenVINO compiles one that comes from a
+        converter to other numbers, in bf16 by 1e-4 of a probability.
+        """
         engine: Engine
         if graph is not None:
-            from foveate.engine.openvino import OpenVinoEngine
+            from foveate.engine.openvino import OpenVinoEngine, as_read_back
 
-            engine = OpenVinoEngine(graph.clone(), self.threads)
+            engine = OpenVinoEngine(as_read_back(graph), self.threads)
         else:
             from foveate.engine.torch import TorchEngine
 

@@ -5,37 +5,78 @@ missing extra, 4 bad data, 5 bad run or model file, 75 stopped by SIGUSR1 to be 
 Ctrl-C, 143 SIGTERM.
 """
 
+import importlib
 import os
 import signal
 import sys
 import warnings
+from difflib import get_close_matches
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from foveate.cli import data, demo, doctor, evaluate, models, predict, train, weights
 from foveate.cli.console import complain
 from foveate.errors import FoveateError
 
+VERBS = {  # as `foveate --help` lists them; each is a module of its name
+    "train": "Turn labelled images into a classifier, and measure it.",
+    "predict": "Classify images.",
+    "evaluate": "Measure a classifier on labelled images.",
+    "models": "List the networks, or describe one.",
+    "data": "Inspect data sets and the cache.",
+    "weights": "Check weights files and published figures.",
+    "doctor": "Show what Foveate finds on this machine.",
+    "demo": "Train on digits that are installed with Foveate.",
+}
+
+
+TYPER: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs. A verb's module is loaded when it is called: to read all their options takes as
+    long as all else that `foveate --help` does."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"foveate.cli.{name}")
+        if hasattr(module, "app"):  # a verb of verbs
+            return get_command(module.app)
+        command = typer.Typer(**TYPER)
+        command.command(name)(getattr(module, name))
+        return get_command(command)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        near = [repr(name) for name in get_close_matches(args[0], VERBS)]
+        if near and args[0] not in VERBS:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="foveate",
+    cls=Verbs,
     help="A folder of images becomes a classifier you can trust.",
     epilog="Start with: foveate demo   or   foveate train PHOTOS",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **TYPER,
 )
-app.command("train")(train.train)
-app.command("predict")(predict.predict)
-app.command("evaluate")(evaluate.evaluate)
-app.command("models")(models.models)
-app.add_typer(data.app, name="data")
-app.add_typer(weights.app, name="weights")
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
 
 
 def version(requested: bool) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,15 @@ def save_graph(model: Any, path: Path) -> None:
         ov.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise FoveateError(f"'{path}' could not be written ({error}); is the disk full?") from error
+
+
+def as_read_back(model: Any) -> Any:
+    """The model that `read_graph` gives of what `save_graph` wrote."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.xml"
+        save_graph(model.clone(), path)
+        xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    return core().read_model(xml, weights)
 
 
 def attach_head(
