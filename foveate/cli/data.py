@@ -11,7 +11,10 @@ from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_t
 from foveate.cli.preview import preview
 
 app = typer.Typer(
-    help="Inspect data sets and the cache.", no_args_is_help=True, rich_markup_mode=None
+    help="Inspect data sets and the cache.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 app.command("preview")(preview)
 

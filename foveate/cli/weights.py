@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from foveate.weights.diagnosis import Diagnosis
 
 app = typer.Typer(
-    help="Check weights files and published figures.", no_args_is_help=True, rich_markup_mode=None
+    help="Check weights files and published figures.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 
 
