@@ -382,7 +382,7 @@ def test_unforeseen_errors_are_one_line(
     from foveate import cli
 
     monkeypatch.delenv("FOVEATE_DEBUG", raising=False)
-    monkeypatch.setattr(cli, "app", lambda: 1 // 0)
+    monkeypatch.setattr(cli, "app", lambda **_: 1 // 0)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1

@@ -8,6 +8,7 @@ import typer
 
 from foveate.cli import settings
 from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
+from foveate.cli.help import Verb
 from foveate.cli.preview import preview
 
 app = typer.Typer(
@@ -16,12 +17,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-app.command("preview")(preview)
+app.command("preview", cls=Verb)(preview)
 
 
 @app.command()
 def show(
-    data: Annotated[str, typer.Argument(help="A folder of images, a CSV, or a built-in set.")],
+    data: settings.Data,
     task: settings.Task = "multiclass",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:

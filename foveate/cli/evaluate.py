@@ -6,12 +6,19 @@ from typing import Annotated, Literal
 import typer
 
 from foveate.cli.console import JSON_HELP, TTA_HELP, TerminalProgress, print_json
+from foveate.cli.help import complete_data
 from foveate.cli.train import show
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
-    data: Annotated[str, typer.Argument(help="Labelled images; of split folders, the test split.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Labelled images; of split folders, the test split.",
+            autocompletion=complete_data,
+        ),
+    ],
     on_bad: Annotated[
         Literal["skip", "error"], typer.Option(help="Unreadable images: skip and name, or stop.")
     ] = "skip",

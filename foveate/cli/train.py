@@ -9,6 +9,7 @@ import typer
 
 from foveate.cli import augmentation, settings
 from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, print_table, say
+from foveate.cli.help import DATA, EXECUTION, complete_data, complete_networks
 from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
@@ -26,48 +27,62 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help="A folder of images, a CSV (path,label), or a built-in set (digits ...)."
+            help="A folder of images, a CSV (path,label), or a built-in set (digits ...).",
+            autocompletion=complete_data,
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="A network; see: foveate models")
-    ] = "efficientnet_lite0",
     recipe: Annotated[
         Literal["probe", "finetune", "scratch"] | None,
         typer.Option(
             help="A solved head on a frozen backbone; then the later stages learn on too; "
-            "a random start [default: probe where there are published weights]"
+            "a random start [default: probe where there are published weights]",
         ),
     ] = None,
-    weights: settings.Weights = None,
-    task: settings.Task = "multiclass",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A network; see: foveate models",
+            autocompletion=complete_networks,
+        ),
+    ] = "efficientnet_lite0",
     effort: Annotated[
         Literal["fast", "best"] | None,
         typer.Option(
-            help="Of a probe. best: larger images and their mirror image, about twice the cost."
+            help="Of a probe. best: larger images and their mirror image, about twice the cost.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME]")] = None,
+    weights: settings.Weights = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder [default: runs/NAME]"),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted run."),
     ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Seed of folds, splits, random starts, order and augmentation.")
-    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    task: settings.Task = "multiclass",
     on_bad: Annotated[
         Literal["skip", "error"],
-        typer.Option(help="Unreadable images: skip and name them (5 % at most), or stop."),
+        typer.Option(
+            rich_help_panel=DATA,
+            help="Unreadable images: skip and name them (5 % at most), or stop.",
+        ),
     ] = "skip",
-    engine: Annotated[
-        Literal["auto", "openvino", "torch"], typer.Option(help="What runs the network.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    size: settings.Size = None,
+    channels: settings.Channels = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=DATA,
+            help="Seed of folds, splits, random starts, order and augmentation.",
+        ),
+    ] = 0,
     epochs: settings.Epochs = None,
     batch_size: settings.BatchSize = None,
-    accumulate: settings.Accumulate = None,
-    optimizer: settings.Optimizer = None,
     lr: settings.Lr = None,
+    find_lr: settings.FindLr = False,
+    optimizer: settings.Optimizer = None,
     head_lr: settings.HeadLr = None,
     layer_decay: settings.LayerDecay = None,
     momentum: settings.Momentum = None,
@@ -82,16 +97,22 @@ def train(
     unfreeze_at: settings.UnfreezeAt = None,
     batch_norm: settings.BatchNorm = None,
     balance: settings.Balance = None,
-    precision: settings.Precision = None,
-    compile: settings.Compile = None,
     progressive: settings.Progressive = None,
     auxiliary: settings.Auxiliary = None,
-    size: settings.Size = None,
-    channels: settings.Channels = None,
-    cache: settings.Cache = None,
-    tensorboard: settings.Tensorboard = False,
-    find_lr: settings.FindLr = False,
     augment: augmentation.Policy = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"],
+        typer.Option(rich_help_panel=EXECUTION, help="What runs the network."),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=EXECUTION, help="Cores to use [default: all]"),
+    ] = None,
+    cache: settings.Cache = None,
+    precision: settings.Precision = None,
+    accumulate: settings.Accumulate = None,
+    compile: settings.Compile = None,
+    tensorboard: settings.Tensorboard = False,
 ) -> None:
     """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, say
+from foveate.cli.help import complete_weights
 
 if TYPE_CHECKING:
     from foveate.weights.diagnosis import Diagnosis
@@ -80,7 +81,13 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="Published weights, by the name in: foveate models")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Published weights, by the name in: foveate models",
+            autocompletion=complete_weights,
+        ),
+    ],
     data: Annotated[str, typer.Argument(help="Labelled images of ImageNet's classes.")],
     weights: Annotated[
         Path | None, typer.Option(help="A file to measure in place of the published one.")
