@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from foveate.cli.console import complain
+from foveate.cli.console import complain, log_to_stderr
 from foveate.cli.help import Verb
 from foveate.errors import FoveateError
 
@@ -106,6 +106,7 @@ def options(
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    log_to_stderr()
     if debug:
         os.environ["FOVEATE_DEBUG"] = "1"
     if offline:

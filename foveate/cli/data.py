@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli import settings
-from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
+from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, print_table, say
 from foveate.cli.help import Verb
 from foveate.cli.preview import preview
 
@@ -25,13 +25,14 @@ def show(
     data: settings.Data,
     task: settings.Task = "multiclass",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show layout, classes, counts, splits, sizes and unreadable files. Decodes every image."""
     from foveate.data.dataset import duplicates, listed
     from foveate.data.layouts import load_dataset
 
     dataset = load_dataset(data, task)
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         sizes, bad = inspect(dataset, progress)
     counts = dataset.counts()
     found = {

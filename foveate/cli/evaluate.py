@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from foveate.cli.console import JSON_HELP, TTA_HELP, TerminalProgress, print_json
+from foveate.cli.console import JSON_HELP, TTA_HELP, Quiet, TerminalProgress, print_json
 from foveate.cli.help import complete_data
 from foveate.cli.train import show
 
@@ -25,6 +25,7 @@ def evaluate(
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a classifier on labelled images. Classes go by name."""
     from foveate import evaluation
@@ -33,7 +34,7 @@ def evaluate(
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         result = evaluation.evaluate(classifier, data, on_bad, progress, tta)
     if as_json:
         print_json(result | {"run": str(run)})

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from foveate.cli import augmentation, settings
-from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, print_table, say
+from foveate.cli.console import (
+    JSON_HELP,
+    Quiet,
+    TerminalProgress,
+    clean,
+    print_json,
+    print_table,
+    say,
+)
 from foveate.cli.help import DATA, EXECUTION, complete_data, complete_networks
 from foveate.errors import UsageError
 
@@ -61,6 +69,7 @@ def train(
         typer.Option("--resume", help="Go on with an interrupted run."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
     task: settings.Task = "multiclass",
     on_bad: Annotated[
         Literal["skip", "error"],
@@ -126,14 +135,14 @@ def train(
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
                 )
-        try_rates(context, data, model, recipe, task, seed, threads, as_json, silent)
+        try_rates(context, data, model, recipe, task, seed, threads, as_json, quiet, silent)
         return
     given = settings.given_settings(context)
     if (recipe or training.choose_recipe(model, weights)) != "probe":
         from foveate.training.memory import keep_freed_memory
 
         keep_freed_memory()
-    with TerminalProgress(silent) as progress:
+    with TerminalProgress(quiet, silent) as progress:
         classifier = training.train(
             data,
             model,
@@ -178,6 +187,7 @@ def try_rates(
     seed: int,
     threads: int | None,
     as_json: bool,
+    quiet: bool,
     silent: bool,
 ) -> None:
     """`--find-lr`: the test instead of a training."""
@@ -189,7 +199,7 @@ def try_rates(
             "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
         )
     given = context.params
-    with TerminalProgress(silent) as progress:
+    with TerminalProgress(quiet, silent) as progress:
         test = training.find_lr(
             data,
             model,

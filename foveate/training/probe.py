@@ -16,7 +16,7 @@ from foveate.data.splits import check_spread, stratified_folds
 from foveate.features import extract, shown
 from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment
-from foveate.progress import Progress
+from foveate.progress import Progress, log_notes
 from foveate.runs import Run
 from foveate.training.report import (
     ALONE,
@@ -154,5 +154,6 @@ def solve_probe(
         },
         splits=splits,
     )
+    log_notes(notes, found.bad)
     classifier.threads = threads
     return classifier

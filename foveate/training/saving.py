@@ -17,6 +17,7 @@ from foveate.data.batches import EvaluationBatches, normalise
 from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
+from foveate.progress import log_notes
 from foveate.training.report import (
     ALONE,
     brief,
@@ -80,6 +81,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     run.write_lines("predictions.jsonl", list(predictions(job.dataset, evaluated, decision)))
     for sentence in [*job.notes[logged:], *job.bad.values()]:
         run.log(sentence)
+    log_notes([*job.dataset.notes, *job.notes[logged:]], job.bad)
     draw_curves(run.folder / "curves.png", fitted.history)
     write_metrics(
         run,
