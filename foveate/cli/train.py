@@ -267,6 +267,8 @@ def show(
     ):
         if name in metrics:
             say(headline(words, metrics[name]))
+    if "compared_with" in metrics:
+        say(since(metrics["compared_with"]))
     say()
     for note in metrics["notes"]:
         say(f"note  {note}")
@@ -276,6 +278,23 @@ def show(
         say(f"note  unreadable and skipped: {len(bad)}{more}")
         for reason in list(bad.values())[:MOST_BAD]:
             say(f"      {clean(reason)}")
+
+
+def since(compared: dict[str, Any]) -> str:
+    """What has changed since the last run of the same data, in one line."""
+    split, before = (compared[key].replace("_", " ") for key in ("split", "split_before"))
+    where = split if split == before else f"{before} then, {split} now"
+    on = f"on {compared['n']} images that both judged ({where})"
+    better, worse = compared["newly_right"], compared["newly_wrong"]
+    if not better and not worse:
+        return f"as {compared['run']}: no other image right or wrong, {on}"
+    p = max(compared["p"], 1e-4)
+    sign = "=" if p == compared["p"] else "<"
+    verdict = "within noise" if compared["within_noise"] else "more than noise"
+    return (
+        f"since {compared['run']}: {100 * compared['before']:.1f} to {100 * compared['after']:.1f} "
+        f"% {on}; {better} newly right, {worse} newly wrong: {verdict} (p {sign} {p:.2g})"
+    )
 
 
 def headline(words: str, m: dict[str, Any]) -> str:

@@ -182,6 +182,7 @@ def predictions(
             names = [dataset.classes[c] for c in np.flatnonzero(given)]
             row_of = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
             row_of["predicted"] = BETWEEN.join(names)
+            row_of["sha256"] = dataset.digests[row][:16]  # enough to find the image again
             if dataset.task == "multilabel":
                 which = np.flatnonzero(given | (dataset.labels[row] == 1))
                 yield row_of | {

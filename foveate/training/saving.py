@@ -18,6 +18,7 @@ from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
 from foveate.progress import log_notes
+from foveate.training.previous import compare_with_last
 from foveate.training.report import (
     ALONE,
     brief,
@@ -78,7 +79,8 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     job.notes += duplicate_notes(kept)
     run.write("data.json", data_json(kept, job.bad, job.notes))
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
-    run.write_lines("predictions.jsonl", list(predictions(job.dataset, evaluated, decision)))
+    rows = list(predictions(job.dataset, evaluated, decision))
+    run.write_lines("predictions.jsonl", rows)
     for sentence in [*job.notes[logged:], *job.bad.values()]:
         run.log(sentence)
     log_notes([*job.dataset.notes, *job.notes[logged:]], job.bad)
@@ -97,6 +99,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
             "best_epoch": fitted.best,
             "stopped_early": fitted.stopped_early,
             "temperature": temperature,
+            **compare_with_last(run, job.dataset, rows),
         },
         splits=splits,
     )
