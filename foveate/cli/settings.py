@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from foveate.cli.augmentation import given_augment
 from foveate.cli.help import DATA, EXECUTION, STEPS, complete_data
 
 Data = Annotated[
@@ -24,6 +25,10 @@ Task = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(help="A checkpoint file of the model, or a run to go on from."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="A run's config.json: train as it was trained; options beside it win."),
 ]
 Epochs = Annotated[
     int | None, typer.Option(rich_help_panel=STEPS, help="Passes over the training images.")
@@ -153,6 +158,45 @@ FindLr = Annotated[
         help="Instead of training: try rising rates, and suggest one.",
     ),
 ]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def arguments(context: typer.Context) -> dict[str, Any]:
+    """What decides what is learnt, as keyword arguments of `training.train`: the options, and where
+    they are not given what --config records."""
+    options = context.params
+    names = ("model", "recipe", "weights", "task", "effort", "size", "seed", "on_bad", "engine")
+    asked: dict[str, Any] = {name: options[name] for name in names}
+    asked["channels"] = options["channels"] and int(options["channels"])
+    asked["augment"] = given_augment(context)
+    asked |= given_settings(context)
+    if options["config"] is None:
+        return asked
+
+    from foveate.data.augment import PolicyOptions
+    from foveate.errors import UsageError
+    from foveate.training.recorded import read_arguments
+
+    recorded = read_arguments(options["config"], options["weights"] is not None)
+    if asked["recipe"] not in (None, recorded["recipe"]):
+        raise UsageError(
+            f"--config '{options['config']}' is of the recipe {recorded['recipe']}, not "
+            f"{asked['recipe']}; leave --recipe out"
+        )
+    chosen = asked["augment"]
+    if chosen is not None and chosen.policy is None and "augment" in recorded:
+        recorded["augment"] = PolicyOptions(recorded["augment"], chosen.options)
+    elif chosen is not None:
+        recorded["augment"] = chosen
+    for name, value in recorded.items():
+        if name == "config" or not is_given(context, name):
+            asked[name] = value
+    return asked
 
 
 def given_settings(context: typer.Context) -> dict[str, Any]:

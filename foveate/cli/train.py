@@ -60,6 +60,7 @@ def train(
         ),
     ] = None,
     weights: settings.Weights = None,
+    config: settings.Config = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The run's folder [default: runs/NAME]"),
@@ -130,40 +131,28 @@ def train(
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
         for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):
-            source = context.get_parameter_source(name)
-            if source and source.name == "COMMANDLINE":
+            if settings.is_given(context, name):
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
                 )
-        try_rates(context, data, model, recipe, task, seed, threads, as_json, quiet, silent)
+        try_rates(settings.arguments(context), data, threads, as_json, quiet, silent)
         return
-    given = settings.given_settings(context)
-    if (recipe or training.choose_recipe(model, weights)) != "probe":
+    asked = settings.arguments(context)
+    if (asked["recipe"] or training.choose_recipe(asked["model"], weights)) != "probe":
         from foveate.training.memory import keep_freed_memory
 
         keep_freed_memory()
     with TerminalProgress(quiet, silent) as progress:
         classifier = training.train(
             data,
-            model,
-            recipe,
-            weights=weights,
-            task=task,
-            effort=effort,
-            augment=augmentation.given_augment(context),
-            size=size,
-            channels=None if channels is None else 1 if channels == "1" else 3,
+            **asked,
             out=out,
             resume=resume,
-            seed=seed,
-            on_bad=on_bad,
-            engine=engine,
             threads=threads,
             cache=cache,
             tensorboard=tensorboard,
             progress=progress,
             command=typed(),
-            **given,
         )
     if silent:
         return
@@ -179,12 +168,8 @@ def train(
 
 
 def try_rates(
-    context: typer.Context,
+    asked: dict[str, Any],
     data: str,
-    model: str,
-    recipe: Literal["probe", "finetune", "scratch"] | None,
-    task: Literal["multiclass", "multilabel"],
-    seed: int,
     threads: int | None,
     as_json: bool,
     quiet: bool,
@@ -193,27 +178,14 @@ def try_rates(
     """`--find-lr`: the test instead of a training."""
     from foveate import training
 
-    recipe = recipe or training.choose_recipe(model, context.params["weights"])
-    if recipe == "probe":
+    asked["recipe"] = asked["recipe"] or training.choose_recipe(asked["model"], asked["weights"])
+    if asked["recipe"] == "probe":
         raise UsageError(
             "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
         )
-    given = context.params
+    applies = {name: asked[name] for name in asked if name not in ("effort", "on_bad", "engine")}
     with TerminalProgress(quiet, silent) as progress:
-        test = training.find_lr(
-            data,
-            model,
-            recipe,
-            weights=given["weights"],
-            task=task,
-            augment=augmentation.given_augment(context),
-            size=given["size"],
-            channels=given["channels"] and (1 if given["channels"] == "1" else 3),
-            seed=seed,
-            threads=threads,
-            progress=progress,
-            **settings.given_settings(context),
-        )
+        test = training.find_lr(data, **applies, threads=threads, progress=progress)
     if silent:
         return
     if as_json:
