@@ -349,7 +349,7 @@ def test_signals_keep_what_is_computed(
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert not absent(err, "stopped", "--resume"), err
+    assert not absent(err, "stopped", "cache"), err
     assert not any(Path("runs").glob("*"))
     done = foveate("train", "set", "--json")
     assert 0 < json.loads(done.stdout)["computed"] < 4 * features.PART

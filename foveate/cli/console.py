@@ -113,9 +113,11 @@ class TerminalProgress(Bars):
     Args:
         quiet: show only that it was stopped.
         silent: show nothing, as all but the first of many processes do.
+        stopped: what to say when it is stopped.
     """
 
-    def __init__(self, quiet: bool = False, silent: bool = False) -> None:
+    def __init__(self, quiet: bool = False, silent: bool = False, stopped: str = "stopped") -> None:
+        self.stopped = stopped
         self.silent, self.mute = silent, quiet or silent
         super().__init__(shown=sys.stderr.isatty() and not self.mute, quiet=self.mute)
 
@@ -123,10 +125,7 @@ class TerminalProgress(Bars):
         super().__exit__(*error)
         kind = error[0] if error else None
         if kind in (KeyboardInterrupt, SystemExit) and not self.silent:
-            complain(
-                "stopped; finished work is kept: repeat the command to continue, with --resume "
-                "for a run"
-            )
+            complain(self.stopped)
 
     def begin(self, phase: str, total: int) -> None:
         super().begin(phase, total)

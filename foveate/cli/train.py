@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
@@ -22,10 +23,10 @@ from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
 MOST_BAD = 5  # unreadable images that are listed
-FINETUNE = (  # measured: benchmarks/results/finetune.json
-    "--recipe finetune lets the later stages learn on too; with efficientnet_lite0 on two cores it "
-    "takes about 2 minutes per thousand images"
-)
+# benchmarks/results/finetune.json
+MEASURED = "; on two cores it took about 2 minutes per thousand images"
+STOPPED = "stopped; finished epochs are kept: repeat the command, with --resume if there is one"
+STOPPED_PROBE = "stopped; what was computed is in the cache: repeat the command to go on"
 LINES = 25  # of the rates that were tried
 
 
@@ -138,11 +139,12 @@ def train(
         try_rates(settings.arguments(context), data, threads, as_json, quiet, silent)
         return
     asked = settings.arguments(context)
-    if (asked["recipe"] or training.choose_recipe(asked["model"], weights)) != "probe":
+    probe = (asked["recipe"] or training.choose_recipe(asked["model"], weights)) == "probe"
+    if not probe:
         from foveate.training.memory import keep_freed_memory
 
         keep_freed_memory()
-    with TerminalProgress(quiet, silent) as progress:
+    with TerminalProgress(quiet, silent, STOPPED_PROBE if probe else STOPPED) as progress:
         classifier = training.train(
             data,
             **asked,
@@ -162,9 +164,10 @@ def train(
     else:
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
-        say(f"next  foveate predict {classifier.run} IMAGE")
-        if metrics["recipe"] == "probe":
-            say(f"more  {FINETUNE}")
+        say(f"next  foveate predict {quote(str(classifier.run))} IMAGE")
+        if metrics["recipe"] == "probe" and metrics["out_of_fold"]["accuracy"] < 1:
+            cost = MEASURED if metrics["model"] == "efficientnet_lite0" else ""
+            say(f"more  --recipe finetune lets the later stages learn on too{cost}")
 
 
 def try_rates(

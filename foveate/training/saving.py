@@ -51,7 +51,16 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     graph, doubts = graph_of(job, network)
     job.notes += doubts
     given = decision.answers(decision.probabilities(calibrated))
-    job.notes += remarks(fitted.history, given, labels, classes, fitted.stopped_early)
+    job.notes += remarks(
+        fitted.history,
+        given,
+        labels,
+        classes,
+        fitted.stopped_early,
+        sizes=job.dataset.sizes(job.rows["train"]),
+        policy=job.policy,
+        balance=job.config.balance,
+    )
 
     card = make_card(
         form="probe" if isinstance(network, Probe) else "network",
