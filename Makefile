@@ -6,7 +6,7 @@ SUITE := $(BIN)/pytest -n auto --dist worksteal
 TRAINS := tests/training tests/reliability tests/test_cli_training.py \
 	tests/test_middle_layer.py tests/test_multilabel.py
 
-.PHONY: demo test test-slow check bench docs clean
+.PHONY: demo test test-slow check bench docs dist clean
 
 demo: .venv/installed  ## train on real digits that are installed with the package, show the result
 	$(BIN)/foveate demo
@@ -24,11 +24,14 @@ check: .venv/installed  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed  ## DATA=folder with train, validation and test
+bench: .venv/installed  ## DATA=folder with train, validation and test; psutil and timm come with the extra test
 	$(BIN)/python benchmarks/transfer.py $(DATA)
 
 docs: .venv/installed  ## run every block of the README and of docs/
 	$(BIN)/pytest tests/test_docs.py
+
+dist: .venv/installed  ## wheel and source distribution, in dist/; tests/test_dist.py looks into them
+	$(BIN)/python -m hatchling build
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,4 +39,4 @@ docs: .venv/installed  ## run every block of the README and of docs/
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist runs .pytest_cache .mypy_cache .ruff_cache

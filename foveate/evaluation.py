@@ -10,7 +10,7 @@ from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, apply_policy, listed
 from foveate.data.layouts import as_dataset
 from foveate.errors import DataError, ImageError, UsageError
-from foveate.progress import Progress, bars
+from foveate.progress import Progress, bars, log_notes
 
 
 def evaluate(
@@ -71,6 +71,7 @@ def evaluate(
                 rows.append(row)
                 probabilities.append(outcome)
     apply_policy(len(dataset), bad, on_bad)
+    log_notes(dataset.notes, bad)
     summary = classifier.decision.summarise(
         np.stack(probabilities), labels[rows], classifier.classes
     )

@@ -2,10 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Protocol
 
+FEW = 3  # unreadable images that are named
 INTERVAL = 0.2  # seconds between two updates of a notebook's bar
 
 
@@ -33,6 +35,21 @@ class Silent:
 
     def say(self, sentence: str) -> None:
         pass
+
+
+class Logged:
+    """Logs messages at the level INFO, to the logger `foveate`."""
+
+    def begin(self, phase: str, total: int) -> None:
+        pass
+
+    def advance(self, n: int = 1) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        import logging  # seldom needed: predicting goes without
+
+        logging.getLogger("foveate").info("%s", sentence)
 
 
 class Bars:
@@ -122,7 +139,7 @@ class NotebookBars:
 
 @contextmanager
 def bars(progress: Progress | None) -> Iterator[Progress]:
-    """The progress that was given; by default bars in a terminal or a notebook, and nothing
+    """The progress that was given; by default bars in a terminal or a notebook, and a log
     elsewhere."""
     if progress is not None:
         yield progress
@@ -132,10 +149,27 @@ def bars(progress: Progress | None) -> Iterator[Progress]:
         with Bars() as shown:
             yield shown
     else:
-        yield Silent()
+        yield Logged()
 
 
 def in_notebook() -> bool:
     """Whether this process is a notebook's kernel."""
     shell = sys.modules.get("IPython")
     return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def log_notes(notes: Iterable[str], bad: Mapping[str, str]) -> None:
+    """Log what a user should know of a result as warnings, to the logger `foveate.notes`.
+
+    Args:
+        notes: sentences; a result's "notes" has them too.
+        bad: name and reason of each unreadable image; its "bad".
+    """
+    import logging
+
+    logger = logging.getLogger("foveate.notes")
+    for note in notes:
+        logger.warning("%s", note)
+    if bad:
+        names = ", ".join([*map(repr, islice(bad, FEW)), *["..."][: max(0, len(bad) - FEW)]])
+        logger.warning("%d unreadable images were skipped: %s", len(bad), names)

@@ -11,7 +11,7 @@ from typing import Any
 
 from foveate.errors import ArtefactError, UsageError
 from foveate.machine import environment
-from foveate.storage import disk_errors, write_json
+from foveate.storage import disk_errors, encode, write_json
 
 try:
     import fcntl
@@ -137,8 +137,8 @@ class Run:
     def write_lines(self, name: str, values: list[dict[str, Any]]) -> None:
         """One JSON value a line, the file written anew."""
         with disk_errors(self.folder / name):
-            text = "".join(json.dumps(value) + "\n" for value in values)
-            (self.folder / name).write_text(text, encoding="ascii")
+            text = "".join(encode(value) + "\n" for value in values)
+            (self.folder / name).write_text(text, encoding="utf-8")
 
     def log(self, sentence: str) -> None:
         with (

@@ -124,13 +124,27 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 # json.dumps with an option creates an encoder at every call
-encode = json.JSONEncoder(allow_nan=False).encode
+READABLE = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+# lone surrogates (of file names that are not UTF-8), terminal controls, line and text direction
+HIDDEN = re.compile("[\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def encode(value: Any) -> str:
+    """JSON that a person can read: letters as they are, and only what cannot be seen as \\u codes.
+
+    >>> print(encode({"café": "猫\\x9b"}))
+    {"café": "猫\\u009b"}
+    """
+    text = READABLE(value)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(lines(value) + "\n", encoding="ascii")
+        temporary.write_text(lines(value) + "\n", encoding="utf-8")
 
 
 def lines(value: Any, depth: int = 2) -> str:

@@ -20,7 +20,7 @@ from foveate.data.workers import decode_ahead
 from foveate.errors import ArtefactError, DataError, ImageError, UsageError
 from foveate.machine import cores
 from foveate.metrics import wilson_interval
-from foveate.progress import Progress, Silent
+from foveate.progress import Progress, Silent, log_notes
 from foveate.weights import build, find_weights, pretrained
 
 CLASSES = 1000
@@ -168,6 +168,8 @@ def verify(
     ranked = np.concatenate(best)  # (N, 5)
     right = ranked == numbers[dataset.labels[rows]][:, None]
     there = len(np.unique(numbers[dataset.labels]))
+    notes = (*dataset.notes, *caveats(there))
+    log_notes(notes, bad)
     return Verification(
         weights=entry.key,
         data=dataset.name,
@@ -177,7 +179,7 @@ def verify(
         classes=there,
         labels=recognised,
         bad=bad,
-        notes=(*dataset.notes, *caveats(there)),
+        notes=notes,
     )
 
 

@@ -1,11 +1,13 @@
 """How far long jobs are: bars in a terminal, a bar in a notebook, nothing elsewhere."""
 
+import logging
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from refusals import absent
 
-from foveate.progress import Bars, NotebookBars, Progress, Silent, bars
+from foveate.progress import Bars, Logged, NotebookBars, Progress, Silent, bars, log_notes
 
 
 def test_what_was_given_is_used() -> None:
@@ -17,7 +19,34 @@ def test_what_was_given_is_used() -> None:
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with bars(None) as progress:
         use(progress)
-    assert isinstance(progress, Silent) and capsys.readouterr() == ("", "")
+    assert isinstance(progress, Logged) and capsys.readouterr() == ("", "")
+
+
+def test_sentences_are_logged_where_nobody_looks(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "foveate"), bars(None) as progress:
+        use(progress)
+    assert [(r.name, r.levelno, r.getMessage()) for r in caplog.records] == [
+        ("foveate", logging.INFO, "<b> is no markup")
+    ]
+
+
+def test_notes_are_warnings_and_many_bad_images_one(caplog: pytest.LogCaptureFixture) -> None:
+    log_notes(["100 % odd"], {f"{i}.png": "it is empty" for i in range(5)})
+    assert {(r.name, r.levelname) for r in caplog.records} == {("foveate.notes", "WARNING")}
+    note, bad = caplog.messages
+    assert note == "100 % odd"
+    assert not absent(bad, "5", "'0.png'", "'2.png'", "...") and "3.png" not in bad
+
+
+def test_importing_and_warning_installs_no_handler(python) -> None:
+    program = (
+        "import logging, foveate, foveate.training\n"
+        "from foveate.progress import log_notes\n"
+        "log_notes(['a note'], {})\n"
+        "loggers = [logging.getLogger(n) for n in ('foveate', 'foveate.notes', None)]\n"
+        "print([logger.handlers for logger in loggers])"
+    )
+    assert python(program) == "[[], [], []]\n"
 
 
 def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,7 +329,14 @@ def test_json_round_trip(home: Path, value: object) -> None:
     write_json(home / "x.json", value)
     text = (home / "x.json").read_bytes()
     assert json.loads(text) == value
-    assert text.isascii() and text.endswith(b"\n")
+    assert text.endswith(b"\n")
+
+
+def test_json_keeps_letters_and_escapes_what_hides(home: Path) -> None:
+    write_json(home / "x.json", {"café": "猫\x9b\u202e\udcff\x7f"})
+    assert (home / "x.json").read_bytes().decode() == (
+        '{\n "café": "猫\\u009b\\u202e\\udcff\\u007f"\n}\n'
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"loss": [1.0, -math.inf]}])

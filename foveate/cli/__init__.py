@@ -15,10 +15,11 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from foveate.cli.console import complain
+from foveate.cli.console import complain, log_to_stderr
+from foveate.cli.help import Verb
 from foveate.errors import FoveateError
 
 VERBS = {  # as `foveate --help` lists them; each is a module of its name
@@ -34,7 +35,6 @@ VERBS = {  # as `foveate --help` lists them; each is a module of its name
 
 
 TYPER: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -48,14 +48,22 @@ class Verbs(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
+    completing = False  # the name of a verb
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self.completing = True
+        return super().shell_complete(ctx, incomplete)
+
     def get_command(self, ctx: Any, name: str) -> Any:
         if name not in VERBS:
             return None
+        if self.completing:
+            return TyperCommand(name, help=VERBS[name])
         module = importlib.import_module(f"foveate.cli.{name}")
         if hasattr(module, "app"):  # a verb of verbs
             return get_command(module.app)
-        command = typer.Typer(**TYPER)
-        command.command(name)(getattr(module, name))
+        command = typer.Typer(add_completion=False, **TYPER)
+        command.command(name, cls=Verb)(getattr(module, name))
         return get_command(command)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -64,7 +72,7 @@ class Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         near = [repr(name) for name in get_close_matches(args[0], VERBS)]
-        if near and args[0] not in VERBS:
+        if near and args[0] not in VERBS and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?")
         return super().resolve_command(ctx, args)
 
@@ -98,6 +106,7 @@ def options(
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    log_to_stderr()
     if debug:
         os.environ["FOVEATE_DEBUG"] = "1"
     if offline:
@@ -115,7 +124,7 @@ def main() -> None:
     # Pillow warns of damaged EXIF blocks and the like, which users cannot act on
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        app()
+        app(prog_name="foveate")  # also as python -m foveate
     except FoveateError as error:
         if os.environ.get("FOVEATE_DEBUG"):
             raise

@@ -11,12 +11,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from foveate.cli.help import AUGMENTATION
 from foveate.data.augment import PARTS, PolicyOptions, options_of
 from foveate.data.augment.part import Number, Option, Pair
 
 Policy = Annotated[
     Literal["none", "light", "standard", "strong"] | None,
-    typer.Option("--augment", help="Augmentation policy [default: chosen from the data]"),
+    typer.Option(
+        "--augment", rich_help_panel=AUGMENTATION, help="Policy [default: chosen from the data]"
+    ),
 ]
 
 
@@ -45,7 +48,9 @@ def option_of(name: str, option: Option) -> inspect.Parameter:
     flag = name.replace("_", "-")
     declared = [f"--{flag}/--no-{flag}"] if option.type is bool else []
     metavar = "FROM TO" if isinstance(option, Pair) else None
-    default = typer.Option(None, *declared, help=option.help, metavar=metavar)
+    default = typer.Option(
+        None, *declared, help=option.help, metavar=metavar, rich_help_panel=AUGMENTATION
+    )
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(name, kind, default=default, annotation=option.type | None)
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import unicodedata
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -37,8 +37,15 @@ def clean(text: str, keep: str = "") -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout, in a line."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    """One JSON value on stdout, in a line; where stdout cannot show a letter, as \\u codes."""
+    from foveate.storage import encode
+
+    text = encode(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    sys.stdout.write(text + "\n")
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], left: int = 1) -> None:
@@ -70,25 +77,59 @@ def say(text: str = "") -> None:
     typer.echo(clean(text))
 
 
-class TerminalProgress(Bars):
-    """Progress on stderr: a bar in a terminal, a line for each phase elsewhere."""
+def log_to_stderr() -> None:
+    """Print the library's warnings on stderr; but its notes only once, with a verb's answer."""
+    import logging
 
-    def __init__(self, silent: bool = False) -> None:
-        super().__init__(shown=sys.stderr.isatty() and not silent, quiet=silent)
-        self.silent = silent
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            typer.echo(
+                f"foveate: {record.levelname.lower()}: {clean(record.getMessage())}", err=True
+            )
+
+    logger = logging.getLogger("foveate")
+    logger.addHandler(Lines(logging.WARNING))
+    logger.propagate = False
+    logging.getLogger("foveate.notes").disabled = True
+
+
+def hush(quiet: bool) -> bool:
+    """`--quiet`: no warnings, neither of Foveate's nor of Python's."""
+    if quiet:
+        import logging
+        import warnings
+
+        logging.getLogger("foveate").setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+    return quiet
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=hush, help="Only errors on stderr.")]
+
+
+class TerminalProgress(Bars):
+    """Progress on stderr: a bar in a terminal, a line for each phase elsewhere.
+
+    Args:
+        quiet: show only that it was stopped.
+        silent: show nothing, as all but the first of many processes do.
+        stopped: what to say when it is stopped.
+    """
+
+    def __init__(self, quiet: bool = False, silent: bool = False, stopped: str = "stopped") -> None:
+        self.stopped = stopped
+        self.silent, self.mute = silent, quiet or silent
+        super().__init__(shown=sys.stderr.isatty() and not self.mute, quiet=self.mute)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         kind = error[0] if error else None
         if kind in (KeyboardInterrupt, SystemExit) and not self.silent:
-            complain(
-                "stopped; finished work is kept: repeat the command to continue, with --resume "
-                "for a run"
-            )
+            complain(self.stopped)
 
     def begin(self, phase: str, total: int) -> None:
         super().begin(phase, total)
-        if self.bars.disable and not self.silent:
+        if self.bars.disable and not self.mute:
             typer.echo(f"{phase}: {total}", err=True)
 
     def say(self, sentence: str) -> None:

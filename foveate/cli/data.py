@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli import settings
-from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, print_table, say
+from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, print_table, say
+from foveate.cli.help import Verb
 from foveate.cli.preview import preview
 
 app = typer.Typer(
@@ -16,21 +17,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-app.command("preview")(preview)
+app.command("preview", cls=Verb)(preview)
 
 
 @app.command()
 def show(
-    data: Annotated[str, typer.Argument(help="A folder of images, a CSV, or a built-in set.")],
+    data: settings.Data,
     task: settings.Task = "multiclass",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show layout, classes, counts, splits, sizes and unreadable files. Decodes every image."""
     from foveate.data.dataset import duplicates, listed
     from foveate.data.layouts import load_dataset
 
     dataset = load_dataset(data, task)
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         sizes, bad = inspect(dataset, progress)
     counts = dataset.counts()
     found = {

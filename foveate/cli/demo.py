@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.cli.console import TerminalProgress, say
+from foveate.cli.console import Quiet, TerminalProgress, say
 from foveate.cli.train import show, typed
 
 SHOWN = 6  # images drawn
@@ -15,13 +15,14 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(help="The run's folder [default: runs/digits]")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train on the 1,797 hand-written digits of scikit-learn, and show the result."""
     from foveate import training
     from foveate.data.layouts import load_dataset
 
     dataset = load_dataset("digits")
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         classifier = training.train(dataset, out=out, progress=progress, command=typed())
     metrics = classifier.metrics
     show(metrics, classifier.classes)

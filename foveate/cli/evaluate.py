@@ -5,19 +5,27 @@ from typing import Annotated, Literal
 
 import typer
 
-from foveate.cli.console import JSON_HELP, TTA_HELP, TerminalProgress, print_json
+from foveate.cli.console import JSON_HELP, TTA_HELP, Quiet, TerminalProgress, print_json
+from foveate.cli.help import complete_data
 from foveate.cli.train import show
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
-    data: Annotated[str, typer.Argument(help="Labelled images; of split folders, the test split.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Labelled images; of split folders, the test split.",
+            autocompletion=complete_data,
+        ),
+    ],
     on_bad: Annotated[
         Literal["skip", "error"], typer.Option(help="Unreadable images: skip and name, or stop.")
     ] = "skip",
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a classifier on labelled images. Classes go by name."""
     from foveate import evaluation
@@ -26,7 +34,7 @@ def evaluate(
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         result = evaluation.evaluate(classifier, data, on_bad, progress, tta)
     if as_json:
         print_json(result | {"run": str(run)})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli.console import JSON_HELP, print_json, print_table, say
+from foveate.cli.help import complete_families, complete_networks
 from foveate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,15 +19,29 @@ if TYPE_CHECKING:
 SORTS = ("year", "name", "params", "macs", "accuracy")
 
 
+def complete_sorts(incomplete: str) -> list[str]:
+    return [name for name in SORTS if name.startswith(incomplete)]
+
+
 def models(
-    name: Annotated[str, typer.Argument(help="A network: show its paper and its layers.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A network: show its paper and its layers.", autocompletion=complete_networks
+        ),
+    ] = "",
     image: Annotated[
         str, typer.Option("--input", help="Of the layer table: CxHxW, as in 3x224x224.")
     ] = "",
     diagram: Annotated[
         str, typer.Option("--diagram", help="Draw the network into this .svg file.")
     ] = "",
-    family: Annotated[str, typer.Option("--family", help="Only this family, as in resnet.")] = "",
+    family: Annotated[
+        str,
+        typer.Option(
+            "--family", help="Only this family, as in resnet.", autocompletion=complete_families
+        ),
+    ] = "",
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Only networks with published weights.")
     ] = False,
@@ -36,7 +51,10 @@ def models(
     max_macs: Annotated[
         float, typer.Option("--max-macs", help="Only up to so many G multiply-accumulates.")
     ] = 0,
-    sort: Annotated[str, typer.Option("--sort", help="By " + ", ".join(SORTS) + ".")] = "",
+    sort: Annotated[
+        str,
+        typer.Option("--sort", help="By " + ", ".join(SORTS) + ".", autocompletion=complete_sorts),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """The networks and their published weights; or one of them: paper, layers, diagram."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from foveate.cli.console import TTA_HELP, complain, print_json, say
+from foveate.cli.console import TTA_HELP, Quiet, complain, print_json, say
 
 
 def predict(
@@ -17,6 +17,7 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object an image.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Classify images: one line for each, with its prediction, or the error if it is unreadable."""
     from foveate.classifier import Classifier

@@ -9,6 +9,7 @@ import typer
 from foveate.cli import settings
 from foveate.cli.augmentation import Policy, given_parts, takes_augmentation
 from foveate.cli.console import JSON_HELP, clean, print_json, say
+from foveate.cli.help import DATA
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -33,14 +34,19 @@ FONTS = (
 @takes_augmentation
 def preview(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(help="A folder of images, a CSV, or a built-in set.")],
+    data: settings.Data,
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The image to write.")],
     task: settings.Task = "multiclass",
     augment: Policy = None,
     size: Annotated[
-        int, typer.Option(min=8, max=1024, help="Side in pixels of what the network reads.")
+        int,
+        typer.Option(
+            min=8, max=1024, rich_help_panel=DATA, help="Side in pixels of what the network reads."
+        ),
     ] = 224,
-    channels: Annotated[Literal["1", "3"], typer.Option(help="Grey or colour.")] = "3",
+    channels: Annotated[
+        Literal["1", "3"], typer.Option(rich_help_panel=DATA, help="Grey or colour.")
+    ] = "3",
     rows: Annotated[int, typer.Option(min=1, max=40, help="Images, of different classes.")] = 6,
     columns: Annotated[
         int, typer.Option(min=1, max=40, help="Variants of each, one an epoch.")

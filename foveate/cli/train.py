@@ -3,20 +3,30 @@
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
 
 from foveate.cli import augmentation, settings
-from foveate.cli.console import JSON_HELP, TerminalProgress, clean, print_json, print_table, say
+from foveate.cli.console import (
+    JSON_HELP,
+    Quiet,
+    TerminalProgress,
+    clean,
+    print_json,
+    print_table,
+    say,
+)
+from foveate.cli.help import DATA, EXECUTION, complete_data, complete_networks
 from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
 MOST_BAD = 5  # unreadable images that are listed
-FINETUNE = (  # measured: benchmarks/results/finetune.json
-    "--recipe finetune lets the later stages learn on too; with efficientnet_lite0 on two cores it "
-    "takes about 2 minutes per thousand images"
-)
+# benchmarks/results/finetune.json
+MEASURED = "; on two cores it took about 2 minutes per thousand images"
+STOPPED = "stopped; finished epochs are kept: repeat the command, with --resume if there is one"
+STOPPED_PROBE = "stopped; what was computed is in the cache: repeat the command to go on"
 LINES = 25  # of the rates that were tried
 
 
@@ -26,48 +36,64 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help="A folder of images, a CSV (path,label), or a built-in set (digits ...)."
+            help="A folder of images, a CSV (path,label), or a built-in set (digits ...).",
+            autocompletion=complete_data,
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="A network; see: foveate models")
-    ] = "efficientnet_lite0",
     recipe: Annotated[
         Literal["probe", "finetune", "scratch"] | None,
         typer.Option(
             help="A solved head on a frozen backbone; then the later stages learn on too; "
-            "a random start [default: probe where there are published weights]"
+            "a random start [default: probe where there are published weights]",
         ),
     ] = None,
-    weights: settings.Weights = None,
-    task: settings.Task = "multiclass",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A network; see: foveate models",
+            autocompletion=complete_networks,
+        ),
+    ] = "efficientnet_lite0",
     effort: Annotated[
         Literal["fast", "best"] | None,
         typer.Option(
-            help="Of a probe. best: larger images and their mirror image, about twice the cost."
+            help="Of a probe. best: larger images and their mirror image, about twice the cost.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME]")] = None,
+    weights: settings.Weights = None,
+    config: settings.Config = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder [default: runs/NAME]"),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted run."),
     ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Seed of folds, splits, random starts, order and augmentation.")
-    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
+    task: settings.Task = "multiclass",
     on_bad: Annotated[
         Literal["skip", "error"],
-        typer.Option(help="Unreadable images: skip and name them (5 % at most), or stop."),
+        typer.Option(
+            rich_help_panel=DATA,
+            help="Unreadable images: skip and name them (5 % at most), or stop.",
+        ),
     ] = "skip",
-    engine: Annotated[
-        Literal["auto", "openvino", "torch"], typer.Option(help="What runs the network.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    size: settings.Size = None,
+    channels: settings.Channels = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=DATA,
+            help="Seed of folds, splits, random starts, order and augmentation.",
+        ),
+    ] = 0,
     epochs: settings.Epochs = None,
     batch_size: settings.BatchSize = None,
-    accumulate: settings.Accumulate = None,
-    optimizer: settings.Optimizer = None,
     lr: settings.Lr = None,
+    find_lr: settings.FindLr = False,
+    optimizer: settings.Optimizer = None,
     head_lr: settings.HeadLr = None,
     layer_decay: settings.LayerDecay = None,
     momentum: settings.Momentum = None,
@@ -82,16 +108,22 @@ def train(
     unfreeze_at: settings.UnfreezeAt = None,
     batch_norm: settings.BatchNorm = None,
     balance: settings.Balance = None,
-    precision: settings.Precision = None,
-    compile: settings.Compile = None,
     progressive: settings.Progressive = None,
     auxiliary: settings.Auxiliary = None,
-    size: settings.Size = None,
-    channels: settings.Channels = None,
-    cache: settings.Cache = None,
-    tensorboard: settings.Tensorboard = False,
-    find_lr: settings.FindLr = False,
     augment: augmentation.Policy = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"],
+        typer.Option(rich_help_panel=EXECUTION, help="What runs the network."),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=EXECUTION, help="Cores to use [default: all]"),
+    ] = None,
+    cache: settings.Cache = None,
+    precision: settings.Precision = None,
+    accumulate: settings.Accumulate = None,
+    compile: settings.Compile = None,
+    tensorboard: settings.Tensorboard = False,
 ) -> None:
     """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training
@@ -100,40 +132,29 @@ def train(
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
         for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):
-            source = context.get_parameter_source(name)
-            if source and source.name == "COMMANDLINE":
+            if settings.is_given(context, name):
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
                 )
-        try_rates(context, data, model, recipe, task, seed, threads, as_json, silent)
+        try_rates(settings.arguments(context), data, threads, as_json, quiet, silent)
         return
-    given = settings.given_settings(context)
-    if (recipe or training.choose_recipe(model, weights)) != "probe":
+    asked = settings.arguments(context)
+    probe = (asked["recipe"] or training.choose_recipe(asked["model"], weights)) == "probe"
+    if not probe:
         from foveate.training.memory import keep_freed_memory
 
         keep_freed_memory()
-    with TerminalProgress(silent) as progress:
+    with TerminalProgress(quiet, silent, STOPPED_PROBE if probe else STOPPED) as progress:
         classifier = training.train(
             data,
-            model,
-            recipe,
-            weights=weights,
-            task=task,
-            effort=effort,
-            augment=augmentation.given_augment(context),
-            size=size,
-            channels=None if channels is None else 1 if channels == "1" else 3,
+            **asked,
             out=out,
             resume=resume,
-            seed=seed,
-            on_bad=on_bad,
-            engine=engine,
             threads=threads,
             cache=cache,
             tensorboard=tensorboard,
             progress=progress,
             command=typed(),
-            **given,
         )
     if silent:
         return
@@ -143,46 +164,31 @@ def train(
     else:
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
-        say(f"next  foveate predict {classifier.run} IMAGE")
-        if metrics["recipe"] == "probe":
-            say(f"more  {FINETUNE}")
+        say(f"next  foveate predict {quote(str(classifier.run))} IMAGE")
+        if metrics["recipe"] == "probe" and metrics["out_of_fold"]["accuracy"] < 1:
+            cost = MEASURED if metrics["model"] == "efficientnet_lite0" else ""
+            say(f"more  --recipe finetune lets the later stages learn on too{cost}")
 
 
 def try_rates(
-    context: typer.Context,
+    asked: dict[str, Any],
     data: str,
-    model: str,
-    recipe: Literal["probe", "finetune", "scratch"] | None,
-    task: Literal["multiclass", "multilabel"],
-    seed: int,
     threads: int | None,
     as_json: bool,
+    quiet: bool,
     silent: bool,
 ) -> None:
     """`--find-lr`: the test instead of a training."""
     from foveate import training
 
-    recipe = recipe or training.choose_recipe(model, context.params["weights"])
-    if recipe == "probe":
+    asked["recipe"] = asked["recipe"] or training.choose_recipe(asked["model"], asked["weights"])
+    if asked["recipe"] == "probe":
         raise UsageError(
             "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
         )
-    given = context.params
-    with TerminalProgress(silent) as progress:
-        test = training.find_lr(
-            data,
-            model,
-            recipe,
-            weights=given["weights"],
-            task=task,
-            augment=augmentation.given_augment(context),
-            size=given["size"],
-            channels=given["channels"] and (1 if given["channels"] == "1" else 3),
-            seed=seed,
-            threads=threads,
-            progress=progress,
-            **settings.given_settings(context),
-        )
+    applies = {name: asked[name] for name in asked if name not in ("effort", "on_bad", "engine")}
+    with TerminalProgress(quiet, silent) as progress:
+        test = training.find_lr(data, **applies, threads=threads, progress=progress)
     if silent:
         return
     if as_json:
@@ -236,6 +242,8 @@ def show(
     ):
         if name in metrics:
             say(headline(words, metrics[name]))
+    if "compared_with" in metrics:
+        say(since(metrics["compared_with"]))
     say()
     for note in metrics["notes"]:
         say(f"note  {note}")
@@ -245,6 +253,23 @@ def show(
         say(f"note  unreadable and skipped: {len(bad)}{more}")
         for reason in list(bad.values())[:MOST_BAD]:
             say(f"      {clean(reason)}")
+
+
+def since(compared: dict[str, Any]) -> str:
+    """What has changed since the last run of the same data, in one line."""
+    split, before = (compared[key].replace("_", " ") for key in ("split", "split_before"))
+    where = split if split == before else f"{before} then, {split} now"
+    on = f"on {compared['n']} images that both judged ({where})"
+    better, worse = compared["newly_right"], compared["newly_wrong"]
+    if not better and not worse:
+        return f"as {compared['run']}: no other image right or wrong, {on}"
+    p = max(compared["p"], 1e-4)
+    sign = "=" if p == compared["p"] else "<"
+    verdict = "within noise" if compared["within_noise"] else "more than noise"
+    return (
+        f"since {compared['run']}: {100 * compared['before']:.1f} to {100 * compared['after']:.1f} "
+        f"% {on}; {better} newly right, {worse} newly wrong: {verdict} (p {sign} {p:.2g})"
+    )
 
 
 def headline(words: str, m: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveate.cli.console import JSON_HELP, TerminalProgress, print_json, say
+from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, say
+from foveate.cli.help import complete_weights
 
 if TYPE_CHECKING:
     from foveate.weights.diagnosis import Diagnosis
@@ -80,13 +81,20 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="Published weights, by the name in: foveate models")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Published weights, by the name in: foveate models",
+            autocompletion=complete_weights,
+        ),
+    ],
     data: Annotated[str, typer.Argument(help="Labelled images of ImageNet's classes.")],
     weights: Annotated[
         Path | None, typer.Option(help="A file to measure in place of the published one.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a published accuracy on labelled images.
 
@@ -94,7 +102,7 @@ def verify(
     """
     from foveate import verification
 
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         found = verification.verify(name, data, weights, threads, progress)
     if as_json:
         rates = {"top1": found.top1, "top5": found.top5}

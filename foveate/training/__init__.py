@@ -113,7 +113,8 @@ def train(
             data by default.
         size: of finetune and scratch: side in pixels of what the network reads.
         channels: of scratch: 3 for colour, 1 for grey; by default 1 where all images are grey.
-        config: all settings of finetune or scratch at once, in place of single ones.
+        config: of finetune and scratch: settings that take the place of the recipe's; single ones
+            win over it.
         out: the run's folder; by default runs/NAME, never one that exists.
         resume: go on with the interrupted run in `out`; a finished one is left as it is.
         seed: of folds, splits, random starts, order and augmentation.

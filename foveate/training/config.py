@@ -192,31 +192,24 @@ def resolve_config(
             not, both are that.
         norms: whether the network has batch-norms; without them a rate of 0.1 would throw a deep
             network off.
-        whole: all settings at once, taken as they are.
+        whole: settings that take the place of the recipe's.
 
     Raises:
         UsageError: no such setting; a value out of its range; a setting that does not apply.
     """
     check_names(given)
-    if whole is not None:
-        if not isinstance(whole, TrainConfig):
-            raise UsageError(f"config is a TrainConfig, not {type(whole).__name__}")
-        if given:
-            raise UsageError(f"give config or single settings, not both: {', '.join(given)}")
-        return whole
+    if not isinstance(whole, TrainConfig | None):
+        raise UsageError(f"config is a TrainConfig, not {type(whole).__name__}")
     if "batch_norm" in given and not norms:
         raise UsageError("batch-norm does not apply: the network has none")
     if "momentum" in given and given.get("optimizer") == "adamw":
         raise UsageError("momentum applies to the optimizer sgd; adamw has betas of its own")
     kind = recipe if norms or recipe == "finetune" else "scratch without norms"
-    base = {
-        "finetune": FINETUNE,
-        "scratch": SCRATCH,
-        "scratch without norms": SCRATCH_WITHOUT_NORMS,
-    }[kind]
+    recipes = {"finetune": FINETUNE, "scratch": SCRATCH}
+    base = whole or recipes.get(kind, SCRATCH_WITHOUT_NORMS)
     given = dict(given)
     epochs = given.get("epochs", base.epochs)
-    if isinstance(epochs, int) and epochs > 0:
+    if whole is None and isinstance(epochs, int) and epochs > 0:
         given.setdefault(
             "warmup",
             0.0 if given.get("schedule") == "one-cycle" else min(base.warmup, RISING * epochs),
@@ -224,13 +217,18 @@ def resolve_config(
     optimizer = given.get("optimizer", base.optimizer)
     # the other one's numbers would mean something else
     if optimizer != base.optimizer and optimizer in DECAYS:
+        if whole is not None and not {"lr", "weight_decay"} <= given.keys():
+            raise UsageError(
+                f"the optimizer {optimizer} needs an lr and a weight-decay of its own: those of "
+                f"the config are for {base.optimizer}"
+            )
         rate = {"sgd": SGD_RATES, "adamw": ADAMW_RATES}[optimizer][kind]
         base = replace(base, lr=rate, head_lr=rate, weight_decay=DECAYS[optimizer])
     if "lr" in given:
         given.setdefault("head_lr", given["lr"])
     if "momentum" in given and base.optimizer == "adamw" and "optimizer" not in given:
         raise UsageError(
-            "momentum applies to the optimizer sgd, and this recipe's is adamw; give --optimizer "
+            "momentum applies to the optimizer sgd, and the one here is adamw; give --optimizer "
             "sgd too"
         )
     return replace(base, **given)

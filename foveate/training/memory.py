@@ -113,10 +113,14 @@ def check_batches(plan: Plan, images: int, config: TrainConfig, world: int) -> N
     steps = -(-images // config.batch_size)
     smallest = images // steps // world // config.accumulate
     if smallest < plan.least(config.epochs - 1):
+        remedies = ["--batch-norm frozen"]
+        if config.accumulate > 1:
+            remedies.insert(0, "a smaller --accumulate")
+        if config.batch_size < images:
+            remedies.insert(0, "a larger --batch-size")
         raise UsageError(
             "batch-norm takes statistics from a batch, and some would have one image (of each "
-            "process and micro-batch); give a larger --batch-size, a smaller --accumulate, or "
-            "--batch-norm frozen"
+            f"process and micro-batch); give {' or '.join(remedies)}"
         )
 
 

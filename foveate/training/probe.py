@@ -16,8 +16,9 @@ from foveate.data.splits import check_spread, stratified_folds
 from foveate.features import extract, shown
 from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment
-from foveate.progress import Progress
+from foveate.progress import Progress, log_notes
 from foveate.runs import Run
+from foveate.training.previous import compare_with_last
 from foveate.training.report import (
     ALONE,
     Clock,
@@ -134,7 +135,9 @@ def solve_probe(
         run.write("data.json", data_json(dataset, found.bad, notes, learn, folds))
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
         run.write_lines("history.jsonl", path)
-        run.write_lines("predictions.jsonl", list(predictions(dataset, evaluated, decision)))
+        rows = list(predictions(dataset, evaluated, decision))
+        run.write_lines("predictions.jsonl", rows)
+        compared = compare_with_last(run, dataset, rows)
         for sentence in [*notes, *found.bad.values()]:
             run.log(sentence)
     write_metrics(
@@ -151,8 +154,10 @@ def solve_probe(
             "computed": found.computed,
             "penalty": head.penalty,
             "temperature": head.temperature,
+            **compared,
         },
         splits=splits,
     )
+    log_notes(notes, found.bad)
     classifier.threads = threads
     return classifier

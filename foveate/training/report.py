@@ -117,9 +117,8 @@ def duplicate_notes(dataset: Dataset) -> list[str]:
     place = {name: i for i, name in enumerate(dataset.files)}
     sets = duplicates(dataset)
     contradictions = [names for names in sets if len({dataset.label(place[n]) for n in names}) > 1]
-    leaks = [
-        names for names in sets if len({dataset.splits[place[n]] == "test" for n in names}) > 1
-    ]
+    tests = [[n for n in names if dataset.splits[place[n]] == "test"] for names in sets]
+    leaks = [(n, names) for n, names in zip(tests, sets, strict=True) if 0 < len(n) < len(names)]
     notes = []
     if contradictions:
         what = "have different labels" if dataset.task == "multilabel" else "are in two classes"
@@ -127,8 +126,8 @@ def duplicate_notes(dataset: Dataset) -> list[str]:
         notes.append(f"{len(contradictions)} images {what}, byte for byte: {first}")
     if leaks:
         notes.append(
-            f"{len(leaks)} test images are also outside the test split, byte for byte: "
-            f"{listed(leaks[0])}"
+            f"{sum(len(n) for n, _ in leaks)} test images are also outside the test split, byte "
+            f"for byte: {listed(leaks[0][1])}"
         )
     return notes
 
@@ -182,6 +181,7 @@ def predictions(
             names = [dataset.classes[c] for c in np.flatnonzero(given)]
             row_of = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
             row_of["predicted"] = BETWEEN.join(names)
+            row_of["sha256"] = dataset.digests[row][:16]  # enough to find the image again
             if dataset.task == "multilabel":
                 which = np.flatnonzero(given | (dataset.labels[row] == 1))
                 yield row_of | {
@@ -199,6 +199,7 @@ GAP = 0.15  # between training and validation accuracy: more is knowing by heart
 
 
 FEW = 3  # epochs, at least, for a trend
+RARE = 0.5  # of the mean number of images of a class: as many or fewer are rare
 
 
 def remarks(
@@ -207,6 +208,10 @@ def remarks(
     labels: NDArray[np.int64],
     classes: tuple[str, ...],
     stopped_early: bool,
+    *,
+    sizes: NDArray[np.int64],
+    policy: str,
+    balance: str,
 ) -> list[str]:
     """What is wrong with a training that has ended, each with what to do about it.
 
@@ -216,21 +221,24 @@ def remarks(
         labels: (N,), theirs; or (N, classes), 0 or 1.
         classes: names.
         stopped_early: by its patience.
+        sizes: (classes,), training images of each.
+        policy, balance: of the training: what it has is not advised.
     """
     notes = []
     epochs = [r for r in history if r.epoch > 0]
     first, last = epochs[0], epochs[-1]
     best = max((r for r in history if r.best), key=lambda r: r.epoch)
-    chance = float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels))
-    if len(epochs) >= FEW and last.loss > 1.05 * first.loss:
+    enough = len(epochs) >= FEW
+    nothing = enough and is_guessing(epochs, labels)
+    if enough and last.loss > 1.05 * first.loss:
         notes.append(
             f"the training loss rose, from {first.loss:.3f} to {last.loss:.3f}: lower --lr"
         )
-    elif len(epochs) >= FEW and max(r.validation_accuracy for r in epochs) <= chance + 0.02:
+    elif nothing:
+        chance = commonest(labels)
         notes.append(
             f"nothing was learnt: validation accuracy never passed {chance:.0%}, the share of the "
-            "commonest answer; "
-            "try a lower --lr, or --find-lr"
+            "commonest answer; try another --lr: --find-lr suggests one"
         )
     if best.epoch == 0:
         notes.append(
@@ -238,24 +246,43 @@ def remarks(
             "is kept"
         )
     elif len(epochs) - best.epoch >= FEW and last.accuracy - last.validation_accuracy > GAP:
+        remedy = "More images" if policy == "strong" else "A stronger --augment or more images"
         notes.append(
             f"it overfits: after epoch {best.epoch} validation got worse while training accuracy "
-            "rose to "
-            f"{last.accuracy:.0%}; epoch {best.epoch} is kept. A stronger --augment or more images "
-            "help"
+            f"rose to {last.accuracy:.0%}; epoch {best.epoch} is kept. {remedy} help"
         )
-    elif best is last and not stopped_early and len(epochs) >= FEW:
+    elif best is last and not stopped_early and enough and last.validation_accuracy < 1:
         notes.append("the last epoch was the best: more --epochs may bring more")
     there = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
-    never = [
-        name
-        for name, missed in zip(classes, there.any(axis=0) & ~given.any(axis=0), strict=True)
-        if missed
-    ]
-    if never:
-        remedy = "" if labels.ndim == 2 else "; if they are rare, try --balance sampling"
-        notes.append(f"never predicted on validation: {listed(never)}{remedy}")
+    never = np.flatnonzero(there.any(axis=0) & ~given.any(axis=0))
+    if len(never):
+        rare = labels.ndim == 1 and bool((sizes[never] <= RARE * sizes.mean()).all())
+        several = "they are" if len(never) > 1 else "it is"
+        remedy = f"; {several} rare: try --balance sampling" if rare and balance == "none" else ""
+        names = listed([classes[c] for c in never])
+        notes.append(f"never predicted on validation: {names}{remedy}")
     return notes
+
+
+def commonest(labels: NDArray[np.int64]) -> float:
+    """The share of the commonest answer: the accuracy of giving it always."""
+    return float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels))
+
+
+def is_guessing(epochs: list[Record], labels: NDArray[np.int64]) -> bool:
+    """Whether no epoch did better on validation than a guess that knows how often each class
+    occurs. Both are asked: where one class is nearly all there is, accuracy has no room above it.
+    """
+    chance = commonest(labels)
+    shares = labels.mean(axis=0) if labels.ndim == 2 else np.bincount(labels) / len(labels)
+    p = shares[(shares > 0) & (shares < 1)]
+    blind = float(-(p * np.log(p)).sum())  # log-loss of that guess
+    if labels.ndim == 2:
+        blind -= float(((1 - p) * np.log(1 - p)).sum())
+    return (
+        max(r.validation_accuracy for r in epochs) <= chance + 0.02
+        and min(r.validation_loss for r in epochs) > 0.9 * blind
+    )
 
 
 class EpochLog:

@@ -17,6 +17,8 @@ from foveate.data.batches import EvaluationBatches, normalise
 from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
+from foveate.progress import log_notes
+from foveate.training.previous import compare_with_last
 from foveate.training.report import (
     ALONE,
     brief,
@@ -49,7 +51,16 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     graph, doubts = graph_of(job, network)
     job.notes += doubts
     given = decision.answers(decision.probabilities(calibrated))
-    job.notes += remarks(fitted.history, given, labels, classes, fitted.stopped_early)
+    job.notes += remarks(
+        fitted.history,
+        given,
+        labels,
+        classes,
+        fitted.stopped_early,
+        sizes=job.dataset.sizes(job.rows["train"]),
+        policy=job.policy,
+        balance=job.config.balance,
+    )
 
     card = make_card(
         form="probe" if isinstance(network, Probe) else "network",
@@ -77,9 +88,11 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     job.notes += duplicate_notes(kept)
     run.write("data.json", data_json(kept, job.bad, job.notes))
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
-    run.write_lines("predictions.jsonl", list(predictions(job.dataset, evaluated, decision)))
+    rows = list(predictions(job.dataset, evaluated, decision))
+    run.write_lines("predictions.jsonl", rows)
     for sentence in [*job.notes[logged:], *job.bad.values()]:
         run.log(sentence)
+    log_notes([*job.dataset.notes, *job.notes[logged:]], job.bad)
     draw_curves(run.folder / "curves.png", fitted.history)
     write_metrics(
         run,
@@ -95,6 +108,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
             "best_epoch": fitted.best,
             "stopped_early": fitted.stopped_early,
             "temperature": temperature,
+            **compare_with_last(run, job.dataset, rows),
         },
         splits=splits,
     )

@@ -1,6 +1,6 @@
 """Settings: each recipe's own, what is given instead, and what is refused."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from refusals import refused
@@ -105,3 +105,16 @@ def test_another_optimizer_brings_its_own_numbers():
 
 def test_one_cycle_has_no_warmup():
     assert resolve_config("scratch", {"schedule": "one-cycle"}, norms=True).warmup == 0
+
+
+def test_single_settings_win_over_a_whole_config():
+    whole = TrainConfig(epochs=7, lr=0.02, head_lr=0.03, warmup=2.0, batch_norm="frozen")
+    assert resolve_config("scratch", {}, norms=False, whole=whole) == whole
+    found = resolve_config("finetune", {"lr": 0.01, "epochs": 3}, norms=True, whole=whole)
+    assert found == replace(whole, lr=0.01, head_lr=0.01, epochs=3)  # the warm-up stays
+    with refused(UsageError, "momentum", "sgd", "adamw"):
+        resolve_config("scratch", {"momentum": 0.5}, True, TrainConfig(optimizer="adamw"))
+    with refused(UsageError, "optimizer", "adamw", "lr", "weight-decay", "sgd"):
+        resolve_config("scratch", {"optimizer": "adamw", "lr": 1e-3}, True, whole)
+    with refused(UsageError, "TrainConfig", "dict"):
+        resolve_config("scratch", {}, True, {"epochs": 3})

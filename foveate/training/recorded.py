@@ -1,0 +1,75 @@
+"""A run's config.json as arguments of `train`: the same training once more, on any data."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from foveate.data.augment import Augment
+from foveate.data.preprocess import Preprocess
+from foveate.errors import ArtefactError, UsageError
+from foveate.runs import read_json
+from foveate.training.config import TrainConfig
+from foveate.weights.starting_point import OWN
+
+ALWAYS = ("recipe", "model", "seed", "on_bad", "engine", "task")  # recorded as `train` takes them
+OF_DATA = ("data", "fingerprint", "images")  # other data are welcome
+OF_STEPS = ("policy", "augmentation", "preprocess", "training")
+OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}
+WEIGHTS = "weights"  # identity of weights that are not published ones
+
+
+def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
+    """All that decides what is learnt, as a run's config.json has it.
+
+    What follows from the data (mean and deviation of a random start, splits) is not among it.
+
+    Args:
+        path: a config.json, or the run's folder.
+        weights_given: whether the caller names the weights that the run started from.
+
+    Returns:
+        Keyword arguments of `foveate.train`.
+
+    Raises:
+        ArtefactError: no such file; a field that is unknown, missing or damaged.
+        UsageError: the run started from weights of its own, and none are named; its network was a
+            module.
+    """
+    path = path / "config.json" if path.is_dir() else path
+    found = read_json(path)
+    recipe = found.get("recipe")
+    if recipe not in OF_RECIPE:
+        raise ArtefactError(f"'{path}' has the recipe {recipe!r}; expected {', '.join(OF_RECIPE)}")
+    expected = {*ALWAYS, *OF_DATA, *OF_RECIPE[recipe]} - (
+        {"images"} if recipe == "probe" else set()
+    )
+    check_fields(path, "", set(found) - {WEIGHTS}, expected)
+    if str(found["model"]).startswith(OWN):
+        raise UsageError(f"the network of '{path}' is a module: pass it to foveate.train in Python")
+    if WEIGHTS in found and not weights_given:
+        raise UsageError(f"'{path}' began with weights of its own: give them with --weights")
+    arguments = {name: found[name] for name in ALWAYS}
+    if recipe == "probe":
+        return arguments | {"effort": found["effort"]}
+    try:
+        preprocess = Preprocess.from_dict(found["preprocess"])
+        augment = Augment.from_dict(found["augmentation"])
+        training = dict(found["training"])
+        check_fields(path, "training.", set(training), {f.name for f in fields(TrainConfig)})
+        config = TrainConfig(**training)
+    except (UsageError, TypeError, ValueError) as error:
+        raise ArtefactError(f"'{path}' is damaged: {error}") from error
+    channels = {"channels": preprocess.channels} if recipe == "scratch" else {}
+    return arguments | channels | {"augment": augment, "size": preprocess.crop, "config": config}
+
+
+def check_fields(path: Path, above: str, found: set[str], expected: set[str]) -> None:
+    """ArtefactError that names what is too much and what is missing."""
+    problems = {"unknown": found - expected, "missing": expected - found}
+    named = [
+        f"{problem} {', '.join(above + name for name in sorted(names))}"
+        for problem, names in problems.items()
+        if names
+    ]
+    if named:
+        raise ArtefactError(f"'{path}' is not a config.json of this version: {'; '.join(named)}")
