@@ -9,9 +9,9 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import ArtefactError, UsageError
+from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.machine import environment
-from foveate.storage import disk_errors, write_json
+from foveate.storage import disk_errors, read_object, unreadable, write_json
 
 try:
     import fcntl
@@ -89,10 +89,6 @@ class Run:
         return (self.folder / "metrics.json").is_file() and (
             self.folder / "classifier" / "card.json"
         ).is_file()
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return read_json(self.folder / "metrics.json")
 
     @property
     def checkpoints(self) -> Path:
@@ -182,14 +178,69 @@ def numbered(name: str) -> Iterator[Path]:
     yield from (base.with_name(f"{base.name}-{n}") for n in count(2))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a run; ArtefactError if it is not one."""
+def read_json(path: Path, form: Any = None) -> dict[str, Any]:
+    """A JSON object from a run.
+
+    Args:
+        path: of the file.
+        form: of the object, as `storage.check` takes it; any by default.
+
+    Raises:
+        ArtefactError: it is missing, may not be read, or is of another form.
+    """
+    if is_absent(path):
+        raise ArtefactError(f"{quoted(path.parent)} is no run (no {path.name} there)")
+    return read_object(path, {} if form is None else form)
+
+
+def is_absent(path: Path) -> bool:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtefactError(f"'{path.parent}' is no run (no {path.name} there)") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"'{path}' is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ArtefactError(f"'{path}' is damaged: not a JSON object")
-    return value
+        return not path.exists()
+    except PermissionError:  # it may be there: reading it has the reason
+        return False
+    except (OSError, ValueError):  # a name that is too long, or impossible
+        return True
+
+
+SPLIT = {  # of metrics.json: what is read back
+    "n": int,
+    "accuracy": float,
+    "accuracy_ci95": [float],
+    "macro_f1": float,
+    "ece": float,
+    "per_class": {str: {"precision": float, "recall": float, "f1": float, "support": int}},
+    "confusion?": [[int]],
+    "balanced_accuracy?": float,
+    "mean_average_precision?": float,
+}
+SPLITS = ("test", "out_of_fold", "validation")
+METRICS = {
+    "model": str,
+    "recipe": str,
+    "seconds": {"total": float, str: float},
+    "bad": {str: str},
+    "notes": [str],
+    **{f"{split}?": SPLIT for split in SPLITS},
+}
+
+
+def read_metrics(run: Path, classes: int) -> dict[str, Any]:
+    """A run's metrics.json, checked; ArtefactError if it is not what a run writes.
+
+    Args:
+        run: its folder.
+        classes: how many its classifier has.
+    """
+    path = run / "metrics.json"
+    found = read_json(path, METRICS)
+    there = [found[split] for split in SPLITS if split in found]
+    fits = there and all(
+        len(split["accuracy_ci95"]) == 2
+        and ("balanced_accuracy" in split or "mean_average_precision" in split)
+        and [len(row) for row in split.get("confusion", [[0] * classes] * classes)]
+        == [classes] * classes
+        for split in there
+    )
+    if not fits:
+        raise unreadable(path, ValueError("its splits are not complete"))
+    return found
