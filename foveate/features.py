@@ -28,7 +28,14 @@ from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, 
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, quoted
 from foveate.machine import cores
 from foveate.progress import Progress, bars
-from foveate.storage import cache_root, check_regular, fingerprint, replacing, write_json
+from foveate.storage import (
+    cache_root,
+    check_regular,
+    disk_errors,
+    fingerprint,
+    replacing,
+    write_json,
+)
 from foveate.weights.starting_point import StartingPoint, find_start
 
 PART = 256  # images to a part
@@ -105,8 +112,9 @@ class FeatureStore:
     def add(self, digests: list[str], features: NDArray[np.float32]) -> None:
         """Write one part, named by its hash."""
         about = self.folder / "space.json"
-        if not about.exists():
-            write_json(about, self.space)
+        with disk_errors(about):  # the cache may be shut
+            if not about.exists():
+                write_json(about, self.space)
         raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
         data = save({"digests": raw, "features": features}, {"space": self.folder.name})
         part = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
@@ -268,10 +276,10 @@ def extract(
         if digest in known[0]:
             features[row] = sum(k[digest] for k in known) / np.float32(len(views))
         else:
-            reason = bad.get(digest or name, f"image '{name}' cannot be read")
+            reason = bad.get(digest or name, f"image {quoted(name)} cannot be read")
             original = not digest or first_row[digest] == row
             unreadable[name] = (
-                reason if original else f"image '{name}' has the same bytes: {reason}"
+                reason if original else f"image {quoted(name)} has the same bytes: {reason}"
             )
     return Extracted(features, unreadable, len(missing))
 
@@ -292,7 +300,9 @@ def compute(
     def decode_row(row: int) -> NDArray[np.uint8]:
         data = dataset.read(row)
         if hashlib.sha256(data).hexdigest() != dataset.digests[row]:
-            raise ImageError(f"image '{dataset.files[row]}' changed while it was read; run again")
+            raise ImageError(
+                f"image {quoted(dataset.files[row])} changed while it was read; run again"
+            )
         return decode(data, dataset.files[row], preprocess)
 
     backbone.start()

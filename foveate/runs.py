@@ -19,6 +19,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+LONGEST = 200  # bytes of a run's name: systems allow 255, and a number follows
+
+
 class Run:
     """A run's folder.
 
@@ -26,7 +29,7 @@ class Run:
     env.json       machine and versions            predictions.jsonl  each evaluated image
     data.json      classes, splits by file         classifier/      what to keep
     history.jsonl  one line per epoch, or penalty  log.txt          messages of the run
-    checkpoints/   of a training by steps          plan.json        which layers learn, at which
+    checkpoints/   until it has ended              plan.json        which layers learn, at which
                    rate
     """
 
@@ -40,24 +43,28 @@ class Run:
 
         Args:
             out: the folder; by default runs/NAME, or runs/NAME-2 ... if that is taken.
-            config: what was asked; a resumed run must ask the same.
+            config: what was asked; a resumed run must ask the same, but for the data's name: its
+                fingerprint says whether they are the same.
             resume: go on in `out`.
 
         Raises:
             UsageError: the folder exists and resume is off; resume with other settings.
             ArtefactError: resume where there is no run.
         """
-        folder = cls.resumed(out, name) if resume else out or unused(name)
+        data_print = str(config.get("fingerprint", ""))
+        folder = cls.resumed(out, name, data_print) if resume else out or unused(name)
         if resume:
-            before, now = flat(read_json(folder / "config.json")), flat(config)
-            differing = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
+            before, now = settings_of(folder), flat(config)
+            differing = sorted(
+                key for key in {*now, *before} - {"data"} if now.get(key) != before.get(key)
+            )
             if differing:
                 was = ", ".join(
                     f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differing
                 )
                 raise UsageError(
-                    f"'{folder}' was begun with other settings ({was}); repeat them, or choose "
-                    "another --out"
+                    f"{quoted(folder)} was begun with other settings ({was}); repeat them, or "
+                    "choose another --out"
                 )
             return cls(folder, fresh=False)
         with disk_errors(folder):
@@ -65,13 +72,13 @@ class Run:
                 folder.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise UsageError(
-                    f"'{folder}' would lie below a file; choose another --out"
+                    f"{quoted(folder)} would lie below a file; choose another --out"
                 ) from error
             try:
                 folder.mkdir()
             except FileExistsError as error:
                 raise UsageError(
-                    f"'{folder}' exists; choose another --out, or --resume to go on with it"
+                    f"{quoted(folder)} exists; choose another --out, or --resume to go on with it"
                 ) from error
         run = cls(folder, fresh=True)
         with run.kept_if_whole():
@@ -80,9 +87,10 @@ class Run:
         return run
 
     @classmethod
-    def resumed(cls, out: Path | None, name: str) -> Path:
-        """The folder that `open` would resume."""
-        return out or last(name)
+    def resumed(cls, out: Path | None, name: str, fingerprint: str) -> Path:
+        """The folder that `open` would resume: `out`, the youngest of this name, or, where the
+        data's folder was renamed since, the youngest of the same data."""
+        return out or last(name, fingerprint)
 
     @property
     def finished(self) -> bool:
@@ -108,6 +116,11 @@ class Run:
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a training that is finished: a finished run is never resumed,
+        and they are several times as large as all else."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes out of this folder; a process that was killed holds no lock.
@@ -123,7 +136,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UsageError(
-                    f"another process is training in '{self.folder}'; wait, or choose another --out"
+                    f"another process is training in {quoted(self.folder)}; wait, or choose "
+                    "another --out"
                 ) from error
             yield
 
@@ -163,17 +177,44 @@ def unused(name: str) -> Path:
     return next(folder for folder in numbered(name) if not folder.exists())
 
 
-def last(name: str) -> Path:
-    """The youngest of runs/NAME, runs/NAME-2 ...; ArtefactError when there is none."""
+def last(name: str, fingerprint: str = "") -> Path:
+    """The youngest of runs/NAME, runs/NAME-2 ...; or of all that have this fingerprint, if that one
+    has another. ArtefactError when there is none."""
     taken = list(takewhile(Path.exists, numbered(name)))
-    if not taken:
-        raise ArtefactError(f"there is no run '{unused(name)}' to resume; leave --resume out")
-    return taken[-1]
+    if taken and (not fingerprint or fingerdata_print(taken[-1]) in (fingerprint, "")):
+        return taken[-1]
+    others = [run for run in Path("runs").glob("*") if fingerdata_print(run) == fingerprint != ""]
+    if others:
+        return max(others, key=lambda run: ((run / "config.json").stat().st_mtime, run))
+    if taken:
+        return taken[-1]
+    raise ArtefactError(f"there is no run {quoted(unused(name))} to resume; leave --resume out")
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """What a run was asked, by whole names; ArtefactError if its config.json is not one."""
+    path = run / "config.json"
+    try:
+        return flat(read_json(path))
+    except RecursionError as error:
+        raise unreadable(path, error) from error
+
+
+def fingerdata_print(run: Path) -> str:
+    """Of the data that a run was asked to learn from; "" where that is not known."""
+    try:
+        return str(settings_of(run).get("fingerprint", ""))
+    except ArtefactError:
+        return ""
 
 
 def numbered(name: str) -> Iterator[Path]:
-    """runs/NAME, runs/NAME-2, runs/NAME-3 ... with what is odd in a file name replaced."""
-    base = Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")
+    """runs/NAME, runs/NAME-2, runs/NAME-3 ... with what is odd in a file name replaced, and cut to
+    what any system allows."""
+    plain = (
+        re.sub(r"[^\w.-]+", "-", name).encode("utf-8", "ignore")[:LONGEST].decode(errors="ignore")
+    )
+    base = Path("runs") / (plain.strip("-.") or "run")
     yield base
     yield from (base.with_name(f"{base.name}-{n}") for n in count(2))
 
