@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from foveate.errors import ArtefactError
-from foveate.storage import disk_errors, sync
+from foveate.errors import ArtefactError, printable, quoted
+from foveate.storage import check, disk_errors, is_of, read_bytes, sync, unreadable
 
 KEPT = 2
 NAME = re.compile(r"(epoch-\d{4,}-batch-\d{6,}|best-\d{4,})-([0-9a-f]{64})\.safetensors")
@@ -96,7 +95,8 @@ def latest(folder: Path, log: Callable[[str], object]) -> Found | None:
             log(f"{error}; trying the checkpoint before it")
     if paths:
         raise ArtefactError(
-            f"every checkpoint in '{folder}' is damaged: the run cannot be resumed; train again"
+            f"every checkpoint in {quoted(folder)} is damaged: the run cannot be resumed; train "
+            "again"
         )
     return None
 
@@ -144,21 +144,33 @@ def write(folder: Path, stem: str, tensors: State, about: dict[str, Any]) -> Pat
 def read(path: Path) -> tuple[dict[str, Any], State]:
     """(metadata, tensors) of a file; ArtefactError if a byte differs from what was written."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block for ever
-            raise ArtefactError(f"the checkpoint '{path}' is damaged (it is no file)")
-        data = path.read_bytes()
+        data = read_bytes(path)
         found = NAME.fullmatch(path.name)
         if not found or hashlib.sha256(data).hexdigest() != found[2]:
-            raise ArtefactError(
-                f"the checkpoint '{path}' is damaged (its SHA-256 is not that of its name)"
-            )
+            raise ValueError("its SHA-256 is not that of its name")
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(header["__metadata__"]["about"])
+        check(about, ABOUT if path.name.startswith("epoch") else {}, "its metadata")
         return about, load(data)
     except FileNotFoundError:
-        raise ArtefactError(f"the checkpoint '{path}' is damaged (it is missing)") from None
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ArtefactError(f"the checkpoint '{path}' is damaged ({error})") from error
+        raise ArtefactError(f"the checkpoint {quoted(path)} is damaged (it is missing)") from None
+    except PermissionError as error:
+        raise unreadable(path, error) from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+        reason = printable(str(error)[:200])
+        raise ArtefactError(f"the checkpoint {quoted(path)} is damaged ({reason})") from error
+
+
+def a_count(value: Any) -> bool:
+    return is_of(value, int) and 0 <= value < 2**63
+
+
+def the_name_of_a_file_or_empty(value: Any) -> bool:
+    return isinstance(value, str) and (not value or bool(NAME.fullmatch(value)))
+
+
+# what every checkpoint says; the caller checks what it added
+ABOUT = {"epoch": a_count, "batch": a_count, "best": the_name_of_a_file_or_empty}
 
 
 def tidy(folder: Path, fresh: Path, best: str) -> None:
@@ -172,7 +184,7 @@ def tidy(folder: Path, fresh: Path, best: str) -> None:
         if kept < KEPT:
             # a damaged one is removed: it must not take the place of an undamaged one
             with contextlib.suppress(ArtefactError):
-                mentioned.add(str(read(path)[0]["best"]))
+                mentioned.add(read(path)[0]["best"])
                 kept += 1
                 continue
         remove(path)

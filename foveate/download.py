@@ -62,9 +62,10 @@ def fetch(remote: Remote, path: Path, progress: Progress | None = None) -> Path:
         FoveateError: no network; an HTTP error; the size or the hash is not the published one;
             FOVEATE_OFFLINE is set.
     """
-    whole = path.is_file() and fits(path.stat().st_size, remote)
-    if whole and sha256(path).startswith(remote.sha256):
-        return path
+    with disk_errors(path):  # the cache may be shut
+        whole = path.is_file() and fits(path.stat().st_size, remote)
+        if whole and sha256(path).startswith(remote.sha256):
+            return path
     if os.environ.get("FOVEATE_OFFLINE"):
         raise FoveateError(
             f"'{path.name}' is not in the cache and FOVEATE_OFFLINE is set; unset it, or leave out "

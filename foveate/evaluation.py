@@ -9,7 +9,7 @@ from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, apply_policy, listed
 from foveate.data.layouts import as_dataset
-from foveate.errors import DataError, ImageError, UsageError
+from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.progress import Progress, bars, log_notes
 
 
@@ -45,7 +45,7 @@ def evaluate(
             that changes nothing.
     """
     if on_bad not in ("skip", "error"):
-        raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
+        raise UsageError(f"no policy is called {on_bad!r}; expected skip or error")
     if not isinstance(classifier, Classifier):
         raise UsageError(
             f"evaluate takes a Classifier, not {type(classifier).__name__}: Classifier.load(RUN)"
@@ -56,7 +56,7 @@ def evaluate(
         dataset = dataset.select(np.array([i for i, s in enumerate(dataset.splits) if s == "test"]))
     if dataset.task != classifier.task:
         raise DataError(
-            f"'{dataset.name}' is {dataset.task}, and the classifier is {classifier.task}"
+            f"{quoted(dataset.name)} is {dataset.task}, and the classifier is {classifier.task}"
         )
     labels = known_labels(dataset, classifier.classes)
 
@@ -92,8 +92,8 @@ def known_labels(
     strange = [name for name in present if name not in number]
     if strange:
         raise DataError(
-            f"'{dataset.name}' has classes that the classifier does not know: {listed(strange)}; "
-            f"it knows {listed(classes, 20)}: rename or remove those folders"
+            f"{quoted(dataset.name)} has classes that the classifier does not know: "
+            f"{listed(strange)}; it knows {listed(classes, 20)}: rename or remove those folders"
         )
     if dataset.task == "multilabel":
         labels = np.zeros((len(dataset), len(classes)), dtype=np.int64)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER, Pixels
@@ -25,10 +25,17 @@ from foveate.data.layouts import as_dataset
 from foveate.data.preprocess import Preprocess, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, run_each
-from foveate.errors import DataError, ImageError
+from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, quoted
 from foveate.machine import cores
 from foveate.progress import Progress, bars
-from foveate.storage import cache_root, fingerprint, replacing, sha256, write_json
+from foveate.storage import (
+    cache_root,
+    check_regular,
+    disk_errors,
+    fingerprint,
+    replacing,
+    write_json,
+)
 from foveate.weights.starting_point import StartingPoint, find_start
 
 PART = 256  # images to a part
@@ -63,12 +70,20 @@ class FeatureStore:
         self.space = space
 
     def find(self, digests: set[str]) -> dict[str, NDArray[np.float32]]:
-        """The features that are known among those asked for. A part with other bytes than were
-        written is deleted."""
+        """The features that are known among those asked for.
+
+        A part that is damaged is deleted, to be computed again; a part of another space, and all
+        that is no part, is passed over. The cache may be one that can only be read.
+        """
         known: dict[str, NDArray[np.float32]] = {}
+        width = 0
         for part in sorted(self.folder.glob("*.safetensors")):
             try:
+                check_regular(part)
                 with safe_open(part, "np") as tensors:
+                    # an older version's part names none
+                    if (tensors.metadata() or {})["space"] != self.folder.name:
+                        continue
                     names = tensors.get_tensor("digests").tobytes().hex()
                 wanted = [
                     (i, names[i : i + 64])
@@ -77,27 +92,44 @@ class FeatureStore:
                 ]
                 if not wanted:
                     continue
-                if part.stem != sha256(part)[:32]:
-                    raise SafetensorError("other bytes than were written")
-                features = load_file(part)["features"]
+                data = part.read_bytes()
+                if part.stem != hashlib.sha256(data).hexdigest()[:32]:
+                    raise ValueError("other bytes than were written")
+                features = load(data)["features"]
+                check_features(features, len(names) // 64)
+                if features.shape[1] != (width := width or features.shape[1]):
+                    continue
                 known |= {name: features[i // 64] for i, name in wanted}
-                os.utime(part)  # used now: the last to go
-            except FileNotFoundError:  # another run has just removed it
+                with contextlib.suppress(OSError):  # the cache may be read only
+                    os.utime(part)  # used now: the last to go
+            except OSError:  # another run has just removed it; no part; it is shut
                 continue
-            except (SafetensorError, KeyError):
-                part.unlink(missing_ok=True)
+            except (SafetensorError, KeyError, ValueError):
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
         return known
 
     def add(self, digests: list[str], features: NDArray[np.float32]) -> None:
         """Write one part, named by its hash."""
-        if not (self.folder / "space.json").exists():
-            write_json(self.folder / "space.json", self.space)
+        about = self.folder / "space.json"
+        with disk_errors(about):  # the cache may be shut
+            if not about.exists():
+                write_json(about, self.space)
         raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
-        part = save({"digests": raw, "features": features})
-        with replacing(
-            self.folder / f"{hashlib.sha256(part).hexdigest()[:32]}.safetensors"
-        ) as temporary:
-            temporary.write_bytes(part)
+        data = save({"digests": raw, "features": features}, {"space": self.folder.name})
+        part = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
+        if part.exists() and not part.is_file():  # a folder of that name: it was passed over too
+            return
+        with replacing(part) as temporary:
+            temporary.write_bytes(data)
+
+
+def check_features(features: Any, n: int) -> None:
+    """ValueError unless it is (n, width), float32, and finite."""
+    if features.dtype != np.float32 or features.ndim != 2 or len(features) != n:
+        raise ValueError(f"expected ({n}, width) float32, got {features.shape} {features.dtype}")
+    if not features.size or not np.isfinite(features).all():
+        raise ValueError("numbers that are not finite, or none")
 
 
 def shown(own: Preprocess, scale: float = 1.0) -> Preprocess:
@@ -182,9 +214,14 @@ def extract(
         start: the network and its weights.
         preprocess: of this run.
         mirror: average the features of the image and of its mirror image.
-        engine: "openvino" or "torch".
+        engine: "auto", "openvino" or "torch".
         threads: cores to use, for decoding and for the engine.
         progress: is advanced with each image.
+
+    Raises:
+        ArtefactError: the network gives numbers that are not finite.
+        FoveateError: the cache cannot be written; its features are of another width.
+        UsageError: no such engine.
     """
     backbone = prepare_backbone(engine, start, preprocess, threads)
     views = ("plain", "mirror") if mirror else ("plain",)
@@ -216,7 +253,7 @@ def extract(
     if missing:
         try:
             for row, outputs in compute(
-                dataset, missing, backbone, preprocess, stores, threads, progress
+                dataset, missing, start.name, backbone, preprocess, stores, threads, progress
             ):
                 if isinstance(outputs, ImageError):
                     bad[digests[row] or dataset.files[row]] = str(outputs)
@@ -228,16 +265,21 @@ def extract(
         trim_cache()
 
     width = len(next(iter(known[0].values()))) if known[0] else 0
+    if any(len(row) != width for k in known for row in k.values()):
+        raise FoveateError(
+            f"features of {start.name} in {quoted(stores[0].folder)} are of another width than its "
+            "own: remove that folder, or all: foveate data cache --clear"
+        )
     features = np.zeros((len(dataset), width), dtype=np.float32)
     unreadable: dict[str, str] = {}
     for row, (name, digest) in enumerate(zip(dataset.files, digests, strict=True)):
         if digest in known[0]:
             features[row] = sum(k[digest] for k in known) / np.float32(len(views))
         else:
-            reason = bad.get(digest or name, f"image '{name}' cannot be read")
+            reason = bad.get(digest or name, f"image {quoted(name)} cannot be read")
             original = not digest or first_row[digest] == row
             unreadable[name] = (
-                reason if original else f"image '{name}' has the same bytes: {reason}"
+                reason if original else f"image {quoted(name)} has the same bytes: {reason}"
             )
     return Extracted(features, unreadable, len(missing))
 
@@ -245,6 +287,7 @@ def extract(
 def compute(
     dataset: Dataset,
     rows: list[int],
+    name: str,
     backbone: Preparation,
     preprocess: Preprocess,
     stores: list[FeatureStore],
@@ -257,7 +300,9 @@ def compute(
     def decode_row(row: int) -> NDArray[np.uint8]:
         data = dataset.read(row)
         if hashlib.sha256(data).hexdigest() != dataset.digests[row]:
-            raise ImageError(f"image '{dataset.files[row]}' changed while it was read; run again")
+            raise ImageError(
+                f"image {quoted(dataset.files[row])} changed while it was read; run again"
+            )
         return decode(data, dataset.files[row], preprocess)
 
     backbone.start()
@@ -291,6 +336,11 @@ def compute(
                 assert error is not None
                 yield row, error
                 continue
+            if not np.isfinite(output).all():
+                raise ArtefactError(
+                    f"{name} gives numbers that are not finite: its weights are damaged; see: "
+                    "foveate weights check FILE"
+                )
             views.append(output)
             if len(views) < len(stores):
                 continue
@@ -308,11 +358,13 @@ def trim_cache() -> None:
     """Delete the parts that were unused for longest until what is left is within LIMIT."""
     parts = []
     for part in (cache_root() / "features").glob("*/*.safetensors"):
-        with contextlib.suppress(FileNotFoundError):  # another run has just removed it
-            parts.append((part.stat().st_mtime, part.stat().st_size, part))
+        with contextlib.suppress(OSError):  # another run has just removed it; it is shut
+            status = check_regular(part).stat()
+            parts.append((status.st_mtime, status.st_size, part))
     excess = sum(size for _, size, _ in parts) - LIMIT
     for _, size, part in sorted(parts):
         if excess <= 0:
             break
-        part.unlink(missing_ok=True)
-        excess -= size
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+            excess -= size

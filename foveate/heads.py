@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from foveate.errors import DataError
 from foveate.metrics import binary_cross_entropy, log_loss_of_logits
 
 Array = NDArray[np.float32]
@@ -78,9 +79,14 @@ def fit_head(
             instead.
         advance: called after each penalty.
 
+    Raises:
+        DataError: a feature is not finite, or so large that the solution is not.
+
     Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per
         penalty.
     """
+    if not np.isfinite(features.sum(dtype=np.float64)):  # it is where all are
+        raise DataError("a head cannot be solved on features that are not all finite")
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         return solve_path(features, labels, folds, classes, pool.map, advance)
 
@@ -123,6 +129,10 @@ def solve_path(
     temperature = fit_temperature(logits, labels)
     weight = (directions @ final[:-1] * scale[:, None]).T / temperature  # (classes, width)
     bias = final[-1] / temperature - weight @ mean
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise DataError(
+            f"the head's solution is not finite: features reach {np.abs(features).max():.3g}"
+        )
     return Head(
         weight=np.ascontiguousarray(weight, dtype=np.float32),
         bias=bias.astype(np.float32),

@@ -9,14 +9,17 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import ArtefactError, UsageError
+from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.machine import environment
-from foveate.storage import disk_errors, encode, write_json
+from foveate.storage import disk_errors, encode, read_object, unreadable, write_json
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+LONGEST = 200  # bytes of a run's name: systems allow 255, and a number follows
 
 
 class Run:
@@ -26,7 +29,7 @@ class Run:
     env.json       machine and versions            predictions.jsonl  each evaluated image
     data.json      classes, splits by file         classifier/      what to keep
     history.jsonl  one line per epoch, or penalty  log.txt          messages of the run
-    checkpoints/   of a training by steps          plan.json        which layers learn, at which
+    checkpoints/   until it has ended              plan.json        which layers learn, at which
                    rate
     """
 
@@ -40,24 +43,28 @@ class Run:
 
         Args:
             out: the folder; by default runs/NAME, or runs/NAME-2 ... if that is taken.
-            config: what was asked; a resumed run must ask the same.
+            config: what was asked; a resumed run must ask the same, but for the data's name: its
+                fingerprint says whether they are the same.
             resume: go on in `out`.
 
         Raises:
             UsageError: the folder exists and resume is off; resume with other settings.
             ArtefactError: resume where there is no run.
         """
-        folder = cls.resumed(out, name) if resume else out or unused(name)
+        data_print = str(config.get("fingerprint", ""))
+        folder = cls.resumed(out, name, data_print) if resume else out or unused(name)
         if resume:
-            before, now = flat(read_json(folder / "config.json")), flat(config)
-            differing = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
+            before, now = settings_of(folder), flat(config)
+            differing = sorted(
+                key for key in {*now, *before} - {"data"} if now.get(key) != before.get(key)
+            )
             if differing:
                 was = ", ".join(
                     f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differing
                 )
                 raise UsageError(
-                    f"'{folder}' was begun with other settings ({was}); repeat them, or choose "
-                    "another --out"
+                    f"{quoted(folder)} was begun with other settings ({was}); repeat them, or "
+                    "choose another --out"
                 )
             return cls(folder, fresh=False)
         with disk_errors(folder):
@@ -65,13 +72,13 @@ class Run:
                 folder.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise UsageError(
-                    f"'{folder}' would lie below a file; choose another --out"
+                    f"{quoted(folder)} would lie below a file; choose another --out"
                 ) from error
             try:
                 folder.mkdir()
             except FileExistsError as error:
                 raise UsageError(
-                    f"'{folder}' exists; choose another --out, or --resume to go on with it"
+                    f"{quoted(folder)} exists; choose another --out, or --resume to go on with it"
                 ) from error
         run = cls(folder, fresh=True)
         with run.kept_if_whole():
@@ -80,19 +87,16 @@ class Run:
         return run
 
     @classmethod
-    def resumed(cls, out: Path | None, name: str) -> Path:
-        """The folder that `open` would resume."""
-        return out or last(name)
+    def resumed(cls, out: Path | None, name: str, fingerprint: str) -> Path:
+        """The folder that `open` would resume: `out`, the youngest of this name, or, where the
+        data's folder was renamed since, the youngest of the same data."""
+        return out or last(name, fingerprint)
 
     @property
     def finished(self) -> bool:
         return (self.folder / "metrics.json").is_file() and (
             self.folder / "classifier" / "card.json"
         ).is_file()
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return read_json(self.folder / "metrics.json")
 
     @property
     def checkpoints(self) -> Path:
@@ -112,6 +116,11 @@ class Run:
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a training that is finished: a finished run is never resumed,
+        and they are several times as large as all else."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes out of this folder; a process that was killed holds no lock.
@@ -127,7 +136,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UsageError(
-                    f"another process is training in '{self.folder}'; wait, or choose another --out"
+                    f"another process is training in {quoted(self.folder)}; wait, or choose "
+                    "another --out"
                 ) from error
             yield
 
@@ -167,29 +177,111 @@ def unused(name: str) -> Path:
     return next(folder for folder in numbered(name) if not folder.exists())
 
 
-def last(name: str) -> Path:
-    """The youngest of runs/NAME, runs/NAME-2 ...; ArtefactError when there is none."""
+def last(name: str, fingerprint: str = "") -> Path:
+    """The youngest of runs/NAME, runs/NAME-2 ...; or of all that have this fingerprint, if that one
+    has another. ArtefactError when there is none."""
     taken = list(takewhile(Path.exists, numbered(name)))
-    if not taken:
-        raise ArtefactError(f"there is no run '{unused(name)}' to resume; leave --resume out")
-    return taken[-1]
+    if taken and (not fingerprint or fingerdata_print(taken[-1]) in (fingerprint, "")):
+        return taken[-1]
+    others = [run for run in Path("runs").glob("*") if fingerdata_print(run) == fingerprint != ""]
+    if others:
+        return max(others, key=lambda run: ((run / "config.json").stat().st_mtime, run))
+    if taken:
+        return taken[-1]
+    raise ArtefactError(f"there is no run {quoted(unused(name))} to resume; leave --resume out")
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """What a run was asked, by whole names; ArtefactError if its config.json is not one."""
+    path = run / "config.json"
+    try:
+        return flat(read_json(path))
+    except RecursionError as error:
+        raise unreadable(path, error) from error
+
+
+def fingerdata_print(run: Path) -> str:
+    """Of the data that a run was asked to learn from; "" where that is not known."""
+    try:
+        return str(settings_of(run).get("fingerprint", ""))
+    except ArtefactError:
+        return ""
 
 
 def numbered(name: str) -> Iterator[Path]:
-    """runs/NAME, runs/NAME-2, runs/NAME-3 ... with what is odd in a file name replaced."""
-    base = Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")
+    """runs/NAME, runs/NAME-2, runs/NAME-3 ... with what is odd in a file name replaced, and cut to
+    what any system allows."""
+    plain = (
+        re.sub(r"[^\w.-]+", "-", name).encode("utf-8", "ignore")[:LONGEST].decode(errors="ignore")
+    )
+    base = Path("runs") / (plain.strip("-.") or "run")
     yield base
     yield from (base.with_name(f"{base.name}-{n}") for n in count(2))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a run; ArtefactError if it is not one."""
+def read_json(path: Path, form: Any = None) -> dict[str, Any]:
+    """A JSON object from a run.
+
+    Args:
+        path: of the file.
+        form: of the object, as `storage.check` takes it; any by default.
+
+    Raises:
+        ArtefactError: it is missing, may not be read, or is of another form.
+    """
+    if is_absent(path):
+        raise ArtefactError(f"{quoted(path.parent)} is no run (no {path.name} there)")
+    return read_object(path, {} if form is None else form)
+
+
+def is_absent(path: Path) -> bool:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtefactError(f"'{path.parent}' is no run (no {path.name} there)") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"'{path}' is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ArtefactError(f"'{path}' is damaged: not a JSON object")
-    return value
+        return not path.exists()
+    except PermissionError:  # it may be there: reading it has the reason
+        return False
+    except (OSError, ValueError):  # a name that is too long, or impossible
+        return True
+
+
+SPLIT = {  # of metrics.json: what is read back
+    "n": int,
+    "accuracy": float,
+    "accuracy_ci95": [float],
+    "macro_f1": float,
+    "ece": float,
+    "per_class": {str: {"precision": float, "recall": float, "f1": float, "support": int}},
+    "confusion?": [[int]],
+    "balanced_accuracy?": float,
+    "mean_average_precision?": float,
+}
+SPLITS = ("test", "out_of_fold", "validation")
+METRICS = {
+    "model": str,
+    "recipe": str,
+    "seconds": {"total": float, str: float},
+    "bad": {str: str},
+    "notes": [str],
+    **{f"{split}?": SPLIT for split in SPLITS},
+}
+
+
+def read_metrics(run: Path, classes: int) -> dict[str, Any]:
+    """A run's metrics.json, checked; ArtefactError if it is not what a run writes.
+
+    Args:
+        run: its folder.
+        classes: how many its classifier has.
+    """
+    path = run / "metrics.json"
+    found = read_json(path, METRICS)
+    there = [found[split] for split in SPLITS if split in found]
+    fits = there and all(
+        len(split["accuracy_ci95"]) == 2
+        and ("balanced_accuracy" in split or "mean_average_precision" in split)
+        and [len(row) for row in split.get("confusion", [[0] * classes] * classes)]
+        == [classes] * classes
+        for split in there
+    )
+    if not fits:
+        raise unreadable(path, ValueError("its splits are not complete"))
+    return found

@@ -17,7 +17,7 @@ from foveate.data.dataset import Dataset, apply_policy, listed
 from foveate.data.layouts import load_dataset
 from foveate.data.preprocess import decode
 from foveate.data.workers import decode_ahead
-from foveate.errors import ArtefactError, DataError, ImageError, UsageError
+from foveate.errors import ArtefactError, DataError, ImageError, UsageError, quoted
 from foveate.machine import cores
 from foveate.metrics import wilson_interval
 from foveate.progress import Progress, Silent, log_notes
@@ -132,7 +132,9 @@ def verify(
     )
     outputs = len(network.head.weight)
     if outputs != CLASSES:
-        raise UsageError(f"'{weights}' has {outputs} classes; the published figure is of {CLASSES}")
+        raise UsageError(
+            f"{quoted(weights)} has {outputs} classes; the published figure is of {CLASSES}"
+        )
     threads = min(threads or cores(), cores())
     engine = TorchEngine(network, entry.preprocess, threads)
 
@@ -164,7 +166,7 @@ def verify(
     best = [five_best(logits, name) for logits in engine.run(batches())]
     apply_policy(len(dataset), bad, "skip")
     if not rows:
-        raise DataError(f"'{dataset.name}' has no image to measure on")
+        raise DataError(f"{quoted(dataset.name)} has no image to measure on")
     ranked = np.concatenate(best)  # (N, 5)
     right = ranked == numbers[dataset.labels[rows]][:, None]
     there = len(np.unique(numbers[dataset.labels]))
@@ -230,12 +232,13 @@ def by_name(name: str, all_names: set[str]) -> int:
         if name not in both or not {n.replace("_", " ") for n in all_names}.issuperset(both):
             numbers = " and ".join(str(CATEGORIES.index(category)) for category in both)
             raise DataError(
-                f"ImageNet has two classes called '{name}', {numbers}: name the folders by number"
+                f"ImageNet has two classes called {quoted(name)}, {numbers}: name the folders by "
+                "number"
             )
         return CATEGORIES.index(name)
     found = [number for number, category in enumerate(CATEGORIES) if plain(category) == searched]
     if not found:
-        raise DataError(f"ImageNet has no class '{name}'; {EXPECTED}")
+        raise DataError(f"ImageNet has no class {quoted(name)}; {EXPECTED}")
     return found[0]
 
 

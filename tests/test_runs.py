@@ -158,7 +158,7 @@ def test_resume_in_a_folder_that_is_no_run(desk: Path, make: Any) -> None:
 
 def test_resume_in_a_file(desk: Path) -> None:
     (desk / "out").write_text("mine")
-    with refused(ArtefactError, "config.json'", "damaged", "Not a directory"):
+    with refused(ArtefactError, "out'", "no config.json"):
         resume(desk / "out")
 
 
@@ -168,9 +168,9 @@ def test_resume_in_a_file(desk: Path) -> None:
         (b"", "Expecting value"),
         (b'{"seed": 0', "Expecting"),
         (b"\xff\xfe", "can't decode byte"),
-        (b"[" * 100_000, "recursion"),
-        (b"[1, 2]", "not a JSON object"),
-        (b"null", "not a JSON object"),
+        (b"[" * 100_000, "deep"),
+        (b"[1, 2]", "object"),
+        (b"null", "object"),
         (b'{"a": ' + b"9" * 5000 + b"}", "integer string conversion"),
     ],
 )
@@ -187,9 +187,10 @@ def test_a_closed_file_of_a_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", denied)
-    with refused(ArtefactError, "config.json'", "damaged", "Permission denied"):
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with refused(ArtefactError, "config.json'", "permission") as caught:
         read_json(desk / "out" / "config.json")
+    assert "damaged" not in str(caught.value)  # and so nobody deletes it
 
 
 def test_finished_needs_the_metrics_and_the_card(desk: Path) -> None:
@@ -198,11 +199,8 @@ def test_finished_needs_the_metrics_and_the_card(desk: Path) -> None:
     assert not run.finished
     run.write("classifier/card.json", {})
     assert run.finished and resume().finished
-    assert run.metrics == {"accuracy": 0.5}
     (run.folder / "metrics.json").unlink()
     assert not run.finished
-    with refused(ArtefactError, "no metrics.json"):
-        _ = run.metrics
 
 
 def test_a_run_that_succeeds_is_kept(desk: Path) -> None:

@@ -28,9 +28,17 @@ from foveate.data.layouts import walk
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
-from foveate.errors import ArtefactError, DataError, ImageError, UsageError
+from foveate.errors import (
+    ArtefactError,
+    DataError,
+    FoveateError,
+    ImageError,
+    UsageError,
+    quoted,
+)
 from foveate.machine import cores
-from foveate.runs import read_json
+from foveate.runs import read_metrics
+from foveate.storage import check_regular, unreadable
 from foveate.weights import WEIGHTS, find_weights
 from foveate.weights.starting_point import OWN, TIMM
 
@@ -116,12 +124,14 @@ class Classifier:
         folder = Path(path)
         try:
             folder = folder / "classifier" if (folder / "classifier").is_dir() else folder
-            there = (folder / "card.json").is_file()
-        except OSError:  # a name too long, a folder that is shut
+            there = (folder / "card.json").exists()
+        except PermissionError as error:
+            raise unreadable(folder, error) from error
+        except (OSError, ValueError):  # a name that is too long, or impossible
             there = False
         if not there:
             raise ArtefactError(
-                f"'{path}' is no run and no classifier (no card.json there); make one: "
+                f"{quoted(path)} is no run and no classifier (no card.json there); make one: "
                 "foveate train PHOTOS"
             )
         return cls(folder, read_card(folder), threads)
@@ -143,15 +153,18 @@ class Classifier:
 
     @property
     def has_graph(self) -> bool:
-        """Whether it predicts without torch and without the network's code."""
-        return (self.folder / GRAPH).is_file()
+        """Whether it predicts without torch and without the network's code. A graph that the card
+        does not list is nobody's: its hash was never checked."""
+        return GRAPH in self.card.get("files", ())
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The run's metrics.json: `metrics["test"]["accuracy"]`; the card's few figures of each
         split where the classifier has been moved out of its run."""
         written = self.run / "metrics.json"
-        return read_json(written) if written.is_file() else dict(self.card["metrics"])
+        if not written.exists():
+            return dict(self.card.get("metrics", {}))
+        return read_metrics(self.run, len(self.classes))
 
     def predict(self, source: Any, top: int = 3, tta: Tta = "none") -> Any:
         """Classify one image, or many.
@@ -264,6 +277,11 @@ class Classifier:
                 assert error is not None
                 yield tag, error
                 continue
+            if not np.isfinite(logits).all():
+                raise ArtefactError(
+                    f"the classifier in {quoted(self.folder)} gives numbers that are not finite: "
+                    "its weights are damaged; train again"
+                )
             seen.append(self.decision.probabilities(self.scaled(logits)[None])[0])
             if len(seen) == views.count:
                 yield tag, np.mean(seen, axis=0)
@@ -329,7 +347,7 @@ class Classifier:
             side = self.preprocess.crop
             if engine.shape != ((side, side, self.preprocess.channels), (len(self.classes),)):
                 raise ArtefactError(
-                    f"'{self.folder / GRAPH}' does not fit the card: it maps {engine.shape}"
+                    f"{quoted(self.folder / GRAPH)} does not fit the card: it maps {engine.shape}"
                 )
             return engine
         from foveate.engine.torch import TorchEngine
@@ -347,25 +365,32 @@ class Classifier:
             UsageError: the network's code is needed and not given.
             ArtefactError: the tensors do not fit the network.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file as load_tensors
 
         from foveate.probe import Probe
 
-        tensors = load_tensors(self.folder / TENSORS)
-        name = self.card["model"]
+        path, name = self.folder / TENSORS, self.card["model"]
         network: Any
-        if self.card["form"] == "probe":
-            classes, width = tensors["linear.weight"].shape
-            backbone = self.rebuilt(module, None)
-            network = Probe(backbone, width, classes, self.card["mirror"])
-        else:
-            network = self.rebuilt(module, len(self.classes))
         try:
+            tensors = load_tensors(check_regular(path))
+            if self.card["form"] == "probe":
+                classes, width = tensors["linear.weight"].shape
+                backbone = self.rebuilt(module, None)
+                network = Probe(backbone, width, classes, self.card["mirror"])
+            else:
+                network = self.rebuilt(module, len(self.classes))
             network.load_state_dict(tensors)
-        except RuntimeError as error:
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+            if isinstance(error, FoveateError):
+                raise
+            raise ArtefactError(f"{quoted(path)} does not fit the card's {name}") from error
+        unfit = [n for n, t in tensors.items() if not bool(t.isfinite().all())]
+        if unfit:
             raise ArtefactError(
-                f"'{self.folder / TENSORS}' does not fit the card's {name}"
-            ) from error
+                f"{quoted(path)} holds numbers that are not finite, in {quoted(unfit[0])}: its "
+                "weights are damaged; train again"
+            )
         return network.eval()
 
     def rebuilt(self, module: Any, num_classes: int | None) -> Any:
@@ -424,7 +449,7 @@ def is_many(source: Any) -> bool:
     if isinstance(source, np.ndarray):
         return source.ndim == 4
     if isinstance(source, (str, os.PathLike)):
-        return is_folder(Path(source))
+        return bool(os.fspath(source)) and is_folder(Path(source))
     if isinstance(source, (bytes, bytearray, memoryview, Image.Image)) or hasattr(source, "read"):
         return False
     return isinstance(source, Iterable) and not hasattr(source, "detach")  # a torch tensor
@@ -451,6 +476,8 @@ def expand_one(source: Any) -> Iterator[Given]:
             raise UsageError("an open file must be opened in binary mode: open(path, 'rb')")
         yield Given(str(getattr(source, "name", "(file)")), content)
     elif isinstance(source, (str, os.PathLike)):
+        if not os.fspath(source):  # Path("") is the working folder
+            raise DataError("no such image: the name '' is empty")
         path = Path(source)
         if not is_folder(path):
             yield Given(str(path), path)
@@ -458,7 +485,7 @@ def expand_one(source: Any) -> Iterator[Given]:
         images, _ = walk(path, path)
         if not images:
             raise DataError(
-                f"the folder '{path}' has no images (looked for {' '.join(sorted(SUFFIXES))})"
+                f"the folder {quoted(path)} has no images (looked for {' '.join(sorted(SUFFIXES))})"
             )
         yield from (Given(str(p), p) for p in sorted(path / name for name in images))
     elif hasattr(source, "detach"):

@@ -1,6 +1,5 @@
 """The card of a classifier: what it is and where it comes from, for programs and for people."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,104 +7,119 @@ from safetensors import SafetensorError, safe_open
 
 from foveate.catalogue import CATALOGUE
 from foveate.data.preprocess import Preprocess
-from foveate.errors import ArtefactError
-from foveate.storage import sha256
+from foveate.errors import ArtefactError, quoted
+from foveate.storage import check, is_of, read_object, sha256, unreadable
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
 FORMAT = 2  # 1 had no `divide_logits`, and is written where it is not needed
 READABLE = (1, 2)
-TENSORS, GRAPH = "model.safetensors", "engine.xml"
+TENSORS, GRAPH, GRAPH_WEIGHTS = "model.safetensors", "engine.xml", "engine.bin"
 FORMS = ("probe", "network")  # a backbone with a linear layer on its stages; a network as it is
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """card.json, checked: its form, and the SHA-256 of each file it names."""
+    """card.json, checked: its form, and the SHA-256 of each file it lists. A file that it does not
+    list is none of the classifier's."""
     path = folder / "card.json"
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        if card["format"] not in READABLE:
-            raise ArtefactError(
-                f"'{path}' has format {card['format']!r}, this version reads up to {FORMAT}; "
-                "update Foveate"
-            )
-        fits = (
-            card["form"] in FORMS
-            and is_name(card["model"])
-            and isinstance(card["classes"], list)
-            and len(set(card["classes"]))
-            == len(card["classes"])
-            >= (2 if card["thresholds"] is None else 1)
-            and all(isinstance(c, str) for c in card["classes"])
-            and (card["thresholds"] is None or fit(card["thresholds"], len(card["classes"])))
-            and isinstance(card["mirror"], bool)
-            and isinstance(card.get("divide_logits", False), bool)
-            and positive(card.get("temperature", 1.0))
-            and TENSORS in card["files"]
-            and all(Path(name).name == name for name in card["files"])
-        )
-        if not fits:
-            raise ValueError("a field has an impossible value")
-        Preprocess.from_dict(card["preprocess"])
-        files = dict(card["files"])
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    card = read_object(path, {"format": the_number_of_a_format})
+    if card["format"] not in READABLE:
         raise ArtefactError(
-            f"'{path}' is damaged: {error!r}; train again, or restore it from a backup"
-        ) from error
-    for name, digest in files.items():
+            f"{quoted(path)} has format {card['format']}, this version reads up to {FORMAT}; "
+            "update Foveate"
+        )
+    try:
+        check(card, CARD)
+        if card["thresholds"] is not None and len(card["thresholds"]) != len(card["classes"]):
+            raise ValueError("thresholds are not as many as classes")
+        if card["thresholds"] is None and len(card["classes"]) < 2:
+            raise ValueError("there is only one class")
+        if (GRAPH in card["files"]) != (GRAPH_WEIGHTS in card["files"]):
+            raise ValueError(f"{GRAPH} and {GRAPH_WEIGHTS} belong together")
+        Preprocess.from_dict(card["preprocess"])
+    except (ValueError, ArtefactError) as error:
+        raise unreadable(path, ValueError(str(error)[:200])) from error
+    for name, digest in card["files"].items():
+        file = folder / name
         try:
-            found = sha256(folder / name) if (folder / name).is_file() else ""
-        except (OSError, ValueError):  # it is shut, or no system allows the name
-            found = ""
-        if not found:
-            raise ArtefactError(
-                f"'{folder / name}' is missing; train again, or restore it from a backup"
-            )
+            found = sha256(file)
+        except PermissionError as error:
+            raise unreadable(file, error) from error
+        except (OSError, ValueError) as error:  # also a name that no system allows
+            raise unreadable(file, FileNotFoundError()) from error
         if found != digest:
             raise ArtefactError(
-                f"'{folder / name}' is damaged (its SHA-256 is not the card's); restore it from a "
+                f"{quoted(file)} is damaged (its SHA-256 is not the card's); restore it from a "
                 "backup"
             )
     if card["form"] == "probe" and head_shape(folder / TENSORS) != [len(card["classes"])]:
         raise ArtefactError(
-            f"'{folder / TENSORS}' does not fit the card's {len(card['classes'])} classes"
+            f"{quoted(folder / TENSORS)} does not fit the card's {len(card['classes'])} classes"
         )
     return card
 
 
-def positive(number: Any) -> bool:
-    return isinstance(number, (int, float)) and 0 < number < 1e9
+# What is expected of each field; the predicates' names are read in messages.
 
 
-def is_name(model: Any) -> bool:
-    """Whether it names a network: of ours, of timm, or one that was handed in. A name runs no
-    code."""
+def the_number_of_a_format(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def a_known_form(value: Any) -> bool:
+    return value in FORMS
+
+
+def the_name_of_a_network(model: Any) -> bool:
+    """Of ours, of timm, or of one that was handed in. A name runs no code."""
     if not isinstance(model, str):
         return False
     return model in WEIGHTS or model in CATALOGUE or model.startswith((TIMM, OWN))
 
 
-def fit(thresholds: list[Any], classes: int) -> bool:
-    """Whether there is a probability for each class."""
-    return len(thresholds) == classes and all(
-        isinstance(t, float) and 0 < t < 1 for t in thresholds
+def different_names(classes: Any) -> bool:
+    names = isinstance(classes, list) and all(isinstance(c, str) and c for c in classes)
+    return names and len(set(classes)) == len(classes) >= 1
+
+
+def between_0_and_1(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value < 1
+
+
+def above_0(value: Any) -> bool:
+    return is_of(value, float) and 0 < value < 1e9
+
+
+def hashes_of_files(files: Any) -> bool:
+    """By names without a folder; the tensors are among them."""
+    return (
+        isinstance(files, dict)
+        and TENSORS in files
+        and all(Path(name).name == name and isinstance(h, str) for name, h in files.items())
     )
 
 
+CARD: dict[Any, Any] = {
+    "form": a_known_form,
+    "model": the_name_of_a_network,
+    "classes": different_names,
+    "thresholds": (None, [between_0_and_1]),
+    "mirror": bool,
+    "temperature?": above_0,
+    "divide_logits?": bool,
+    "preprocess": {},
+    "files": hashes_of_files,
+    "metrics?": {str: {str: (float, [float])}},
+}
+
+
 def head_shape(path: Path) -> list[int]:
-    """The shape of the head's bias, read from the file's header; [] if that is none."""
+    """The shape of the head's bias, read from the file's header; [] if the two are no head."""
     try:
         with safe_open(path, "np") as tensors:
             shape: list[int] = tensors.get_slice("linear.bias").get_shape()
-            return shape if tensors.get_slice("linear.weight").get_shape()[:1] == shape else []
+            weight = tensors.get_slice("linear.weight").get_shape()
+            return shape if len(weight) == 2 and weight[:1] == shape else []
     except SafetensorError:
         return []
 

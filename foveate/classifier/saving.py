@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -10,6 +11,7 @@ from foveate.classifier import Classifier
 from foveate.classifier.card import FORMAT, GRAPH, TENSORS, model_card
 from foveate.classifier.decision import Decision
 from foveate.data.preprocess import Preprocess
+from foveate.errors import ArtefactError, quoted
 from foveate.heads import Head
 from foveate.storage import replacing, sha256, write_json
 from foveate.weights.starting_point import StartingPoint
@@ -112,7 +114,16 @@ def write_classifier(
         card: from `make_card`.
         tensors: by the network's names.
         graph: the same as an OpenVINO model, or None.
+
+    Raises:
+        ArtefactError: a tensor holds numbers that are not finite.
     """
+    unfit = [n for n, t in tensors.items() if t.dtype.kind == "f" and not np.isfinite(t).all()]
+    if unfit:
+        raise ArtefactError(
+            f"the weights of {card['model']} hold numbers that are not finite, in "
+            f"{quoted(unfit[0])}: nothing was saved; see: foveate weights check FILE"
+        )
     with replacing(folder) as temporary:
         temporary.mkdir()
         (temporary / TENSORS).write_bytes(save(tensors))

@@ -34,7 +34,7 @@ class Views:
     def __init__(self, kind: str, preprocess: Preprocess):
         if kind not in KINDS:
             raise UsageError(
-                f"no test-time augmentation is called '{kind}'; expected {', '.join(KINDS)}"
+                f"no test-time augmentation is called {kind!r}; expected {', '.join(KINDS)}"
             )
         self.kind, self.side = kind, preprocess.crop
         self.count = {"none": 1, "mirror": 2, "ten": 10}[kind]

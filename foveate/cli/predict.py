@@ -23,12 +23,13 @@ def predict(
     from foveate.classifier import Classifier
     from foveate.data.dataset import BETWEEN
     from foveate.data.layouts import present
-    from foveate.errors import DataError
+    from foveate.errors import DataError, quoted
 
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
-    absent = [name for name in images if not present(Path(name))]
+    # Path("") is the working folder: an empty name comes of a variable that is not set
+    absent = [quoted(name) for name in images if not (name and present(Path(name)))]
     if absent:
         raise DataError(f"no such file or folder: {', '.join(absent)}")
     several = classifier.task == "multilabel"

@@ -18,7 +18,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, quoted
 
 Pixels = NDArray[np.uint8]  # (H, W, C), not to be written to
 
@@ -129,12 +129,13 @@ def read_file(path: Path) -> bytes:
     """The bytes of a regular file; ImageError with the reason if it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ImageError(f"'{path}' is not a regular file; remove it")
+            raise ImageError(f"{quoted(path)} is not a regular file; remove it")
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"image '{path}' cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise ImageError(f"image {quoted(path)} cannot be read: {reason}") from error
     except ValueError as error:  # a zero byte in the name
-        raise ImageError(f"image {str(path)!r} cannot be read: {error}") from error
+        raise ImageError(f"image {quoted(path)} cannot be read: {error}") from error
 
 
 def refuse_bomb(name: str, size: tuple[int, int]) -> None:

@@ -93,7 +93,7 @@ def choose_engine(name: str = "auto") -> str:
         MissingExtraError: OpenVINO was asked for and is not installed.
     """
     if name not in ENGINES:
-        raise UsageError(f"no engine is called '{name}'; expected {', '.join(ENGINES)}")
+        raise UsageError(f"no engine is called {name!r}; expected {', '.join(ENGINES)}")
     installed = importlib.util.find_spec("openvino") is not None
     if name == "openvino" and not installed:
         raise MissingExtraError("the engine openvino is not installed: pip install openvino")
@@ -105,8 +105,15 @@ def choose_engine(name: str = "auto") -> str:
 def prepare_backbone(
     kind: str, start: StartingPoint, preprocess: Preprocess, threads: int
 ) -> Preparation:
-    """The engine for a pretrained backbone's pooled stages."""
-    if kind == "openvino":
+    """The engine for a pretrained backbone's pooled stages.
+
+    Args:
+        kind: one of ENGINES; "auto" is resolved here, whoever asks.
+        start: the network and its weights.
+        preprocess: of what it will be shown.
+        threads: cores to use.
+    """
+    if choose_engine(kind) == "openvino":
         from foveate.engine.openvino import OpenVinoBackbone
 
         return OpenVinoBackbone(start, preprocess, threads)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from foveate.data.preprocess import Preprocess
 from foveate.engine import RULES
 from foveate.errors import FoveateError
-from foveate.storage import cache_root, fingerprint, replacing, sha256
+from foveate.storage import cache_root, fingerprint, read_bytes, replacing, sha256
 from foveate.weights.starting_point import StartingPoint, find_start
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def graph_hash(path: Path) -> str:
 def is_whole(path: Path) -> bool:
     """Whether the graph is there and its bytes are those that were written."""
     try:
-        return (path.parent / STAMP).read_bytes().strip() == graph_hash(path).encode()
+        return read_bytes(path.parent / STAMP).strip() == graph_hash(path).encode()
     except OSError:
         return False
 

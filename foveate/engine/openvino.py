@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.engine.conversion import backbone_graph, graph_path, is_whole
-from foveate.errors import ArtefactError, FoveateError
+from foveate.errors import ArtefactError, FoveateError, printable, quoted
 from foveate.machine import instructions
 from foveate.progress import Silent
+from foveate.storage import check_regular
 from foveate.weights.starting_point import Published, StartingPoint
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -82,6 +83,7 @@ class OpenVinoEngine:
     def __init__(
         self, graph: Any, threads: int, precision_hint: str | None = None, batch: int | None = None
     ):
+        self.name = quoted(graph.name) if isinstance(graph, Path) else "the graph"
         model = read_graph(graph) if isinstance(graph, Path) else graph
         height, width = list(model.input(0).get_partial_shape())[1:3]
         # a stream works on one photo: 4 win 10 % alone and lose them again beside the decoder
@@ -100,7 +102,10 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": precision_hint or precision(),
         }
-        self.compiled = core().compile_model(model, "CPU", options)
+        try:
+            self.compiled = core().compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise ArtefactError(f"{self.name} cannot be compiled: {last_line(error)}") from error
         ends = self.compiled.input(0).partial_shape, self.compiled.output(0).partial_shape
         # of one image, and of its row
         self.shape = tuple(tuple(d.get_min_length() for d in end)[1:] for end in ends)
@@ -112,10 +117,19 @@ class OpenVinoEngine:
         busy: deque[tuple[Any, NDArray[np.uint8]]] = deque()
 
         def finish() -> NDArray[np.float32]:
-            request, _ = busy.popleft()
-            request.wait()
+            request, pixels = busy.popleft()
+            try:
+                request.wait()
+                rows = np.array(request.get_output_tensor().data, dtype=np.float32)
+            except RuntimeError as error:
+                raise ArtefactError(f"{self.name} cannot be run: {last_line(error)}") from error
+            if rows.shape != (len(pixels), *self.shape[1]):
+                raise ArtefactError(
+                    f"{self.name} gives {rows.shape} for {len(pixels)} images; expected a row of "
+                    f"{self.shape[1][0]} each"
+                )
             free.append(request)
-            return np.array(request.get_output_tensor().data, dtype=np.float32)
+            return rows
 
         for pixels in batches:
             if not free:
@@ -167,13 +181,53 @@ class OpenVinoBackbone:
 
 
 def read_graph(path: Path) -> Any:
-    """Read an .xml and its .bin; ArtefactError if they are no graph."""
+    """Read an .xml and its .bin; ArtefactError unless they are a graph from pixels (N, H, W, C),
+    uint8, to rows (N, outputs), float32, as `save_graph` writes them."""
+    name = quoted(path.name)
     try:
-        return core().read_model(path)
-    except RuntimeError as error:
+        check_regular(path)
+        check_regular(path.with_suffix(".bin"))
+        model = core().read_model(path)
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"{name} is not an OpenVINO graph: {last_line(error)}") from error
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ArtefactError(
-            f"'{path.name}' is not an OpenVINO graph: {str(error).splitlines()[-1]}"
-        ) from error
+            f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one "
+            "each"
+        )
+    pixels, rows = model.input(0), model.output(0)
+    fits = (
+        pixels.get_element_type() == ov.Type.u8
+        and rows.get_element_type() == ov.Type.f32
+        and sizes_after_the_first(pixels, 4)
+        and sizes_after_the_first(rows, 2)
+    )
+    if not fits:
+        raise ArtefactError(
+            f"{name} maps {described(pixels)} to {described(rows)}; expected pixels (N, H, W, C) "
+            "of type u8 and rows (N, outputs) of type f32"
+        )
+    return model
+
+
+def sizes_after_the_first(end: Any, rank: int) -> bool:
+    """Whether an input or output is of this rank, and of a fixed size but for the images."""
+    shape = end.get_partial_shape()
+    return bool(
+        shape.rank.is_static
+        and shape.rank.get_length() == rank
+        and all(d.is_static and 0 < d.get_length() < 2**31 for d in list(shape)[1:])
+    )
+
+
+def described(end: Any) -> str:
+    return f"{end.get_partial_shape()} {end.get_element_type().get_type_name()}"
+
+
+def last_line(error: Exception) -> str:
+    """OpenVINO's reason, which comes after where in its source it was found."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[-1][:200]) if lines else type(error).__name__
 
 
 def save_graph(model: Any, path: Path) -> None:
@@ -181,7 +235,9 @@ def save_graph(model: Any, path: Path) -> None:
     try:
         ov.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
-        raise FoveateError(f"'{path}' could not be written ({error}); is the disk full?") from error
+        raise FoveateError(
+            f"{quoted(path)} could not be written ({last_line(error)}); is the disk full?"
+        ) from error
 
 
 def as_read_back(model: Any) -> Any:

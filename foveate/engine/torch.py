@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.engine.pixels import FromPixels
+from foveate.errors import ArtefactError, printable
 from foveate.machine import device
 from foveate.probe import PooledStages
 from foveate.weights.starting_point import StartingPoint
@@ -45,9 +46,24 @@ class TorchEngine:
         try:
             for pixels in batches:
                 x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-                with torch.inference_mode():
-                    output = self.module(x)
-                yield output.float().cpu().numpy()
+                try:
+                    with torch.inference_mode():
+                        rows = self.module(x).float().cpu().numpy()
+                except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+                    # torch.OutOfMemoryError is a RuntimeError too, and no fault of the network
+                    if isinstance(error, torch.OutOfMemoryError):
+                        raise
+                    reason = printable((str(error).strip().splitlines() or [repr(error)])[0][:200])
+                    size = "x".join(map(str, pixels.shape[1:]))
+                    raise ArtefactError(
+                        f"the network cannot read images of {size}: {reason}"
+                    ) from error
+                if rows.ndim != 2 or len(rows) != len(pixels):
+                    raise ArtefactError(
+                        f"the network gives {rows.shape} for {len(pixels)} images; expected a row "
+                        "each"
+                    )
+                yield rows
         finally:
             torch.set_num_threads(before)
 

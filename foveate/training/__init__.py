@@ -6,7 +6,7 @@ scratch    a random start                                                      t
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -147,9 +147,9 @@ def train(
     if on_bad not in ("skip", "error"):
         raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
     check_names(settings)
-    threads = cores_to_use(threads)
-    kind = choose_engine(engine)
     recipe = recipe or choose_recipe(model, weights)
+    threads = cores_to_use(threads, shared=recipe != "probe")
+    kind = choose_engine(engine)
     by_steps = {"augment": augment, "size": size, "channels": channels, "config": config}
     by_steps |= {"cache": cache, "tensorboard": tensorboard or None}
     given = [name for name, value in by_steps.items() if value is not None]
@@ -176,11 +176,17 @@ def train(
                 task=dataset.task,
                 weights=start.identity if start.own_weights else "",
             )
-            run = Run.open(out, dataset.name, asked.to_dict(), resume)
-            if resume and run.finished:
-                return Classifier.load(run.folder, threads)
-            with run.kept_if_whole():
-                return solve_probe(run, dataset, asked, start, threads, progress, clock, command)
+
+            def solve() -> Classifier:
+                run = Run.open(out, dataset.name, asked.to_dict(), resume)
+                if resume and run.finished:
+                    return Classifier.load(run.folder, threads)
+                with run.kept_if_whole():
+                    return solve_probe(
+                        run, dataset, asked, start, threads, progress, clock, command
+                    )
+
+            return by_first_rank(solve, threads)
 
         from foveate.training.setup import Request, Resources
 
@@ -273,6 +279,19 @@ def opened(
         yield Job.open(dataset, fingerprint, request, resources, ranks, out, resume)
 
 
+def by_first_rank(solve: Callable[[], Classifier], threads: int) -> Classifier:
+    """A probe is solved in one piece: of the processes that torchrun started, rank 0 does it, with
+    the cores of all on its machine, while the others wait for what it leaves."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return solve()
+    from foveate.training.distributed import joined
+
+    with joined() as ranks:
+        classifier = solve() if ranks.first else None
+        folder = ranks.share(None if classifier is None else classifier.folder)
+        return classifier or Classifier.load(folder or "", threads)
+
+
 # Where a training starts
 
 
@@ -312,13 +331,13 @@ def from_run(folder: Path, model: Any) -> Loaded:
 # Checks
 
 
-def cores_to_use(threads: int | None) -> int:
+def cores_to_use(threads: int | None, shared: bool = True) -> int:
     """As many as were asked for, if there are so many; by default all, shared by torchrun's
-    processes here."""
+    processes here where they work at the same time."""
     whole = isinstance(threads, int) and not isinstance(threads, bool)
     if threads is not None and not (whole and threads >= 1):
         raise UsageError(f"threads must be a whole number of at least 1, not {threads!r}")
-    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if shared else 1
     return min(threads, cores()) if threads else max(1, cores() // processes)
 
 

@@ -39,7 +39,8 @@ from foveate.machine import environment, free_memory, instructions
 from foveate.models.summary import meta_twin
 from foveate.probe import Probe, pooled_width
 from foveate.progress import Progress, Silent
-from foveate.runs import Run, read_json
+from foveate.runs import Run, settings_of
+from foveate.storage import fingerprint as hash_of
 from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.cost import images_per_step, plan_lines, seconds_to_come
 from foveate.training.distributed import Ranks
@@ -116,6 +117,7 @@ class RunConfig:
 
     data: str  # the set's name
     fingerprint: str  # of its files, labels, splits and groups
+    order: str  # of its files, by which images are held out and drawn: their names decide it
     recipe: str
     model: str
     seed: int
@@ -213,9 +215,11 @@ class Job:
                 "balance applies to the task multiclass; of several labels each has a threshold "
                 "of its own"
             )
-        folder = ranks.share(Run.resumed(out, dataset.name) if resume and ranks.first else out)
+        folder = ranks.share(
+            Run.resumed(out, dataset.name, fingerprint) if resume and ranks.first else out
+        )
         if resume and config.precision == "auto" and folder is not None:
-            before = read_json(folder / "config.json").get("training", {}).get("precision")
+            before = settings_of(folder).get("training.precision")
             config = replace(config, precision=before if before in ("f32", "bf16") else "auto")
         plan = plan_for(network, preprocess, config)
         if "auxiliary" in request.settings and all(part.name != "auxiliary" for part in plan.parts):
@@ -232,6 +236,7 @@ class Job:
             RunConfig(
                 data=dataset.name,
                 fingerprint=fingerprint,
+                order=hash_of(list(dataset.digests))[:16],
                 recipe=request.recipe,
                 model=request.model,
                 seed=request.seed,
@@ -334,6 +339,7 @@ class Job:
         if self.ranks.first:
             with self.resources.clock.phase("saving"):
                 classifier = save_trained(self, trainer.network, fitted)
+                self.run.drop_checkpoints()
         self.ranks.share(None)  # nobody leaves before it is written
         return classifier or Classifier.load(self.run.folder)
 

@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -30,17 +30,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from foveate.checkpoint import Found, State, latest, part_of, save_best, save_checkpoint, tensors_of
+from foveate.checkpoint import (
+    Found,
+    State,
+    a_count,
+    latest,
+    part_of,
+    save_best,
+    save_checkpoint,
+    tensors_of,
+)
 from foveate.data.batches import normalise
 from foveate.data.batches.assembly import Batch
 from foveate.data.batches.order import part
 from foveate.data.dataset import Task
 from foveate.data.preprocess import Preprocess
-from foveate.errors import ArtefactError, FoveateError
+from foveate.errors import ArtefactError, FoveateError, printable, quoted
 from foveate.heads import fit_temperature
 from foveate.metrics import log_loss_of_logits
 from foveate.models.folding import folded
 from foveate.progress import Progress
+from foveate.storage import check, is_of
 from foveate.training.config import TrainConfig
 from foveate.training.distributed import Ranks
 from foveate.training.freezing import Plan
@@ -130,6 +140,24 @@ class Sums:
     gradient: float = 0.0
     images: float = 0.0
     seconds: float = 0.0
+
+
+def at_least_1(value: Any) -> bool:
+    return is_of(value, int) and 1 <= value < 2**31
+
+
+def an_epochs_record(value: Any) -> bool:
+    kinds: dict[Any, Any] = {int: a_count, float: float, bool: bool}
+    form = {field.name: kinds[field.type] for field in fields(Record)}
+    return is_of(value, form) and len(value) == len(form)
+
+
+# what a checkpoint's metadata hold beside what every one has
+ABOUT: dict[Any, Any] = {
+    "history": [an_epochs_record],
+    "micro_batches": at_least_1,
+    "sums": {field.name: float for field in fields(Sums)},
+}
 
 
 @dataclass(frozen=True)
@@ -530,6 +558,14 @@ class Trainer:
     def restore(self, found: Found) -> None:
         """Go back to what a checkpoint holds."""
         try:
+            about = found.about
+            check(about, ABOUT | ({"updates": a_count} if self.ema else {}), "its metadata")
+            done = about["epoch"] * len(self.batches) + about["batch"]
+            if done > self.steps or about["batch"] >= max(1, len(self.batches)):
+                raise ValueError(f"it was saved after {done} of {self.steps} steps")
+            best = any(record["best"] for record in about["history"])
+            if best != bool(found.best) or (about["epoch"] and not best):
+                raise ValueError("the best epoch's tensors are not those of its history")
             self.network.load_state_dict(part_of(found.tensors, "network."))
             self.network.load_state_dict(
                 part_of(found.tensors, f"rank{self.ranks.rank}."), strict=False
@@ -537,16 +573,19 @@ class Trainer:
             restore_optimizer(self.optimizer, part_of(found.tensors, "optimizer."))
             if self.ema:
                 self.ema.network.load_state_dict(part_of(found.tensors, "ema."))
-                self.ema.updates = int(found.about["updates"])
+                self.ema.updates = about["updates"]
+            mine = {name: t.shape for name, t in self.network.state_dict().items()}
+            if found.best and {name: t.shape for name, t in found.best.items()} != mine:
+                raise ValueError("the best epoch's tensors have other names or shapes")
             self.best_state = {name: t.to(self.device) for name, t in found.best.items()}
-            self.history = [Record(**record) for record in found.about["history"]]
-            self.epoch, self.batch = found.about["epoch"], found.about["batch"]
-            self.best, before = found.about["best"], found.about["micro_batches"]
-            self.sums = Sums(**found.about["sums"]) if self.ranks.first else Sums()
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            self.history = [Record(**record) for record in about["history"]]
+            self.epoch, self.batch = about["epoch"], about["batch"]
+            self.best, before = about["best"], about["micro_batches"]
+            self.sums = Sums(**about["sums"]) if self.ranks.first else Sums()
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = printable(str(error).splitlines()[0][:200])
             raise ArtefactError(
-                f"'{found.path}' is of another network or training ({reason}); train anew"
+                f"{quoted(found.path)} is of another network or training ({reason}); train anew"
             ) from error
         if before < self.micro_batches:
             self.log(

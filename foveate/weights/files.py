@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from foveate.errors import ArtefactError, MissingExtraError, UsageError
 from foveate.progress import Progress
-from foveate.storage import cache_root, replacing, sha256
+from foveate.storage import cache_root, disk_errors, replacing, sha256
 from foveate.weights.published import WEIGHTS, Weights
 from foveate.weights.tensors import as_state_dict, read_tensors, under_our_names
 
@@ -69,8 +69,10 @@ def weights_file(name: str, progress: Progress | None = None) -> Path:
     weights = find_weights(name)
     kept = kept_file(weights)
     stamp = kept.with_suffix(".sha256")
-    if kept.is_file() and stamp.is_file() and stamp.read_bytes().strip() == sha256(kept).encode():
-        return kept
+    with disk_errors(kept):  # the cache may be shut
+        there = kept.is_file() and stamp.is_file()
+        if there and stamp.read_bytes().strip() == sha256(kept).encode():
+            return kept
 
     import torch
     from safetensors.torch import save
@@ -170,7 +172,9 @@ def fetched_once(
     from foveate.download import fetch
 
     stamp = path.with_name(f"{path.name}.sha256")
-    if not path.is_file():
+    with disk_errors(path):  # the cache may be shut
+        there = path.is_file()
+    if not there:
         if not allowed:
             raise ArtefactError(
                 f"'{path.name}' is not in the cache, and downloads are off; it comes from "

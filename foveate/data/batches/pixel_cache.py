@@ -22,9 +22,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from foveate.data.image import Pixels
-from foveate.errors import UsageError
+from foveate.errors import UsageError, quoted
 from foveate.machine import free_memory
-from foveate.storage import cache_root, fingerprint
+from foveate.storage import cache_root, fingerprint, read_bytes
 
 CacheKind = Literal["off", "ram", "disk"]
 
@@ -147,7 +147,7 @@ class DiskCache:
     def find(self, digest: str) -> Pixels | None:
         path = self.place(digest)
         try:
-            data = path.read_bytes()
+            data = read_bytes(path)
         except OSError:
             return None
         first = digest not in self.checked
@@ -185,7 +185,7 @@ class DiskCache:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self.full = f"'{self.root}' cannot be written: {error.strerror or error}"
+            self.full = f"{quoted(self.root)} cannot be written: {error.strerror or error}"
             self.refused.add(digest)
         finally:
             with contextlib.suppress(OSError):
