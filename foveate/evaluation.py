@@ -8,7 +8,7 @@ import numpy as np
 from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, apply_policy, listed
-from foveate.data.layouts import as_dataset
+from foveate.data.layouts import as_dataset, composed
 from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.progress import Progress, bars, log_notes
 
@@ -23,7 +23,8 @@ def evaluate(
     """Measure a classifier on a labelled folder, table or built-in set: on its test split if it has
     one, else on all.
 
-    Classes go by name: the folder's order and numbering play no part.
+    Classes go by name: the folder's order and numbering play no part, nor do classes that its other
+    splits lack.
 
     Args:
         classifier: to be measured.
@@ -87,9 +88,11 @@ def known_labels(
     dataset: Dataset, classes: tuple[str, ...]
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The dataset's labels in the classifier's numbering, by name."""
-    number = {name: i for i, name in enumerate(classes)}
-    present = [name for c, name in enumerate(dataset.classes) if dataset.having(c).any()]
-    strange = [name for name in present if name not in number]
+    # macOS writes accents as two characters; a data set's classes have one form
+    number = {composed(name): i for i, name in enumerate(classes)}
+    names = [composed(name) for name in dataset.classes]
+    present = [c for c in range(len(names)) if dataset.having(c).any()]
+    strange = [names[c] for c in present if names[c] not in number]
     if strange:
         raise DataError(
             f"{quoted(dataset.name)} has classes that the classifier does not know: "
@@ -97,8 +100,6 @@ def known_labels(
         )
     if dataset.task == "multilabel":
         labels = np.zeros((len(dataset), len(classes)), dtype=np.int64)
-        labels[:, [number[name] for name in present]] = dataset.labels[
-            :, [dataset.classes.index(p) for p in present]
-        ]
+        labels[:, [number[names[c]] for c in present]] = dataset.labels[:, present]
         return labels
-    return np.array([number[dataset.classes[label]] for label in dataset.labels], dtype=np.int64)
+    return np.array([number[names[label]] for label in dataset.labels], dtype=np.int64)

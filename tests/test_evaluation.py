@@ -1,15 +1,19 @@
 """Evaluation goes by the classes' names."""
 
 import shutil
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from refusals import refused
 
 from foveate.classifier import Classifier
+from foveate.cli.train import show
+from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, UsageError
 from foveate.evaluation import evaluate, known_labels
@@ -157,3 +161,44 @@ def test_progress_counts_every_image(classifier: Classifier, images: Path) -> No
 def test_no_such_data(classifier: Classifier, tmp_path: Path) -> None:
     with refused(DataError, "nothing"):
         evaluate(classifier, tmp_path / "nothing")
+
+
+def test_a_class_that_the_folder_does_not_train(
+    classifier: Classifier, images: Path, draw_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The classifier knows it: the test split is measured whole."""
+    root = tmp_path / "photos"
+    shutil.copytree(images / "test", root / "test")
+    draw_folder(root / "train", 2)
+    shutil.rmtree(root / "train" / "blob")
+    found = evaluate(classifier, root)
+    assert found["n"] == 24 and found["per_class"]["blob"]["support"] == 8
+    assert found["confusion"] == evaluate(classifier, images)["confusion"]
+    (root / "test" / "blob").rename(root / "test" / "disc")
+    with refused(DataError, "'disc'"):
+        evaluate(classifier, root)
+
+
+def test_unicode_forms_of_a_classifier_and_a_folder(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for name in (apart, "tea"):
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    dataset = Dataset.of([tmp_path / f"{n}.png" for n in (apart, "tea")], [apart, "tea"])
+    for known in (composed, apart):
+        assert known_labels(dataset, ("tea", known)).tolist() == [1, 0]
+
+
+def test_the_table_leaves_out_classes_without_images(
+    classifier: Classifier, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(classifier, table(tmp_path, images, {"noise": "noise", "stripes": "stripes"}))
+    show({"test": found, "notes": [], "bad": {}}, classifier.classes)
+    printed = capsys.readouterr().out
+    above, _, below = printed.partition("no images of")
+    assert "blob" not in above and below.startswith(" 'blob'")
+
+
+def test_what_is_left_out_is_noted(classifier: Classifier, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "test", tmp_path / "set")
+    (tmp_path / "set" / "blob" / "list").write_text("none")
+    assert any("'blob/list'" in note for note in evaluate(classifier, tmp_path / "set")["notes"])

@@ -23,19 +23,12 @@ from foveate.classifier.card import GRAPH, TENSORS, read_card
 from foveate.classifier.decision import Decision
 from foveate.classifier.tta import Tta, Views
 from foveate.data.dataset import Dataset, Task
-from foveate.data.image import SUFFIXES, Pixels, read_file, upright_rgb
-from foveate.data.layouts import walk
+from foveate.data.image import Pixels, read_file, upright_rgb
+from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
-from foveate.errors import (
-    ArtefactError,
-    DataError,
-    FoveateError,
-    ImageError,
-    UsageError,
-    quoted,
-)
+from foveate.errors import ArtefactError, FoveateError, ImageError, UsageError, quoted
 from foveate.machine import cores
 from foveate.runs import read_metrics
 from foveate.storage import check_regular, unreadable
@@ -482,12 +475,8 @@ def expand_one(source: Any) -> Iterator[Given]:
         if not is_folder(path):
             yield Given(str(path), path)
             return
-        images, _ = walk(path, path)
-        if not images:
-            raise DataError(
-                f"the folder {quoted(path)} has no images (looked for {' '.join(sorted(SUFFIXES))})"
-            )
-        yield from (Given(str(p), p) for p in sorted(path / name for name in images))
+        images, _ = images_below(path)
+        yield from (Given(str(p), p) for p in images)
     elif hasattr(source, "detach"):
         raise UsageError(
             f"an image is {TAKEN}, not a tensor: give tensor.permute(1, 2, 0).numpy() of the uint8 "

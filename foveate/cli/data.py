@@ -67,11 +67,6 @@ def show(
         )
     for name, reason in bad.items():
         say(f"bad   {name}: {reason}")
-    if dataset.ignored:
-        say(
-            f"note  {len(dataset.ignored)} files are not images by their suffix: "
-            f"{listed(dataset.ignored, 3)}"
-        )
     same = duplicates(dataset)
     if same:
         say(f"note  {len(same)} images have byte-identical duplicates: {listed(same[0], 3)}")

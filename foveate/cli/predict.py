@@ -22,7 +22,7 @@ def predict(
     """Classify images: one line for each, with its prediction, or the error if it is unreadable."""
     from foveate.classifier import Classifier
     from foveate.data.dataset import BETWEEN
-    from foveate.data.layouts import present
+    from foveate.data.listing import images_below, present
     from foveate.errors import DataError, quoted
 
     classifier = Classifier.load(run)
@@ -32,9 +32,18 @@ def predict(
     absent = [quoted(name) for name in images if not (name and present(Path(name)))]
     if absent:
         raise DataError(f"no such file or folder: {', '.join(absent)}")
+    files: list[str | Path] = []
+    for name in images:
+        if Path(name).is_dir():
+            below, notes = images_below(Path(name))
+            files += below
+            for note in notes:
+                complain(f"note: {note}")
+        else:
+            files.append(name)
     several = classifier.task == "multilabel"
     read = failed = 0
-    for prediction in classifier.predict_each(images, top, tta):
+    for prediction in classifier.predict_each(files, top, tta):
         if as_json:
             print_json(prediction.to_dict())
         elif prediction.error:

@@ -218,12 +218,15 @@ def show(
 ) -> None:
     """The result for people: accuracy with its interval, each class, the worst confusions;
     `all_bad` says where the unreadable images are that find no room."""
+    from foveate.data.dataset import listed
     from foveate.metrics import worst_confusions
 
     split = next(split for split in ("test", "out_of_fold", "validation") if split in metrics)
     result = metrics[split]
-    rows = sorted(result["per_class"].items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
-    title = "the worst classes" if len(classes) > MOST_CLASSES else "each class, the worst first"
+    seen = {c: m for c, m in result["per_class"].items() if m["support"]}
+    unseen = [c for c in result["per_class"] if c not in seen]
+    rows = sorted(seen.items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
+    title = "the worst classes" if len(seen) > MOST_CLASSES else "each class, the worst first"
     columns = {"precision": "precision", "recall": "recall", "f1": "F1"}
     if "mean_average_precision" in result:
         columns["average_precision"] = "average precision"
@@ -232,6 +235,8 @@ def show(
         ["class", "images", *columns.values()],
         [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in columns)] for c, m in rows],
     )
+    if unseen:
+        say(f"no images of {listed(unseen)}")
     for pair in worst_confusions(result["confusion"], classes) if "confusion" in result else []:
         say(f"{pair['n']:4} of {pair['of']:<4} {pair['true']} taken for {pair['predicted']}")
     say()

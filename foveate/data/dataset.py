@@ -257,6 +257,46 @@ def read_row(read: Callable[[int], bytes], rows: NDArray[np.int64], i: int) -> b
     return read(int(rows[i]))
 
 
+def learnable(dataset: Dataset) -> Dataset:
+    """The dataset without the classes that only its test split has, and a note on each.
+
+    Of several labels an image, the images stay without that label.
+
+    Raises:
+        DataError: all images are of the test split.
+    """
+    test = np.array([split == "test" for split in dataset.splits], dtype=bool)
+    if test.all():
+        raise DataError(
+            f"'{dataset.name}' has no image to learn from, all are of the test split; expected a "
+            "split train"
+        )
+    known = np.flatnonzero(dataset.sizes(~test))
+    unknown = np.flatnonzero(dataset.sizes(~test) == 0)
+    if not len(unknown):
+        return dataset
+    note = "class '{}' is only in the test split: it cannot be learnt; its {} images are left out"
+    if dataset.task == "multilabel":
+        note = (
+            "label '{}' is only in the test split: it cannot be learnt, and its {} images count as "
+            "images without it"
+        )
+    sizes = dataset.sizes(test)
+    notes = [note.format(dataset.classes[c], sizes[c]) for c in unknown]
+    rest = replace(
+        dataset,
+        classes=tuple(dataset.classes[c] for c in known),
+        notes=(*dataset.notes, *notes),
+    )
+    if dataset.task == "multilabel":
+        return replace(rest, labels=dataset.labels[:, known])
+    rows = np.flatnonzero(np.isin(dataset.labels, known))
+    number = np.full(len(dataset.classes), -1)
+    number[known] = np.arange(len(known))
+    chosen = rest.select(rows)
+    return replace(chosen, labels=number[chosen.labels])
+
+
 def check_trainable(dataset: Dataset) -> None:
     """Raise DataError unless the images outside the test split suffice to train and validate.
 

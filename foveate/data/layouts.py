@@ -1,37 +1,54 @@
 """Layouts of data sets: a folder, a table or a built-in name becomes a Dataset.
 
     photos/cat/1.jpg           one folder per class
-    photos/train/cat/1.jpg     split folders: train; optionally val, valid, validation or dev;
-                               optionally test
+    photos/train/cat/1.jpg     split folders: train; optionally validation; optionally test
+    photos/cat/train/1.jpg     class folders, split folders in each
     table.csv                  path,label[,split][,group], paths relative to the table
 
+Splits go by many names (`SPLITS`), alone or with the same words around (seg_train, seg_test); one
+folder around it all is looked through. What nearly is such a layout is refused, with what to do:
+a split is never learnt as a class.
+
 Classes are sorted by name, in natural order ("2" before "10"), so their numbers do not depend on
-the file system. Hidden files and folders are skipped. Files without an image's suffix are listed as
-ignored, never silently dropped. In a table of several labels an image, `a|b` is two labels and an
-empty cell is none.
+the file system, and are written in Unicode's form NFC. What is left out is listed as ignored, and
+notes give the causes. In a table of several labels an image, `a|b` is two labels and an empty cell
+is none.
 """
 
-import csv
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
-from foveate.data.image import SUFFIXES, read_file
+from foveate.data.image import SUFFIXES
+from foveate.data.listing import LOOSE, Folder, Listing, notes_on, present
+from foveate.data.tables import (
+    SPLITS,
+    find,
+    from_table,
+    named,
+    read_below,
+    read_table,
+    separate,
+    whole,
+)
 from foveate.errors import DataError, UsageError
 
-ENDINGS = tuple(SUFFIXES)
-SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ["val", "valid", "validation", "dev"], "validation"
+# words around a split's name that say nothing: test_images, TrainingSet
+FILLERS = frozenset("set data images image imgs img folder dataset split photos".split())
+SPLIT_WORD = re.compile(
+    rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})({'|'.join(FILLERS)})?"
 )
+UNLABELLED = "images of a split without class folders (foveate predict classifies them)"
 
 
 def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> Dataset:
@@ -62,12 +79,13 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     if present(path) and path.is_dir():
         return from_folder(path)
     if is_table:
-        if path.suffix.lower() != ".csv":
+        if path.suffix.lower() not in (".csv", ".tsv"):
             raise DataError(
                 f"'{path}' is a file; expected a folder of images, or a .csv with columns "
                 "path,label"
             )
-        return from_csv(path, task)
+        rows, read, notes = from_table(path, task)
+        return index(path.stem, "table of paths and labels", rows, read, (), notes, task)
     if str(source) in BUILTIN:
         return load_builtin(str(source))
     raise DataError(f"no such folder or file: '{path}' (built-in sets: {', '.join(BUILTIN)})")
@@ -85,79 +103,243 @@ def as_dataset(data: Any, task: Task = "multiclass") -> Dataset:
     return load_dataset(data, task)
 
 
-def from_folder(root: Path) -> Dataset:
-    """Index a folder, in either of the two layouts."""
-    folders = visible_folders(root)
-    split_folders = [f for f in folders if f.name.lower() in SPLITS]
-    if any(f.name.lower() == "train" for f in split_folders):
-        others = [f.name for f in folders if f not in split_folders]
-        found = [(SPLITS[f.name.lower()], c) for f in split_folders for c in visible_folders(f)]
-        layout = "split folders: " + ", ".join(f.name for f in split_folders)
-        unused = f"beside the splits there are other folders, not used: {listed(others)}"
-        notes = [unused] if others else []
-        parents = split_folders
-    else:
-        found = [("train", c) for c in folders]
-        layout, notes, parents = "one folder per class", [], [root]
-    if not found:
-        raise DataError(
-            f"'{root}' has no class folders; expected {root.name}/CLASS/image.jpg, one folder per "
-            f"class, or {root.name}/train/CLASS/image.jpg{loose_images(root)}"
-        )
-
-    rows: list[tuple[str, str, str, str]] = []
-    ignored: list[str] = []
-    for split, folder in found:
-        images, rest = walk(folder, root)
-        rows += [(name, folder.name, split, "") for name in images]
-        ignored += rest
-        if not images:
-            notes.append(f"the folder '{folder.relative_to(root)}' has no images and is no class")
-    ignored += [p.relative_to(root).as_posix() for f in parents for p in visible_files(f)]
-    return index(root.resolve().name, layout, rows, partial(read_below, root), ignored, notes)
+# Folders
 
 
-def from_csv(table: Path, task: Task = "multiclass") -> Dataset:
-    """Index a CSV: columns path and label, optionally split and group.
+@dataclass
+class Layout:
+    """How the folders of a data set are arranged.
 
-    Paths are relative to the table's folder.
+    `classes` are (split, class, folder); `beside` are folders whose own images have no class, and
+    why these are left out.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{table}' cannot be read as a UTF-8 CSV: {error}") from error
-    columns = [str(c) for c in lines[0]] if lines else []
-    missing = [c for c in ("path", "label") if c not in columns]
-    if missing:
-        raise DataError(
-            f"'{table}' lacks the column {' and '.join(missing)}; expected "
-            f"path,label[,split][,group], found {', '.join(columns) or 'no rows'}"
-        )
-    rows = []
-    for number, line in enumerate(lines, start=2):  # line 1 has the columns' names
-        name, label = line["path"] or "", (line["label"] or "").strip()
-        split = (line.get("split") or "train").strip().lower()
-        if not name or not (label or task == "multilabel"):
-            hint = "" if label else "; images without a label are for --task multilabel"
-            raise DataError(f"'{table}', line {number}: the path or the label is empty{hint}")
-        if split not in SPLITS:
+
+    name: str
+    classes: list[tuple[str, str, Folder]]
+    beside: list[tuple[Folder, str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def from_folder(root: Path) -> Dataset:
+    """Index a folder."""
+    layout = layout_of(Folder.of(root), root)
+    listing, notes = Listing(), layout.notes
+    marks = {place[:2]: mark for mark, place in enumerate(layout.classes)}
+    for split, label, folder in layout.classes:
+        if not listing.add(folder, marks[split, label]):
+            notes.append(f"the folder '{folder.name}' has no images and is no class")
+    rows = [
+        (name, layout.classes[mark][1], layout.classes[mark][0], "")
+        for name, mark in listing.images()
+    ]
+    left = listing.left
+    for folder, cause in layout.beside:
+        left += [*folder.left, *((folder.inside(name), cause) for name in folder.images)]
+    notes += notes_on(left)
+    name, ignored = root.resolve().name, sorted(name for name, _ in left)
+    return index(name, layout.name, rows, partial(read_below, root), ignored, notes)
+
+
+def layout_of(top: Folder, root: Path) -> Layout:
+    """The layout of a folder: of its own, or of the only folder in it.
+
+    Raises:
+        DataError: there are no class folders; it is not sure which are classes, and which splits.
+    """
+    notes: list[str] = []
+    beside = [top]
+    while True:
+        folders = [folder for folder in top.folders if not holds_runs(folder)]
+        passed = [folder.name for folder in top.folders if folder not in folders]
+        if passed:
+            notes.append(f"folders of runs are passed over: {listed(passed, 3)}")
+        only = folders[0] if len(folders) == 1 and not top.images else None
+        if only is None or not wraps(only) or split_of(only.base):
+            break
+        if any(only.real == folder.real for folder in beside):  # links in a circle
+            break
+        top = only
+        beside.append(top)
+    if not folders:
+        raise no_classes(root, top)
+    if len(beside) > 1:
+        notes.append(f"the classes are looked for in '{top.name}', the only folder here")
+    splits = split_folders(folders)
+    layout = by_split(splits) if splits else by_class(folders)
+    others = [f.base for f in folders if f not in splits] if splits else []
+    if others:
+        notes.append(f"beside the splits there are other folders, not used: {listed(others)}")
+    around = [(folder, LOOSE) for folder in beside]
+    return replace(layout, beside=around + layout.beside, notes=notes + layout.notes)
+
+
+def wraps(folder: Folder) -> bool:
+    """Whether it holds folders, and no images of its own."""
+    return bool(folder.folders) and not folder.images
+
+
+def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """(split, the other words) of a folder's name; None if it names none, or several.
+
+    >>> split_of("Training"), split_of("seg_test"), split_of("trainer")
+    (('train', ()), ('test', ('seg',)), None)
+    """
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
+    words = [w for w in re.findall(r"[^\W\d_]+|\d+", spaced) if w not in FILLERS]
+    found = [(i, match[1]) for i, w in enumerate(words) if (match := SPLIT_WORD.fullmatch(w))]
+    if len(found) != 1:
+        return None
+    (i, word) = found[0]
+    return SPLITS[word], (*words[:i], *words[i + 1 :])
+
+
+def split_folders(folders: list[Folder]) -> dict[Folder, str]:
+    """{folder: split} if these are splits; {} if they are classes.
+
+    Raises:
+        DataError: several sets of splits; splits without class folders; a split among classes.
+    """
+    sets: dict[tuple[str, ...], dict[Folder, str]] = defaultdict(dict)
+    for folder in folders:
+        if found := split_of(folder.base):
+            sets[found[1]][folder] = found[0]
+    sets = {rest: split for rest, split in sets.items() if len({*split.values()}) > 1 or not rest}
+    whole = {rest: split for rest, split in sets.items() if any(f.folders for f in split)}
+    if len(whole) > 1:
+        several = (f.base for split in whole.values() for f in split)
+        raise DataError(f"there are several sets of splits: {listed(several)}; leave one of them")
+    for splits in whole.values():
+        others = [f for f in folders if f not in splits]
+        learnt = [f for f, split in splits.items() if split == "train" and f.folders]
+        if not others and (learnt or all(f.folders for f in splits)):
+            return splits
+        if learnt and not (len({*splits.values()}) == 1 and like_classes(learnt, others)):
+            return splits
+    for splits in sets.values():
+        if all(split == "train" for split in splits.values()) and len(splits) < len(folders):
+            continue  # a class of this name
+        suspects = [f for f, split in splits.items() if split == "test"]
+        if len({*splits.values()}) > 1 or len(splits) == len(folders) or suspects:
             raise DataError(
-                f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}"
+                f"'{(suspects or [*splits])[0].base}' is the name of a split, but there are no "
+                f"class folders in it, or no train beside it ({listed(f.base for f in folders)}): "
+                "sort the images into train/CLASS and test/CLASS, or list them in a CSV with "
+                "columns path,label,split; move away what has no labels; if it is a class, give "
+                f"its folder another name{tables_in(folders)}"
             )
-        rows.append((name, label, SPLITS[split], (line.get("group") or "").strip()))
-    absent = [name for name, *_ in rows if not present(table.parent / name)]
-    if absent:
-        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
-    notes = []
-    if task == "multiclass" and (
-        several := sorted({label for _, label, *_ in rows if BETWEEN in label})
-    ):
-        notes.append(
-            f"a label such as {several[0]!r} is read as one; add --task multilabel to split it"
+    return {}
+
+
+def like_classes(learnt: list[Folder], others: list[Folder]) -> bool:
+    """Whether folders called train lie among others of the same kind: a class, not a split.
+
+    Raises:
+        DataError: it could be either.
+    """
+    if any(f.images for f in learnt) and any(f.images for f in others):
+        return True
+    inner = {f.base for train in learnt for f in train.folders}
+    alike = [other.base for other in others if inner & {f.base for f in other.folders}]
+    if alike:
+        raise DataError(
+            f"'{learnt[0].base}' may be the training split or a class like {listed(alike)}, with "
+            "the same folders in it; move the others away, give the class another name, or list "
+            "the images in a CSV with columns path,label,split"
         )
-    layout = "table of paths and labels"
-    return index(table.stem, layout, rows, partial(read_below, table.parent), (), notes, task)
+    return False
+
+
+def by_split(splits: dict[Folder, str]) -> Layout:
+    """The layout train/CLASS/image.jpg."""
+    name = "split folders: " + ", ".join(folder.base for folder in splits)
+    layout = Layout(name, [], [])
+    known: set[str] = set()
+    for folder in sorted(splits, key=lambda folder: splits[folder] != "train"):
+        inner, cause = folder, LOOSE
+        while only := inside_wrapper(inner, splits[folder], known):
+            layout.beside.append((inner, cause))
+            inner = only
+        if not inner.folders:
+            cause = UNLABELLED
+        layout.beside.append((inner, cause))
+        layout.classes += [(splits[folder], f.base, f) for f in inner.folders]
+        if splits[folder] == "train":
+            known |= {f.base for f in inner.folders}
+    return layout
+
+
+def inside_wrapper(folder: Folder, split: str, known: set[str]) -> Folder | None:
+    """The only folder in a split's, if it holds the classes and is none: seg_train/seg_train."""
+    if len(folder.folders) != 1 or folder.images:
+        return None
+    (only,) = folder.folders
+    if only.base in known:
+        return None
+    holds_classes = split == "train" or any(f.base in known for f in only.folders)
+    return only if split_of(only.base) or (wraps(only) and holds_classes) else None
+
+
+def by_class(folders: list[Folder]) -> Layout:
+    """The layout CLASS/image.jpg, or CLASS/train/image.jpg."""
+    below = {f: [split_of(inner.base) for inner in f.folders] for f in folders}
+    splits = {f: {found[0] for found in names if found} for f, names in below.items()}
+    if not any({"train"} < found for found in splits.values()):
+        return Layout("one folder per class", [("train", f.base, f) for f in folders], [])
+    odd = [f.base for f, names in below.items() if f.images or not names or None in names]
+    if odd:
+        raise DataError(
+            f"some class folders hold train and test folders, and {listed(odd)} images or other "
+            "folders beside them; sort all into CLASS/train and CLASS/test, or train/CLASS and "
+            "test/CLASS, or list the images in a CSV with columns path,label,split"
+        )
+    classes = [
+        (found[0], f.base, inner)
+        for f in folders
+        for inner in f.folders
+        if (found := split_of(inner.base))
+    ]
+    beside = [(folder, LOOSE) for folder in folders]
+    return Layout("class folders, split folders in each", classes, beside)
+
+
+def holds_runs(folder: Folder) -> bool:
+    """Whether it is a run or a classifier of ours, or a folder of them."""
+
+    def is_run(place: Folder) -> bool:
+        names = {name.rpartition("/")[2] for name, _ in place.left}
+        run = {"config.json", "metrics.json"} <= names or {"config.json", "env.json"} <= names
+        return run or {"card.json", "model.safetensors"} <= names
+
+    return not folder.images and (is_run(folder) or any(map(is_run, folder.folders)))
+
+
+def no_classes(root: Path, top: Folder) -> DataError:
+    """The error of a folder without class folders, with what its files suggest."""
+    loose = len(top.images)
+    hint = f" ({loose} images lie directly in it)" if loose else ""
+    name = root.name or root.resolve().name
+    return DataError(
+        f"'{root}' has no class folders{hint}; expected {name}/CLASS/image.jpg, one folder per "
+        f"class, or {name}/train/CLASS/image.jpg{tables_in([top])}"
+    )
+
+
+def tables_in(folders: list[Folder]) -> str:
+    """What to do with the tables in or beside these folders, for a message; "" without any."""
+    places = dict.fromkeys(
+        [*(Path(f.path).parent for f in folders[1:]), *(Path(f.path) for f in folders)]
+    )
+    advice = ""
+    for table in [t for place in places for t in sorted(place.glob("*.[ct]sv"))][:3]:
+        try:
+            read_table(table)
+            advice += f"; the labels may be in a table: give '{table}' instead of the folder"
+        except DataError as error:
+            advice += f"; if the labels are in this table, give it when it is mended: {error}"
+    return advice
+
+
+# Lists
 
 
 def from_lists(
@@ -188,14 +370,19 @@ def from_lists(
         text = BETWEEN.join(text_of(one) for one in mark) if several else text_of(mark)
         split = SPLITS[str(part).lower()]
         rows.append((os.fspath(file), text, split, "" if group is None else str(group)))
-    repeated = [file for file, n in Counter(row[0] for row in rows).items() if n > 1]
-    if repeated:
-        raise DataError(f"{len(repeated)} paths are given more than once: {listed(repeated)}")
-    absent = [row[0] for row in rows if not present(Path(row[0]))]
+    real_folder = cache(os.path.realpath)
+    places = [find(Path(), row[0], real_folder) for row in rows]
+    absent = [row[0] for row, place in zip(rows, places, strict=True) if place is None]
     if absent:
         raise DataError(f"{len(absent)} files do not exist: {listed(absent)}")
+    real = Counter(place[1] for place in places if place)
+    repeated = [row[0] for row, p in zip(rows, places, strict=True) if p and real[p[1]] > 1]
+    if repeated:
+        raise DataError(f"{len(repeated)} paths are of an image given before: {listed(repeated)}")
     task: Task = "multilabel" if several else "multiclass"
-    return index(name, "lists of paths and labels", rows, read_named, (), (), task)
+    names, read = named([row[0] for row in rows], Path())
+    rows = [(file, *row[1:]) for file, row in zip(names, rows, strict=True)]
+    return index(name, "lists of paths and labels", rows, read, (), (), task)
 
 
 def text_of(label: Any) -> str:
@@ -207,14 +394,6 @@ def text_of(label: Any) -> str:
     raise UsageError(f"a label is text or a whole number, not {label!r}")
 
 
-def read_named(name: str) -> bytes:
-    return read_file(Path(name))
-
-
-def read_below(root: Path, name: str) -> bytes:
-    return read_file(root / name)
-
-
 def read_numbered(read: Callable[[str], bytes], files: tuple[str, ...], i: int) -> bytes:
     return read(files[i])
 
@@ -222,38 +401,41 @@ def read_numbered(read: Callable[[str], bytes], files: tuple[str, ...], i: int) 
 def index(
     name: str,
     layout: str,
-    rows: list[tuple[str, str, str, str]],
+    rows: Iterable[tuple[str, str, str, str]],
     read: Callable[[str], bytes],
     ignored: Iterable[str] = (),
     notes: Iterable[str] = (),
     task: Task = "multiclass",
 ) -> Dataset:
-    """(file, label, split, group) rows -> Dataset, with notes on unusual classes."""
+    """(file, label, split, group) rows -> Dataset, with notes on unusual classes.
+
+    The classes are those of all splits; `dataset.learnable` leaves out those of the test split
+    alone.
+
+    Raises:
+        DataError: there is no row; two splits write one class in upper and lower case.
+    """
+    rows, notes = list(rows), list(notes)
     if not rows:
-        raise DataError(f"'{name}' has no images (looked for {' '.join(sorted(SUFFIXES))})")
+        why = "".join(f"; {note}" for note in notes)
+        raise DataError(f"'{name}' has no images (looked for {' '.join(sorted(SUFFIXES))}){why}")
     order = cache(natural)  # there are few classes, and this runs once a row
-    rows = sorted(rows, key=lambda row: (row[2], order(row[1]), natural(row[0])))
-    parts = cache(separate if task == "multilabel" else lambda label: (label,))
-    known = {part for _, label, split, _ in rows if split != "test" for part in parts(label)}
-    classes = tuple(sorted(known, key=natural))
+    rows.sort(key=lambda row: (row[2], order(row[1]), natural(row[0])))
+    written = cache(separate if task == "multilabel" else whole)
+    parts = cache(lambda label: tuple(dict.fromkeys(map(composed, written(label)))))
+    seen = dict.fromkeys((row[1], row[2]) for row in rows)
+    spelt = {part for label, _ in seen for part in written(label)}
+    classes = tuple(sorted(set(map(composed, spelt)), key=natural))
+    if len(spelt) > len(classes):
+        twice = (c for c, n in Counter(map(composed, spelt)).items() if n > 1)
+        notes.append(f"two Unicode forms of a class are one: {listed(twice)}")
     number = {label: i for i, label in enumerate(classes)}
-    unknown = Counter(
-        part for _, label, _, _ in rows for part in parts(label) if part not in number
-    )
     if task == "multilabel":
-        note = (
-            "label '{}' is only in the test split: it cannot be learnt, and its {} images count as "
-            "images without it"
-        )
         labels = np.zeros((len(rows), len(classes)), dtype=np.int64)
         for i, row in enumerate(rows):
-            labels[i, [number[part] for part in parts(row[1]) if part in number]] = 1
+            labels[i, [number[part] for part in parts(row[1])]] = 1
     else:
-        note = (
-            "class '{}' is only in the test split: it cannot be learnt; its {} images are left out"
-        )
-        rows = [row for row in rows if row[1] in number]
-        labels = np.array([number[row[1]] for row in rows], dtype=np.int64)
+        labels = np.array([number[parts(row[1])[0]] for row in rows], dtype=np.int64)
     files = tuple(row[0] for row in rows)
     dataset = Dataset(
         name=name,
@@ -266,17 +448,12 @@ def index(
         read=partial(read_numbered, read, files),
         ignored=tuple(ignored),
     )
-    notes = [*notes, *(note.format(c, n) for c, n in unknown.items())]
     return replace(dataset, notes=(*notes, *remarks(dataset)))
 
 
-def separate(label: str) -> tuple[str, ...]:
-    """The labels in a cell of a table.
-
-    >>> separate("cat | outdoors"), separate("")
-    (('cat', 'outdoors'), ())
-    """
-    return tuple(dict.fromkeys(part.strip() for part in label.split(BETWEEN) if part.strip()))
+def composed(label: str) -> str:
+    """A class's name in Unicode's form NFC: macOS writes accents as two characters."""
+    return unicodedata.normalize("NFC", label)
 
 
 def remarks(dataset: Dataset) -> list[str]:
@@ -290,21 +467,26 @@ def remarks(dataset: Dataset) -> list[str]:
     spellings = defaultdict(list)
     for c in dataset.classes:
         spellings[unicodedata.normalize("NFKC", c).casefold().strip()].append(c)
+    for names in spellings.values():
+        check_spellings(names, counts)
     alike = (" and ".join(map(ascii, s)) for s in spellings.values() if len(s) > 1)
     notes += [f"classes {names} differ only in case, spaces or Unicode form" for names in alike]
-    sizes = [
-        sum(table[c] for split, table in counts.items() if split != "test") for c in dataset.classes
-    ]
-    if len(sizes) > 1 and max(sizes) > 10 * min(sizes):
-        most, least = dataset.classes[int(np.argmax(sizes))], dataset.classes[int(np.argmin(sizes))]
+    sizes = {
+        c: n
+        for c in dataset.classes
+        if (n := sum(table[c] for split, table in counts.items() if split != "test"))
+    }
+    most = max(sizes, key=sizes.__getitem__, default="")
+    least = min(sizes, key=sizes.__getitem__, default="")
+    if sizes and sizes[most] > 10 * sizes[least]:
         if dataset.task == "multilabel":
             read, weigh = "macro-F1", ""
         else:
             read = "the balanced accuracy and macro-F1"
             weigh = "; with finetune and scratch, --balance weights gives all classes equal weight"
         notes.append(
-            f"the classes are imbalanced: '{most}' has {max(sizes)} images, '{least}' "
-            f"{min(sizes)}; read {read}, not the accuracy alone{weigh}"
+            f"the classes are imbalanced: '{most}' has {sizes[most]} images, '{least}' "
+            f"{sizes[least]}; read {read}, not the accuracy alone{weigh}"
         )
     sides = defaultdict(set)
     for group, split in zip(dataset.groups, dataset.splits, strict=True):
@@ -317,68 +499,20 @@ def remarks(dataset: Dataset) -> list[str]:
     return notes
 
 
-def walk(folder: Path, root: Path) -> tuple[list[str], list[str]]:
-    """Everything visible below a class folder, as paths from the root with slashes.
+def check_spellings(names: list[str], counts: dict[str, dict[str, int]]) -> None:
+    """DataError if one of these spellings of a class is in no split that has another.
 
-    Links to folders are not followed. Strings, because Path objects took most of the time
-    (docs/LOG.md).
-
-    Returns:
-        (images by suffix, other files).
+    They would be one folder where case does not count, and the figure of a split whose images are
+    all of "other" classes says nothing.
     """
-    images: list[str] = []
-    rest: list[str] = []
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            f"the folder '{error.filename}' cannot be read: {error.strerror}"
-        ) from error
-
-    for here, folders, names in os.walk(folder, onerror=refuse):
-        place = Path(here).relative_to(root)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        above = "" if place == Path() else f"{place.as_posix()}/"
-        rest += [above + f for f in folders if Path(here, f).is_symlink()]
-        for name in names:
-            if not name.startswith("."):
-                (images if name.lower().endswith(ENDINGS) else rest).append(above + name)
-    return images, rest
-
-
-def visible_folders(root: Path) -> list[Path]:
-    try:
-        folders = [
-            p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and not loops(p)
-        ]
-        return sorted(folders, key=lambda p: p.name)
-    except OSError as error:
-        raise DataError(f"the folder '{root}' cannot be read: {error.strerror}") from error
-
-
-def visible_files(root: Path) -> list[Path]:
-    return sorted(
-        p for p in root.iterdir() if not p.name.startswith(".") and (not p.is_dir() or loops(p))
-    )
-
-
-def loops(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
-def present(path: Path) -> bool:
-    """Whether a path exists; False if it is too long or in a folder that may not be read."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def loose_images(root: Path) -> str:
-    """A hint if images lie directly in the folder; "" if there are none."""
-    n = sum(p.suffix.lower() in SUFFIXES for p in visible_files(root))
-    hint = f" ({n} images lie directly in it: sort them into folders named after their class)"
-    return hint if n else ""
+    where = {name: {split for split, table in counts.items() if table[name]} for name in names}
+    for one, other in combinations(names, 2):
+        if where[one].isdisjoint(where[other]):
+            raise DataError(
+                f"the class {one!a} is in {listed(sorted(where[one]))}, and {other!a} in "
+                f"{listed(sorted(where[other]))}: write them alike, they differ only in case "
+                "or spaces"
+            )
 
 
 def natural(text: str) -> tuple[tuple[int | str, ...], str]:

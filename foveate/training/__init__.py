@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
-from foveate.data.dataset import Dataset, Task, check_trainable
+from foveate.data.dataset import Dataset, Task, check_trainable, learnable
 from foveate.data.layouts import as_dataset
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
@@ -156,7 +156,7 @@ def train(
     if isinstance(augment, PolicyOptions):
         given = [*augment.options, *given[int(augment.policy is None) :]]
     check_request(recipe, model, seed, effort, [*given, *settings])
-    dataset = as_dataset(data, task)
+    dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
     out = Path(out) if out is not None else None
     clock = Clock()
@@ -240,7 +240,7 @@ def find_lr(
     check_names(settings)
     check_request(recipe, model, seed, None, ["find-lr"])
     threads = cores_to_use(threads)
-    dataset = as_dataset(data, task)
+    dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
     request = Request(
         *origin(model, weights, recipe),

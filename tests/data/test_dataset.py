@@ -9,7 +9,14 @@ import pytest
 from indexed import fill, image
 from refusals import absent, refused
 
-from foveate.data.dataset import Dataset, apply_policy, check_trainable, duplicates, listed
+from foveate.data.dataset import (
+    Dataset,
+    apply_policy,
+    check_trainable,
+    duplicates,
+    learnable,
+    listed,
+)
 from foveate.data.layouts import from_folder, index, natural
 from foveate.errors import DataError
 
@@ -38,9 +45,15 @@ def made(
 
 
 def test_a_class_only_in_test_is_left_out_and_noted() -> None:
-    dataset = made("abcc", ["train", "train", "test", "test"])
-    assert dataset.classes == ("a", "b") and len(dataset) == 2
-    assert len(dataset.notes) == 1 and not absent(dataset.notes[0], "'c'", "test split", "2 images")
+    whole = made("abcc", ["train", "train", "test", "test"])
+    assert whole.classes == ("a", "b", "c") and len(whole) == 4
+    dataset = learnable(whole)
+    assert dataset.classes == ("a", "b") and dataset.files == ("0.pnm", "1.pnm")
+    assert dataset.labels.tolist() == [0, 1] and dataset.read(1) == image(1)
+    assert not absent(dataset.notes[-1], "'c'", "test split", "2 images")
+    assert learnable(dataset) is dataset
+    kept = learnable(made("bcab", ["train", "test", "test", "train"]))
+    assert (kept.classes, kept.labels.tolist(), kept.splits) == (("b",), [0, 0], ("train",) * 2)
 
 
 def test_a_class_in_validation_alone_is_learnt() -> None:
@@ -55,9 +68,9 @@ def test_a_class_in_validation_alone_is_learnt() -> None:
 
 def test_only_a_test_split() -> None:
     dataset = made("ab", ["test", "test"])
-    assert dataset.classes == () and len(dataset) == 0
-    with refused(DataError, "'made'", "no class"):
-        check_trainable(dataset)
+    assert dataset.classes == ("a", "b") and len(dataset) == 2
+    with refused(DataError, "'made'", "test split"):
+        learnable(dataset)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,7 @@ def test_only_a_test_split() -> None:
         ("Cat", "cat"),
         ("cat", "cat "),
         ("STRASSE", "straße"),
-        tuple(unicodedata.normalize(f, "café") for f in ("NFC", "NFD")),
+        ("１", "1"),
     ],
 )
 def test_similar_names_are_noted(names: tuple[str, str]) -> None:
@@ -74,6 +87,26 @@ def test_similar_names_are_noted(names: tuple[str, str]) -> None:
     notes = made(names).notes
     assert len(notes) == 1 and not absent(notes[0], both, "case", "Unicode")
     assert len(made(names).classes) == 2
+
+
+@pytest.mark.parametrize("splits", [["train", "train"], ["train", "test"]])
+def test_unicode_forms_of_a_class_are_one(splits: list[str]) -> None:
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    dataset = made([apart, composed, "tea"], [*splits, "train"])
+    assert dataset.classes == (composed, "tea") and sorted(dataset.labels) == [0, 0, 1]
+    assert any(not absent(note, "Unicode", composed) for note in dataset.notes)
+    assert made([apart]).classes == (composed,)
+
+
+@pytest.mark.parametrize("names", [("Dress", "dress"), ("dress ", "dress"), ("STRASSE", "straße")])
+@pytest.mark.parametrize("splits", [("train", "test"), ("validation", "train")])
+def test_two_splits_write_a_class_differently(
+    names: tuple[str, str], splits: tuple[str, str]
+) -> None:
+    with refused(DataError, *map(ascii, names), *splits):
+        made([*names, "hat"], [*splits, "train"])
+    both = made([*names, *names], [splits[0], *splits, splits[1]])
+    assert len(both.classes) == 2  # each split has each: two classes, and a note
 
 
 @pytest.mark.parametrize("most,noted", [(10, False), (11, True), (99, True)])

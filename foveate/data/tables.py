@@ -1,0 +1,448 @@
+"""Tables of paths and labels: a CSV becomes rows of an index, one for each image.
+
+    path,label[,split][,group]       comma, semicolon or tab; UTF-8, or UTF-16 with its mark
+    path,cat,dog[,split][,group]     a column a label, 0 or 1
+
+Rows of one path are one image: their labels are united, or, of the task multiclass, must agree.
+How the labels in a cell are separated is decided for the whole column, and only where it is sure.
+"""
+
+import csv
+import io
+import os
+import re
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from foveate.data.dataset import BETWEEN, Task, listed
+from foveate.data.image import read_file
+from foveate.data.listing import holds
+from foveate.errors import DataError, ImageError
+
+SPLITS = (
+    dict.fromkeys(["train", "training", "trn"], "train")
+    | dict.fromkeys(["test", "testing", "tst"], "test")
+    | dict.fromkeys(["val", "valid", "validation", "dev"], "validation")
+)
+MOST_BYTES = 1_000_000_000  # of a table: more is another file, and would not fit into memory
+DELIMITERS = ",;\t"
+COLUMNS = ("path", "label", "split", "group")
+BITS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
+QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+
+
+class Row(NamedTuple):
+    """One image of an index: its label, or its labels with BETWEEN between them."""
+
+    file: str
+    label: str
+    split: str
+    group: str
+
+
+class Line(NamedTuple):
+    """A line of a table as it is written."""
+
+    number: int  # 1 is the first of the file
+    path: str
+    label: str
+    split: str
+    group: str
+
+
+class Content(NamedTuple):
+    """All lines of a table; `columns`: labels that were columns, joined by BETWEEN in a line."""
+
+    lines: list[Line]
+    columns: tuple[str, ...]
+
+
+def from_table(table: Path, task: Task) -> tuple[list[Row], Callable[[str], bytes], list[str]]:
+    """(rows, what reads a row's file, notes) of a table.
+
+    Raises:
+        DataError: it cannot be read, or lacks columns, paths, labels or files; a column is there
+            twice; rows of one path contradict each other; it is not sure what separates labels.
+    """
+    lines, columns = read_table(table)
+    several = task == "multilabel"
+    empty = next((line for line in lines if not (line.label or several or columns)), None)
+    if empty:
+        raise DataError(
+            f"'{table}', line {empty.number}: the label is empty; images without a label are for "
+            "--task multilabel"
+        )
+    real_folder = cache(os.path.realpath)
+    places = [find(table.parent, line.path, real_folder) for line in lines]
+    absent = [line.path for line, place in zip(lines, places, strict=True) if place is None]
+    if absent:
+        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
+    there = [place for place in places if place is not None]
+
+    repeated = len({real for _, real in there}) < len(there)
+    labels_of: Callable[[str], tuple[str, ...]]
+    if columns:
+        labels_of, notes = separate, notes_on_columns(columns, lines)
+        check_one_hot(table, task, lines)
+    elif several:
+        labels_of, notes = separator([line.label for line in lines], table, repeated)
+    else:
+        labels_of, notes = whole, unseparated(line.label for line in lines)
+    rows: dict[str, tuple[Row, tuple[str, ...], int]] = {}
+    for line, (name, real) in zip(lines, there, strict=True):
+        labels = labels_of(line.label)
+        row = Row(name, "", line.split, line.group)
+        if real in rows:
+            first, before, number = rows[real]
+            where = f"'{table}', lines {number} and {line.number}: '{first.file}'"
+            rows[real] = *united(first, before, row, labels, task, where), number
+        else:
+            rows[real] = row, labels, line.number
+    if repeated:
+        what = f"{len(lines) - len(rows)} rows name an image of an earlier row"
+        notes.append(f"{what}: rows of one path are one image")
+    names, read = named([row.file for row, *_ in rows.values()], table.parent)
+    found = [
+        row._replace(file=name, label=BETWEEN.join(labels))
+        for name, (row, labels, _) in zip(names, rows.values(), strict=True)
+    ]
+    return found, read, notes
+
+
+def notes_on_columns(columns: tuple[str, ...], lines: list[Line]) -> list[str]:
+    used = {label for line in lines for label in separate(line.label)}
+    unused = [column for column in columns if column not in used]
+    notes = [f"the labels are columns of 0 and 1: {listed(columns)}"]
+    return notes + ([f"no image has the label {listed(unused)}"] if unused else [])
+
+
+def united(
+    first: Row,
+    labels: tuple[str, ...],
+    second: Row,
+    more: tuple[str, ...],
+    task: Task,
+    where: str,
+) -> tuple[Row, tuple[str, ...]]:
+    """Two rows of one path as one, and its labels; DataError if they contradict each other."""
+    if first.split != second.split:
+        raise DataError(
+            f"{where} is in two splits, {first.split} and {second.split}; leave one of the lines"
+        )
+    if task == "multiclass" and labels != more:
+        raise DataError(
+            f"{where} has two labels, '{labels[0]}' and '{more[0]}'; leave one of the lines, or "
+            "add --task multilabel for both labels"
+        )
+    if first.group and second.group and first.group != second.group:
+        raise DataError(
+            f"{where} is in two groups, '{first.group}' and '{second.group}'; leave one of them"
+        )
+    group = first.group or second.group
+    return first._replace(group=group), tuple(dict.fromkeys((*labels, *more)))
+
+
+def check_one_hot(table: Path, task: Task, lines: list[Line]) -> None:
+    """DataError unless each line has one label, of the task multiclass."""
+    for line in lines if task == "multiclass" else ():
+        n = len(separate(line.label))
+        if n != 1:
+            raise DataError(
+                f"'{table}', line {line.number}: {n} columns are 1, and of the task multiclass one "
+                "is; for any number of labels add --task multilabel"
+            )
+
+
+# From a file to lines
+
+
+def read_table(table: Path) -> Content:
+    """The lines of a table, with their numbers; DataError as `from_table`."""
+    lines = records(table)
+    number, header = next(lines, (1, []))
+    columns = [column.strip().lower() for column in header]
+    twice = [column for column, n in Counter(filter(None, columns)).items() if n > 1]
+    if twice:
+        raise DataError(
+            f"'{table}' has the column {listed(twice)} more than once; leave one of them"
+        )
+    rows = [(number, cells) for number, cells in lines if any(cell.strip() for cell in cells)]
+    bits = [c for c in columns if c and c not in COLUMNS]
+    one_hot = "path" in columns and "label" not in columns and bool(bits and rows)
+    if one_hot:
+        odd = not_binary(columns, bits, rows)
+        one_hot = not odd
+    missing = [c for c in ("path", "label") if c not in columns and not (one_hot and c == "label")]
+    if missing or not rows:
+        what = f"lacks the column {' and '.join(missing)}" if missing else "has no rows of images"
+        seen = ", ".join(c.strip() for c in header) or "no rows"
+        hint = ""
+        if missing == ["label"] and bits and rows:
+            hint = f"; in a table with a column a label, all others hold 0 or 1: {odd}"
+        raise DataError(
+            f"'{table}' {what}; expected path,label[,split][,group], found {seen}{hint}"
+        )
+    place = {column: i for i, column in enumerate(columns)}
+    names = {c: header[place[c]].strip() for c in bits}
+
+    def cell(cells: list[str], column: str) -> str:
+        i = place.get(column, len(cells))
+        return cells[i] if i < len(cells) else ""
+
+    found = []
+    for number, cells in rows:
+        if one_hot:
+            label = BETWEEN.join(names[c] for c in bits if BITS[cell(cells, c).strip().lower()])
+        else:
+            label = cell(cells, "label").strip()
+        split = cell(cells, "split").strip().lower() or "train"
+        if split not in SPLITS:
+            raise DataError(
+                f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}"
+            )
+        if not cell(cells, "path"):
+            raise DataError(f"'{table}', line {number}: the path is empty")
+        group = cell(cells, "group").strip()
+        found.append(Line(number, cell(cells, "path"), label, SPLITS[split], group))
+    return Content(found, tuple(names.values()) if one_hot else ())
+
+
+def not_binary(columns: list[str], bits: list[str], rows: list[tuple[int, list[str]]]) -> str:
+    """The first cell of a label's column that is not 0 or 1, for a message; "" if there is none."""
+    place = {column: i for i, column in enumerate(columns)}
+    for number, cells in rows:
+        for column in bits:
+            value = cells[place[column]] if place[column] < len(cells) else ""
+            if value.strip().lower() not in BITS:
+                return f"column '{column}' has '{value}' in line {number}"
+    return ""
+
+
+def records(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of the line, cells) of each record, the header first; blank lines are none."""
+    text = table_text(table)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    declared = re.fullmatch(r"sep=(.)\s*", first)  # Excel's own way to name the delimiter
+    if declared:
+        text, skipped, delimiter = rest, 1, declared[1]
+    else:
+        delimiter = delimiter_of(first)
+    spaced = f"{delimiter} " in first  # else a space may begin a file's name
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced)
+    before = 0
+    try:
+        for cells in reader:
+            if cells:
+                yield before + 1 + skipped, cells
+            before = reader.line_num
+    except csv.Error as error:
+        raise DataError(f"'{table}' cannot be read as a CSV: {error}") from error
+
+
+def table_text(table: Path) -> str:
+    """The text of a table, from UTF-8 or UTF-16."""
+    try:
+        found = table.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"'{table}' is not a regular file; expected a CSV")
+        if found.st_size > MOST_BYTES:
+            raise DataError(
+                f"'{table}' has {found.st_size:,} bytes, and a table at most {MOST_BYTES:,}; give "
+                "it in parts"
+            )
+        data = table.read_bytes()
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"'{table}' cannot be read as a UTF-8 CSV: {error}; save it as UTF-8"
+        ) from error
+
+
+def delimiter_of(header: str) -> str:
+    """What separates the columns: what gives a column path, else what gives most columns.
+
+    >>> delimiter_of("Path;label"), delimiter_of("path, label"), delimiter_of("a")
+    (';', ',', ',')
+    """
+
+    def columns(delimiter: str) -> list[str]:
+        return [c.strip().strip('"').lower() for c in header.split(delimiter)]
+
+    return max(DELIMITERS, key=lambda d: ("path" in columns(d), len(columns(d))))
+
+
+# Files
+
+
+def find(folder: Path, path: str, real_folder: Callable[[str], str]) -> tuple[str, str] | None:
+    """(name to open it by, real path) of a file that a table names; None if there is none.
+
+    As it is written; else without spaces around it, with slashes for Windows' backslashes, or in
+    another Unicode form (macOS and Linux write accents differently).
+    """
+    forms = dict.fromkeys([path, path.strip(), path.strip().replace("\\", "/")])
+    for form in (*forms, *(unicodedata.normalize(f, p) for f in ("NFC", "NFD") for p in forms)):
+        place = os.path.join(folder, form)
+        try:
+            mode = os.lstat(place).st_mode
+            if stat.S_ISLNK(mode):
+                os.stat(place)
+        except (OSError, ValueError):
+            continue
+        # "link/../x" is not "x"
+        name = form if ".." in form.split("/") else os.path.normpath(form)
+        if stat.S_ISLNK(mode):
+            return name, os.path.realpath(place)
+        parent, base = os.path.split(os.path.join(folder, name))
+        return name, os.path.join(real_folder(parent), base)
+    return None
+
+
+def named(files: list[str], folder: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """What files are called in messages and in a run's files, and what reads them by these names.
+
+    Relative paths are kept. If one is absolute, all are named from the folder that they have in
+    common, so that what travels with a run names no home folder.
+    """
+    if not any(os.path.isabs(file) for file in files):
+        return files, partial(read_below, folder)
+    paths = [os.path.abspath(os.path.join(folder, file)) for file in files]
+    home, common = os.path.expanduser("~"), os.path.abspath(folder)
+    if not all(holds(common, path) for path in paths):
+        try:
+            common = os.path.commonpath([os.path.dirname(path) for path in paths])
+        except ValueError:  # several drives
+            common = ""
+    if common and not holds(common, os.path.dirname(home)):
+        return [os.path.relpath(path, common) for path in paths], partial(read_below, Path(common))
+    names = ["~" + p.removeprefix(home) if p.startswith(home + os.sep) else p for p in paths]
+    names = [name.lstrip(os.sep) for name in names]
+    return names, partial(read_mapped, dict(zip(names, paths, strict=True)))
+
+
+def read_below(root: Path, name: str) -> bytes:
+    """The bytes of a file below a root; ImageError names it from there."""
+    return read_as(root / name, name)
+
+
+def read_mapped(paths: dict[str, str], name: str) -> bytes:
+    return read_as(Path(paths[name]), name)
+
+
+def read_as(path: Path, name: str) -> bytes:
+    """`read_file`, whose errors go into a run's files: they name no folder of this machine."""
+    try:
+        return read_file(path)
+    except ImageError as error:
+        raise ImageError(str(error).replace(str(path), name)) from error
+
+
+# Labels
+
+
+def whole(cell: str) -> tuple[str, ...]:
+    """A cell as one label."""
+    return (cell,)
+
+
+def separate(cell: str, between: str | None = BETWEEN) -> tuple[str, ...]:
+    """The labels in a cell of a table; None separates at spaces.
+
+    >>> separate("cat | outdoors"), separate("")
+    (('cat', 'outdoors'), ())
+    """
+    return tuple(dict.fromkeys(part.strip() for part in cell.split(between) if part.strip()))
+
+
+def in_list(cell: str) -> tuple[str, ...]:
+    """The labels in a list as Python, JSON or numpy write it.
+
+    >>> in_list("['a', 'b']"), in_list("['a' 'b']"), in_list("[a, b]"), in_list("[]")
+    (('a', 'b'), ('a', 'b'), ('a', 'b'), ())
+    """
+    inner = cell.strip()[1:-1]
+    quoted = [a or b for a, b in QUOTED.findall(inner)]
+    return separate(BETWEEN.join(quoted)) if quoted else separate(inner, ",")
+
+
+def separator(
+    cells: list[str], table: Path, repeated: bool
+) -> tuple[Callable[[str], tuple[str, ...]], list[str]]:
+    """(what separates the labels of every cell, notes on it), where that is sure.
+
+    `|` always is. A comma or a semicolon is where each cell that has one shares a label with
+    another cell; spaces are where all that they separate are also labels alone. Where rows repeat
+    a path (`repeated`), each has one label, and spaces belong to its name.
+
+    Raises:
+        DataError: it is not sure.
+    """
+    distinct = list(dict.fromkeys(filter(None, cells)))
+    if any(BETWEEN in cell for cell in distinct):
+        return separate, unseparated(part for cell in distinct for part in separate(cell))
+    lists = [cell for cell in distinct if LIST.fullmatch(cell)]
+    if lists and len(lists) == len(distinct):
+        return in_list, [f"labels are read from lists such as {lists[0]}"]
+    used = [mark for mark in ",;" if any(mark in cell for cell in distinct)]
+    if lists or len(used) > 1:
+        raise unsure(table, lists[0] if lists else first_with(used[1], distinct))
+    if used:
+        several = first_with(used[0], distinct)
+        parts = {cell: separate(cell, used[0]) for cell in distinct}
+        where = Counter(part for found in parts.values() for part in found)
+        for cell, found in parts.items():
+            if len(found) > 1 and all(where[part] == 1 for part in found):
+                raise unsure(table, cell)
+        note = f"labels are separated by '{used[0]}': '{several}' is {len(parts[several])} labels"
+        return partial(separate, between=used[0]), [note]
+    spaced = {cell: separate(cell, None) for cell in distinct if len(cell.split()) > 1}
+    if not spaced or repeated:
+        return whole_or_none, []
+    words = Counter(part for cell in distinct for part in separate(cell, None))
+    if all(words[part] == 1 for found in spaced.values() for part in found):
+        return whole_or_none, [f"a label such as '{next(iter(spaced))}' is read as one"]
+    alone = set(distinct) - set(spaced)
+    for cell, found in spaced.items():
+        if not alone.issuperset(found):
+            raise unsure(table, cell)
+    first = next(iter(spaced))
+    note = f"labels are separated by spaces: '{first}' is {len(spaced[first])} labels"
+    return partial(separate, between=None), [note]
+
+
+def whole_or_none(cell: str) -> tuple[str, ...]:
+    return (cell,) if cell else ()
+
+
+def first_with(mark: str, cells: list[str]) -> str:
+    return next(cell for cell in cells if mark in cell)
+
+
+def unsure(table: Path, cell: str) -> DataError:
+    parts = BETWEEN.join(re.findall(r"[^\s,;\[\]{}'\"]+", cell))
+    return DataError(
+        f"'{table}': '{cell}' may be one label or several; separate labels by {BETWEEN}: write "
+        f"{parts} if they are several, and {cell}{BETWEEN} if it is one"
+    )
+
+
+def unseparated(labels: Iterable[str]) -> list[str]:
+    """A note if a label that is read as one looks like several."""
+    marks = (BETWEEN, ",", ";")
+    several = sorted({x for x in labels if any(m in x for m in marks) or LIST.fullmatch(x)})
+    if not several:
+        return []
+    remedy = (
+        "add --task multilabel to split it"
+        if BETWEEN in several[0]
+        else (f"for several labels write them with {BETWEEN} between, and add --task multilabel")
+    )
+    return [f"a label such as {several[0]!r} is read as one; {remedy}"]

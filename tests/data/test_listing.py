@@ -1,0 +1,176 @@
+"""What is left out of a folder, and why: by content, links, machines' folders, special files."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from encoded import encode, scene
+from indexed import fill, image, rows
+from refusals import absent, refused
+
+from foveate.data.layouts import load_dataset
+from foveate.data.listing import MACHINES, Folder, images_below, is_image
+from foveate.errors import DataError
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO"])
+def test_every_format_is_known_by_its_first_bytes(kind: str) -> None:
+    assert is_image(encode(scene(), kind)[:64])
+
+
+@pytest.mark.parametrize(
+    "pixels", [b"P1 2 2 0 1 1 0", b"P6\n# by a camera\n2 2\n255\n", b"P2\n2 2 9"]
+)
+def test_netpbm_with_comments_and_without(pixels: bytes) -> None:
+    assert is_image(pixels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"BM: a story", b"P5 is a name", b"RIFF1234WAVEfmt ", b"\0\0\0\x18ftypmp42", b"%PDF"],
+)
+def test_other_content(text: bytes) -> None:
+    assert not is_image(text)
+
+
+def test_odd_suffixes_are_images_by_content(tmp_path: Path) -> None:
+    """K5"""
+    names = ["1.jpg_large", "2.JPEG_", "3", "4.jfif", "5.jpg.bak", "6.image"]
+    root = fill(tmp_path / "p", *(f"a/{name}" for name in names), "b/1.jpg")
+    dataset = load_dataset(root)
+    assert sorted(f for f in dataset.files if f[0] == "a") == [f"a/{name}" for name in names]
+    assert dataset.notes == dataset.ignored == ()
+
+
+def test_what_is_left_out_is_counted_by_cause(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg", "a/x.txt", "a/y.xml", "b/1.NEF", "loose.jpg")
+    (root / "a" / "notes").write_text("none")
+    (root / "b" / "gone").symlink_to("nowhere")
+    (root / "b" / "@eaDir").mkdir()
+    os.mkfifo(root / "b" / "pipe")
+    notes = load_dataset(root).notes
+    expected = {"not images": 3, "raw files": 1, "no class folder": 1, "nowhere": 1}
+    expected |= {"pipes": 1, "machines": 1}
+    assert len(notes) == len(expected)
+    for cause, n in expected.items():
+        assert any(not absent(note, "left out", cause, f": {n} (") for note in notes), cause
+
+
+def test_special_files_are_not_opened(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
+    os.mkfifo(root / "a" / "pipe")  # opening it would wait for ever
+    here = Path.cwd()
+    os.chdir(root / "a")  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+    os.chdir(here)
+    (root / "a" / "device").symlink_to("/dev/null")
+    dataset = load_dataset(root)
+    assert dataset.files == ("a/1.jpg", "b/1.jpg")
+    assert dataset.ignored == ("a/device", "a/pipe", "a/socket")
+
+
+@pytest.mark.parametrize("name", sorted(MACHINES))
+@pytest.mark.parametrize("spelling", [str.lower, str.upper])
+def test_folders_that_only_machines_make(tmp_path: Path, name: str, spelling: type[str]) -> None:
+    """D14, D15: a NAS's thumbnails of `1.jpg` lie in `@eaDir/1.jpg`"""
+    folder = spelling(name)
+    root = fill(tmp_path / "p", "a/1.jpg", f"a/{folder}/1.jpg/THUMB_M.jpg", "b/1.jpg")
+    fill(root, f"{folder}/2.jpg")
+    dataset = load_dataset(root)
+    assert dataset.classes == ("a", "b") and dataset.files == ("a/1.jpg", "b/1.jpg")
+    assert dataset.ignored == tuple(sorted([folder, f"a/{folder}"]))
+
+
+# Links
+
+
+def test_linked_folders_are_followed(tmp_path: Path) -> None:
+    """K5: a class's images by day, on another disk"""
+    fill(tmp_path / "disk", "monday/1.jpg", "monday/deep/2.jpg")
+    root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
+    (root / "a" / "monday").symlink_to(tmp_path / "disk" / "monday")
+    dataset = load_dataset(root)
+    assert dataset.files == ("a/1.jpg", "a/monday/1.jpg", "a/monday/deep/2.jpg", "b/1.jpg")
+    assert dataset.read(2) == image(1) and dataset.notes == ()
+
+
+def test_a_folder_and_links_to_it_count_once(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "a/z/1.jpg", "b/1.jpg")
+    for name in ("y", "zz"):
+        (root / "a" / name).symlink_to("z")
+    (root / "a" / "2.jpg").symlink_to("z/1.jpg")
+    (root / "a" / "copy.jpg").symlink_to("2.jpg")
+    dataset = load_dataset(root)
+    assert dataset.files == ("a/z/1.jpg", "b/1.jpg")
+    assert dataset.ignored == ("a/2.jpg", "a/copy.jpg", "a/y", "a/zz")
+    assert any(not absent(note, "listed already", ": 4 (") for note in dataset.notes)
+
+
+def test_circles_of_links_end(tmp_path: Path) -> None:
+    """D9"""
+    root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
+    fill(tmp_path / "x", "1.jpg")
+    fill(tmp_path / "y", "2.jpg")
+    (root / "a" / "x").symlink_to(tmp_path / "x")
+    (tmp_path / "x" / "y").symlink_to(tmp_path / "y")
+    (tmp_path / "y" / "x").symlink_to(tmp_path / "x")
+    (tmp_path / "y" / "root").symlink_to(root)
+    (tmp_path / "y" / "above").symlink_to(tmp_path)
+    dataset = load_dataset(root)
+    assert dataset.files == ("a/1.jpg", "a/x/1.jpg", "a/x/y/2.jpg", "b/1.jpg")
+    assert dataset.ignored == ("a/x/y/above", "a/x/y/root", "a/x/y/x")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "names"),
+    [
+        ("b/again", "../a", ["a/1.jpg", "b/again/1.jpg"]),
+        ("c", "a", ["a/1.jpg", "c/1.jpg"]),
+        ("b/2.jpg", "../a/1.jpg", ["a/1.jpg", "b/2.jpg"]),
+    ],
+)
+def test_one_file_in_two_classes(tmp_path: Path, link: str, target: str, names: list[str]) -> None:
+    """D16"""
+    root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
+    (root / link).symlink_to(target)
+    with refused(DataError, *names):
+        load_dataset(root)
+
+
+def test_one_file_in_two_splits(tmp_path: Path) -> None:
+    """D16"""
+    root = fill(tmp_path / "p", "train/a/1.jpg", "train/b/2.jpg")
+    (root / "test").symlink_to("train")
+    with refused(DataError, "train/a/1.jpg", "test/a/1.jpg"):
+        load_dataset(root)
+
+
+def test_a_root_that_is_a_link(tmp_path: Path) -> None:
+    fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
+    (tmp_path / "link").symlink_to("p")
+    assert rows(load_dataset(tmp_path / "link")) == rows(load_dataset(tmp_path / "p"))
+
+
+# Folders to predict
+
+
+def test_images_below(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "2.jpg", "x/1", "x/.git/3.jpg")
+    (root / "x.txt").write_text("no image")
+    images, notes = images_below(root)
+    assert images == [root / "2.jpg", root / "x" / "1"]
+    assert [note.rpartition(" (")[2] for note in notes] == ["'x/.git')", "'x.txt')"][::-1]
+    (root / "2.jpg").unlink()
+    (root / "x" / "1").unlink()
+    with refused(DataError, "p'", "no images", "'x.txt'"):
+        images_below(root)
+
+
+def test_a_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "p", *(f"{c}/{i}.jpg" for c in "abc" for i in range(3)))
+    scandir, opened = os.scandir, []
+    monkeypatch.setattr(os, "scandir", lambda path: opened.append(path) or scandir(path))
+    load_dataset(root)
+    assert len(opened) == 4 and Folder.of(root).images == []
