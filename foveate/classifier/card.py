@@ -13,8 +13,9 @@ from foveate.storage import sha256
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
-FORMAT = 2  # 1 had no `divide_logits`, and is written where it is not needed
-READABLE = (1, 2)
+# 1 had no `divide_logits`, 2 no levels of the Preprocess; the least that is needed is written
+FORMAT = 3
+READABLE = (1, 2, 3)
 TENSORS, GRAPH = "model.safetensors", "engine.xml"
 FORMS = ("probe", "network")  # a backbone with a linear layer on its stages; a network as it is
 

@@ -1,7 +1,6 @@
 """foveate data show, foveate data preview, foveate data cache"""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +30,7 @@ def show(
 
     dataset = load_dataset(data, task)
     with TerminalProgress() as progress:
-        sizes, bad = inspect(dataset, progress)
+        sizes, bad, damaged = inspect(dataset, progress)
     counts = dataset.counts()
     found = {
         "name": dataset.name,
@@ -42,6 +41,7 @@ def show(
         "counts": counts,
         "sizes": {f"{w}x{h}": n for (w, h), n in sizes.most_common()},
         "bad": bad,
+        "damaged": damaged,
         "ignored": list(dataset.ignored),
         "duplicates": [list(names) for names in duplicates(dataset)],
         "notes": list(dataset.notes),
@@ -63,7 +63,7 @@ def show(
             f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; most "
             f"often {common}"
         )
-    for name, reason in bad.items():
+    for name, reason in (bad | damaged).items():
         say(f"bad   {name}: {reason}")
     if dataset.ignored:
         say(
@@ -77,29 +77,46 @@ def show(
         say(f"note  {note}")
 
 
-def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict[str, str]]:
-    """Decode every image: (how often each size occurs, {unreadable file: reason})."""
+def inspect(
+    dataset: Any, progress: Any
+) -> tuple[Counter[tuple[int, int]], dict[str, str], dict[str, str]]:
+    """Decode every image: (how often each size occurs, {unreadable file: reason}, {damaged file:
+    reason}). A file that does not come in time ends it, as it ends a training."""
+    import numpy as np
+
+    from foveate.data import workers
     from foveate.data.image import load_image
+    from foveate.data.levels import find_levels
     from foveate.errors import ImageError
     from foveate.machine import cores
 
+    levels = find_levels(dataset, np.arange(len(dataset)), cores()).levels
+    damaged: dict[str, str] = {}
+
     def size(i: int) -> tuple[int, int] | ImageError:
+        name, damage = dataset.files[i], list[str]()
         try:
-            return load_image(dataset.read(i), dataset.files[i]).size
+            shape = load_image(dataset.read(i), name, None, levels, damage.append).size
         except ImageError as error:
             return error
+        if damage:
+            damaged[name] = damage[0]
+        return shape
 
     sizes: Counter[tuple[int, int]] = Counter()
     bad: dict[str, str] = {}
     progress.begin("images", len(dataset))
-    with ThreadPoolExecutor(cores()) as pool:
-        for i, outcome in enumerate(pool.map(size, range(len(dataset)))):
-            progress.advance()
-            if isinstance(outcome, ImageError):
-                bad[dataset.files[i]] = str(outcome)
-            else:
-                sizes[outcome] += 1
-    return sizes, bad
+    name = dataset.files.__getitem__
+    outcomes = workers.work_ahead(
+        range(len(dataset)), size, name, cores(), 4 * cores(), workers.LIMIT
+    )
+    for i, outcome in enumerate(outcomes):
+        progress.advance()
+        if isinstance(outcome, ImageError):
+            bad[name(i)] = str(outcome)
+        else:
+            sizes[outcome] += 1
+    return sizes, bad, damaged
 
 
 @app.command()

@@ -55,9 +55,12 @@ def train(
         int, typer.Option(help="Seed of folds, splits, random starts, order and augmentation.")
     ] = 0,
     on_bad: Annotated[
-        Literal["skip", "error"],
-        typer.Option(help="Unreadable images: skip and name them (5 % at most), or stop."),
-    ] = "skip",
+        Literal["skip", "error"] | None,
+        typer.Option(
+            help="Unreadable images: skip and name them, however many, or stop, also at damaged "
+            "ones [default: skip 5 % at most]"
+        ),
+    ] = None,
     engine: Annotated[
         Literal["auto", "openvino", "torch"], typer.Option(help="What runs the network.")
     ] = "auto",

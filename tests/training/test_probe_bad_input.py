@@ -50,7 +50,7 @@ def test_skipping_a_bad_image_is_as_if_it_were_not_there(root: Path, tmp_path: P
     ("n", "policy", "names"),
     [
         (1, "error", ["1 of 96", "'train/blob/000.png'"]),
-        (5, "skip", ["5 of 96", "5%"]),
+        (5, None, ["5 of 96", "5%"]),
     ],
 )
 def test_too_many_bad_images(
