@@ -1,7 +1,7 @@
 """foveate data show, foveate data preview, foveate data cache"""
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -30,7 +30,9 @@ def show(
 
     dataset = load_dataset(data, task)
     with TerminalProgress() as progress:
-        sizes, bad, damaged = inspect(dataset, progress)
+        seen = inspect(dataset, progress)
+    sizes, bad, damaged = seen.sizes, seen.bad, seen.damaged
+    notes = [*dataset.notes, *seen.notes]
     counts = dataset.counts()
     found = {
         "name": dataset.name,
@@ -44,7 +46,7 @@ def show(
         "damaged": damaged,
         "ignored": list(dataset.ignored),
         "duplicates": [list(names) for names in duplicates(dataset)],
-        "notes": list(dataset.notes),
+        "notes": notes,
     }
     if as_json:
         print_json(found)
@@ -73,15 +75,22 @@ def show(
     same = duplicates(dataset)
     if same:
         say(f"note  {len(same)} images have byte-identical duplicates: {listed(same[0], 3)}")
-    for note in dataset.notes:
+    for note in notes:
         say(f"note  {note}")
 
 
-def inspect(
-    dataset: Any, progress: Any
-) -> tuple[Counter[tuple[int, int]], dict[str, str], dict[str, str]]:
-    """Decode every image: (how often each size occurs, {unreadable file: reason}, {damaged file:
-    reason}). A file that does not come in time ends it, as it ends a training."""
+class Seen(NamedTuple):
+    """Of all images: how often each size occurs, the unreadable files and the damaged ones with
+    the reasons, and sentences for people."""
+
+    sizes: Counter[tuple[int, int]]
+    bad: dict[str, str]
+    damaged: dict[str, str]
+    notes: list[str]
+
+
+def inspect(dataset: Any, progress: Any) -> Seen:
+    """Decode every image. A file that does not come in time ends it, as it ends a training."""
     import numpy as np
 
     from foveate.data import workers
@@ -90,7 +99,7 @@ def inspect(
     from foveate.errors import ImageError
     from foveate.machine import cores
 
-    levels = find_levels(dataset, np.arange(len(dataset)), cores()).levels
+    levels, note = find_levels(dataset, np.arange(len(dataset)), cores())
     damaged: dict[str, str] = {}
 
     def size(i: int) -> tuple[int, int] | ImageError:
@@ -116,7 +125,7 @@ def inspect(
             bad[name(i)] = str(outcome)
         else:
             sizes[outcome] += 1
-    return sizes, bad, damaged
+    return Seen(sizes, bad, damaged, [note] if note else [])
 
 
 @app.command()
