@@ -1,13 +1,13 @@
 """How good a classifier is on images with labels."""
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
-from foveate.data.dataset import Dataset, apply_policy, listed
+from foveate.data.dataset import Dataset, OnBad, apply_policy, check_policy, damage_notes, listed
 from foveate.data.layouts import as_dataset, composed
 from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.progress import Progress, bars, log_notes
@@ -16,7 +16,7 @@ from foveate.progress import Progress, bars, log_notes
 def evaluate(
     classifier: Classifier,
     data: str | os.PathLike[str] | Dataset,
-    on_bad: Literal["skip", "error"] = "skip",
+    on_bad: OnBad | None = None,
     progress: Progress | None = None,
     tta: Tta = "none",
 ) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def evaluate(
     Args:
         classifier: to be measured.
         data: as for `train`.
-        on_bad: unreadable images: "skip" them, unless they are more than 5 %, or make it an
-            "error".
+        on_bad: unreadable images: "skip" them, or make them, and damaged ones, an "error". By
+            default they are skipped unless there are several and more than 5 %.
         progress: is informed of how far it is; by default bars in a terminal or a notebook.
         tta: test-time augmentation, as for `Classifier.predict`.
 
@@ -45,8 +45,7 @@ def evaluate(
         UsageError: no such policy for unreadable images; no such test-time augmentation, or one
             that changes nothing.
     """
-    if on_bad not in ("skip", "error"):
-        raise UsageError(f"no policy is called {on_bad!r}; expected skip or error")
+    check_policy(on_bad)
     if not isinstance(classifier, Classifier):
         raise UsageError(
             f"evaluate takes a Classifier, not {type(classifier).__name__}: Classifier.load(RUN)"
@@ -62,16 +61,17 @@ def evaluate(
     labels = known_labels(dataset, classifier.classes)
 
     rows, probabilities, bad = [], [], {}
+    damaged: dict[str, str] = {}
     with bars(progress) as shown:
         shown.begin("images", len(dataset))
-        for row, outcome in classifier.dataset_probabilities(dataset, tta):
+        for row, outcome in classifier.dataset_probabilities(dataset, tta, damaged):
             shown.advance()
             if isinstance(outcome, ImageError):
                 bad[dataset.files[row]] = str(outcome)
             else:
                 rows.append(row)
                 probabilities.append(outcome)
-    apply_policy(len(dataset), bad, on_bad)
+    apply_policy(len(dataset), bad, on_bad, damaged)
     log_notes(dataset.notes, bad)
     summary = classifier.decision.summarise(
         np.stack(probabilities), labels[rows], classifier.classes
@@ -80,7 +80,7 @@ def evaluate(
         "split": split,
         "data": dataset.name,
         "bad": bad,
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, *damage_notes(damaged)],
     }
 
 

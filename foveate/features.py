@@ -53,11 +53,13 @@ class Extracted:
     Args:
         features: (N, width), float32; the rows of unreadable images are 0.
         bad: name and reason of each unreadable image.
+        damaged: the same of each that was decoded though it is damaged.
         computed: images that were decoded now; the others were known.
     """
 
     features: NDArray[np.float32]
     bad: dict[str, str]
+    damaged: dict[str, str]
     computed: int
 
 
@@ -250,10 +252,19 @@ def extract(
     progress.advance(len(dataset) - len(missing))
 
     bad: dict[str, str] = {}
+    damage: dict[str, str] = {}  # by digest
     if missing:
         try:
             for row, outputs in compute(
-                dataset, missing, start.name, backbone, preprocess, stores, threads, progress
+                dataset,
+                missing,
+                start.name,
+                backbone,
+                preprocess,
+                stores,
+                threads,
+                progress,
+                damage,
             ):
                 if isinstance(outputs, ImageError):
                     bad[digests[row] or dataset.files[row]] = str(outputs)
@@ -272,16 +283,19 @@ def extract(
         )
     features = np.zeros((len(dataset), width), dtype=np.float32)
     unreadable: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for row, (name, digest) in enumerate(zip(dataset.files, digests, strict=True)):
         if digest in known[0]:
             features[row] = sum(k[digest] for k in known) / np.float32(len(views))
+            if digest in damage:
+                damaged[name] = damage[digest]
         else:
             reason = bad.get(digest or name, f"image {quoted(name)} cannot be read")
             original = not digest or first_row[digest] == row
             unreadable[name] = (
                 reason if original else f"image {quoted(name)} has the same bytes: {reason}"
             )
-    return Extracted(features, unreadable, len(missing))
+    return Extracted(features, unreadable, damaged, len(missing))
 
 
 def compute(
@@ -293,9 +307,11 @@ def compute(
     stores: list[FeatureStore],
     threads: int,
     progress: Progress,
+    damage: dict[str, str],
 ) -> Iterator[tuple[int, list[NDArray[np.float32]] | ImageError]]:
     """Decode rows and run them through the backbone; each view's feature is stored before it is
-    forgotten."""
+    forgotten. Damaged images enter `damage`, by digest, and are not stored: the next run would not
+    know of it."""
 
     def decode_row(row: int) -> NDArray[np.uint8]:
         data = dataset.read(row)
@@ -303,7 +319,12 @@ def compute(
             raise ImageError(
                 f"image {quoted(dataset.files[row])} changed while it was read; run again"
             )
-        return decode(data, dataset.files[row], preprocess)
+        return decode(
+            data,
+            dataset.files[row],
+            preprocess,
+            lambda reason: damage.__setitem__(dataset.digests[row], reason),
+        )
 
     backbone.start()
     decoded = decode_ahead(rows, decode_row, dataset.files.__getitem__, preprocess, threads)
@@ -344,7 +365,8 @@ def compute(
             views.append(output)
             if len(views) < len(stores):
                 continue
-            done.append((dataset.digests[row], views))
+            if dataset.digests[row] not in damage:
+                done.append((dataset.digests[row], views))
             yield row, views
             views = []
             progress.advance()

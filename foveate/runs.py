@@ -1,7 +1,6 @@
 """Runs: the folder that one training leaves. Never overwritten, never mixed with another."""
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator

@@ -164,7 +164,7 @@ def verify(
             yield np.stack(waiting)
 
     best = [five_best(logits, name) for logits in engine.run(batches())]
-    apply_policy(len(dataset), bad, "skip")
+    apply_policy(len(dataset), bad, None)
     if not rows:
         raise DataError(f"{quoted(dataset.name)} has no image to measure on")
     ranked = np.concatenate(best)  # (N, 5)

@@ -28,7 +28,7 @@ from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
-from foveate.errors import ArtefactError, FoveateError, ImageError, UsageError, quoted
+from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
 from foveate.machine import cores
 from foveate.runs import read_metrics
 from foveate.storage import check_regular, unreadable
@@ -287,16 +287,21 @@ class Classifier:
         return logits / np.float32(self.card["temperature"])
 
     def dataset_probabilities(
-        self, dataset: Dataset, tta: Tta = "none"
+        self, dataset: Dataset, tta: Tta = "none", damaged: dict[str, str] | None = None
     ) -> "Iterator[tuple[int, NDArray[np.float64] | ImageError]]":
-        """Each row's probabilities, in the dataset's order."""
+        """Each row's probabilities, in the dataset's order; `damaged` receives name and reason of
+        each image that was decoded though it is damaged."""
         preprocess = self.views(tta).preprocess
         array = as_prediction_sees(dataset, preprocess)
         if array is not None:
             return self.probabilities(enumerate(array), tta)
 
         def pixels(row: int) -> Pixels:
-            return decode(dataset.read(row), dataset.files[row], preprocess)
+            name, damage = dataset.files[row], list[str]()
+            decoded = decode(dataset.read(row), name, preprocess, damage.append)
+            if damage and damaged is not None:
+                damaged[name] = damage[0]
+            return decoded
 
         rows, name = range(len(dataset)), dataset.files.__getitem__
         decoded = decode_ahead(rows, pixels, name, preprocess, self.threads)
@@ -428,7 +433,7 @@ class Given:
         if isinstance(content, np.ndarray):
             content = Image.fromarray(content)
         if isinstance(content, Image.Image):
-            return preprocess.pixels(upright_rgb(content, self.name))
+            return preprocess.pixels(upright_rgb(content, self.name, preprocess.levels))
         data = content if isinstance(content, bytes) else read_file(content)
         return decode(data, self.name, preprocess)
 

@@ -12,8 +12,9 @@ from foveate.storage import check, is_of, read_object, sha256, unreadable
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
-FORMAT = 2  # 1 had no `divide_logits`, and is written where it is not needed
-READABLE = (1, 2)
+# 1 had no `divide_logits`, 2 no levels of the Preprocess; the least that is needed is written
+FORMAT = 3
+READABLE = (1, 2, 3)
 TENSORS, GRAPH, GRAPH_WEIGHTS = "model.safetensors", "engine.xml", "engine.bin"
 FORMS = ("probe", "network")  # a backbone with a linear layer on its stages; a network as it is
 

@@ -90,7 +90,7 @@ def make_card(
         about: provenance and metrics.
     """
     return {
-        "format": FORMAT if divide else 1,
+        "format": FORMAT if preprocess.levels else 2 if divide else 1,
         "form": form,
         "recipe": recipe,
         "model": model,

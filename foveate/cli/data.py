@@ -1,8 +1,7 @@
 """foveate data show, foveate data preview, foveate data cache"""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -33,7 +32,9 @@ def show(
 
     dataset = load_dataset(data, task)
     with TerminalProgress(quiet) as progress:
-        sizes, bad = inspect(dataset, progress)
+        seen = inspect(dataset, progress)
+    sizes, bad, damaged = seen.sizes, seen.bad, seen.damaged
+    notes = [*dataset.notes, *seen.notes]
     counts = dataset.counts()
     found = {
         "name": dataset.name,
@@ -44,9 +45,10 @@ def show(
         "counts": counts,
         "sizes": {f"{w}x{h}": n for (w, h), n in sizes.most_common()},
         "bad": bad,
+        "damaged": damaged,
         "ignored": list(dataset.ignored),
         "duplicates": [list(names) for names in duplicates(dataset)],
-        "notes": list(dataset.notes),
+        "notes": notes,
     }
     if as_json:
         print_json(found)
@@ -65,38 +67,62 @@ def show(
             f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; most "
             f"often {common}"
         )
-    for name, reason in bad.items():
+    for name, reason in (bad | damaged).items():
         say(f"bad   {name}: {reason}")
     same = duplicates(dataset)
     if same:
         say(f"note  {len(same)} images have byte-identical duplicates: {listed(same[0], 3)}")
-    for note in dataset.notes:
+    for note in notes:
         say(f"note  {note}")
 
 
-def inspect(dataset: Any, progress: Any) -> tuple[Counter[tuple[int, int]], dict[str, str]]:
-    """Decode every image: (how often each size occurs, {unreadable file: reason})."""
+class Seen(NamedTuple):
+    """Of all images: how often each size occurs, the unreadable files and the damaged ones with
+    the reasons, and sentences for people."""
+
+    sizes: Counter[tuple[int, int]]
+    bad: dict[str, str]
+    damaged: dict[str, str]
+    notes: list[str]
+
+
+def inspect(dataset: Any, progress: Any) -> Seen:
+    """Decode every image. A file that does not come in time ends it, as it ends a training."""
+    import numpy as np
+
+    from foveate.data import workers
     from foveate.data.image import load_image
+    from foveate.data.levels import find_levels
     from foveate.errors import ImageError
     from foveate.machine import cores
 
+    levels, note = find_levels(dataset, np.arange(len(dataset)), cores())
+    damaged: dict[str, str] = {}
+
     def size(i: int) -> tuple[int, int] | ImageError:
+        name, damage = dataset.files[i], list[str]()
         try:
-            return load_image(dataset.read(i), dataset.files[i]).size
+            shape = load_image(dataset.read(i), name, None, levels, damage.append).size
         except ImageError as error:
             return error
+        if damage:
+            damaged[name] = damage[0]
+        return shape
 
     sizes: Counter[tuple[int, int]] = Counter()
     bad: dict[str, str] = {}
     progress.begin("images", len(dataset))
-    with ThreadPoolExecutor(cores()) as pool:
-        for i, outcome in enumerate(pool.map(size, range(len(dataset)))):
-            progress.advance()
-            if isinstance(outcome, ImageError):
-                bad[dataset.files[i]] = str(outcome)
-            else:
-                sizes[outcome] += 1
-    return sizes, bad
+    name = dataset.files.__getitem__
+    outcomes = workers.work_ahead(
+        range(len(dataset)), size, name, cores(), 4 * cores(), workers.LIMIT
+    )
+    for i, outcome in enumerate(outcomes):
+        progress.advance()
+        if isinstance(outcome, ImageError):
+            bad[name(i)] = str(outcome)
+        else:
+            sizes[outcome] += 1
+    return Seen(sizes, bad, damaged, [note] if note else [])
 
 
 @app.command()

@@ -20,8 +20,12 @@ def evaluate(
         ),
     ],
     on_bad: Annotated[
-        Literal["skip", "error"], typer.Option(help="Unreadable images: skip and name, or stop.")
-    ] = "skip",
+        Literal["skip", "error"] | None,
+        typer.Option(
+            help="Unreadable images: skip and name them, however many, or stop, also at damaged "
+            "ones [default: skip 5 % at most]"
+        ),
+    ] = None,
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,

@@ -59,11 +59,15 @@ def preview(
 ) -> None:
     """Draw what training will see: each image as evaluation sees it, beside its variants of the
     first epochs."""
+    from dataclasses import replace
+
     from foveate.data.augment import Augment
     from foveate.data.augment.policies import resolve
     from foveate.data.layouts import load_dataset
+    from foveate.data.levels import find_levels
     from foveate.data.preprocess import Preprocess
     from foveate.errors import UsageError
+    from foveate.machine import cores
     from foveate.storage import replacing
 
     if out.suffix.lower() != ".png":
@@ -71,6 +75,8 @@ def preview(
     dataset = split(load_dataset(data, task), seed)
     n = int(channels)
     preprocess = Preprocess(scale_for(size), size, channels=n, mean=(0.5,) * n, std=(0.5,) * n)
+    levels = find_levels(dataset, training_rows(dataset), cores())
+    preprocess = replace(preprocess, levels=levels.levels)
     choice = resolve(dataset, size, n, augment, given_parts(context))
     augmentation = choice.augmentation.fit(
         dataset, rows=training_rows(dataset), preprocess=preprocess
@@ -79,7 +85,8 @@ def preview(
     changed = "" if choice.augmentation == Augment(choice.policy) else ", with changes"
     done = ", ".join(augmentation.describe())
     footer = [f"policy {choice.policy}{changed}: {done}; seed {seed}"]
-    footer += [f"note  {reason}" for reason in choice.reasons]
+    notes = [*choice.reasons, *([levels.note] if levels.note else [])]
+    footer += [f"note  {reason}" for reason in notes]
     grid = draw_grid(shown, [f"epoch {e}" for e in range(epoch, epoch + columns)], footer)
     with replacing(out) as temporary:
         grid.save(temporary, format="PNG")
@@ -88,7 +95,7 @@ def preview(
             {
                 "file": str(out),
                 "policy": choice.policy,
-                "reasons": list(choice.reasons),
+                "reasons": notes,
                 "augmentation": augmentation.to_dict(),
                 "images": [row.file for row in shown if row.file],
             }
@@ -154,16 +161,15 @@ def show(
     import numpy as np
 
     from foveate.data.batches import TrainingBatches
-    from foveate.data.image import load_image
+    from foveate.data.preprocess import decode
     from foveate.errors import DataError, ImageError
 
     originals: dict[int, Any] = {}
     for row in candidates(dataset, seed):
         try:
-            image = load_image(dataset.read(row), dataset.files[row], preprocess.resize)
+            originals[row] = decode(dataset.read(row), dataset.files[row], preprocess)
         except ImageError:
             continue
-        originals[row] = preprocess.pixels(image)
         if len(originals) == rows:
             break
     if not originals:

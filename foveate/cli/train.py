@@ -74,12 +74,13 @@ def train(
     quiet: Quiet = False,
     task: settings.Task = "multiclass",
     on_bad: Annotated[
-        Literal["skip", "error"],
+        Literal["skip", "error"] | None,
         typer.Option(
             rich_help_panel=DATA,
-            help="Unreadable images: skip and name them (5 % at most), or stop.",
+            help="Unreadable images: skip and name them, however many, or stop, also at damaged "
+            "ones [default: skip 5 % at most]",
         ),
-    ] = "skip",
+    ] = None,
     size: settings.Size = None,
     channels: settings.Channels = None,
     seed: Annotated[

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Task = Literal["multiclass", "multilabel"]
 TASKS = get_args(Task)
+OnBad = Literal["skip", "error"]  # what to do with unreadable images
 BETWEEN = "|"  # separates the labels of an image that has several
 MAX_BAD = 0.05  # more unreadable images than this is a broken data set, not a few bad files
 
@@ -334,23 +335,52 @@ def check_labels(classes: tuple[str, ...], sizes: NDArray[np.int64], n: int) -> 
         )
 
 
-def apply_policy(n: int, bad: dict[str, str], policy: Literal["skip", "error"]) -> None:
+def apply_policy(
+    n: int, bad: dict[str, str], policy: OnBad | None, damaged: dict[str, str] | None = None
+) -> None:
     """Raise DataError if there are more unreadable images, {name: reason}, than the policy allows.
 
     Args:
         n: images in all, the unreadable ones included.
         bad: the unreadable images.
-        policy: "error" allows none, "skip" allows MAX_BAD of `n`.
+        policy: "error" allows none, "skip" all but all; None, where nobody chose one, allows
+            MAX_BAD of `n`, and always one: in a set of twelve one bad file is a bad file, two are
+            a sign of something else.
+        damaged: images that were decoded though they are damaged; "error" allows none.
     """
-    if bad and policy == "error":
-        first = next(iter(bad.values()))
-        few = " (leave out --on-bad error to skip them)" if len(bad) <= MAX_BAD * n else ""
-        raise DataError(f"{len(bad)} of {n} images are unreadable{few}: {first}")
-    if len(bad) > MAX_BAD * n:
-        reasons = "\n  ".join(list(bad.values())[:5])
+    bad = bad | (damaged or {}) if policy == "error" else bad
+    if not bad:
+        return
+    few = len(bad) <= max(1, MAX_BAD * n)
+    reasons = "\n  ".join(list(bad.values())[:5])
+    what = f"{len(bad)} of {n} images are unreadable"
+    if policy == "error":
+        what = f"{len(bad)} of {n} images are unreadable or damaged"
+        hint = "leave out --on-bad error" if few else "give --on-bad skip"
+        raise DataError(f"{what} ({hint} to skip the unreadable ones):\n  {reasons}")
+    if policy is None and not few:
         raise DataError(
-            f"{len(bad)} of {n} images are unreadable, more than {MAX_BAD:.0%}:\n  {reasons}"
+            f"{what}, more than {MAX_BAD:.0%} (give --on-bad skip to leave them out all the same):"
+            f"\n  {reasons}"
         )
+    if len(bad) == n:
+        raise DataError(f"{what}:\n  {reasons}")
+
+
+def check_policy(policy: object) -> None:
+    """UsageError unless it is a policy for unreadable images, or None."""
+    if policy is not None and policy not in get_args(OnBad):
+        raise UsageError(f"no policy is called '{policy}'; expected skip or error")
+
+
+def damage_notes(damaged: dict[str, str]) -> list[str]:
+    """A sentence on images that were decoded though they are damaged."""
+    if not damaged:
+        return []
+    return [
+        f"damaged, and used as far as they could be decoded: {listed(damaged)}; --on-bad error "
+        "refuses them"
+    ]
 
 
 def duplicates(dataset: Dataset) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """From a file's bytes to pixels, for prediction and evaluation, and for training."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,20 +14,32 @@ from foveate.data.preprocess import Preprocess, decode
 RULES = 2  # part of every cached image's key: raise it when `for_training` or `scaled` changes
 
 
+class Decode(Protocol):
+    """An image's bytes and name to pixels; `on_damage` as for `load_image`."""
+
+    def __call__(
+        self, data: bytes, name: str, on_damage: Callable[[str], object] | None = None
+    ) -> Pixels: ...
+
+
 class Rule(NamedTuple):
     """A function from an image's bytes and name to pixels, and all that its result depends on.
 
     `identity` is part of the key under which the pixels are cached.
     """
 
-    make: Callable[[bytes, str], Pixels]
+    make: Decode
     identity: dict[str, object]
 
 
 def for_evaluation(preprocess: Preprocess) -> Rule:
     """The image as prediction sees it."""
+
+    def make(data: bytes, name: str, on_damage: Callable[[str], object] | None = None) -> Pixels:
+        return decode(data, name, preprocess, on_damage)
+
     return Rule(
-        lambda data, name: decode(data, name, preprocess),
+        make,
         {"view": "evaluation", "preprocess": preprocess.to_dict(), "decoder": DECODER},
     )
 
@@ -35,11 +47,13 @@ def for_evaluation(preprocess: Preprocess) -> Rule:
 def for_training(preprocess: Preprocess, short_side: int) -> Rule:
     """The whole image, its shorter side reduced to `short_side` if it is longer."""
 
-    def make(data: bytes, name: str) -> Pixels:
+    def make(data: bytes, name: str, on_damage: Callable[[str], object] | None = None) -> Pixels:
+        levels = preprocess.levels
         if preprocess.channels == 1:
-            pixels = np.asarray(load_image(data, name, short_side).convert("L"))[:, :, None]
+            image = load_image(data, name, short_side, levels, on_damage)
+            pixels = np.asarray(image.convert("L"))[:, :, None]
         else:
-            pixels = load_pixels(data, name, short_side)
+            pixels = load_pixels(data, name, short_side, levels, on_damage)
         if min(pixels.shape[:2]) <= short_side:
             return pixels
         return scaled(pixels, short_side, preprocess.interpolation)
@@ -50,6 +64,7 @@ def for_training(preprocess: Preprocess, short_side: int) -> Rule:
         "short_side": short_side,
         "channels": preprocess.channels,
         "interpolation": preprocess.interpolation,
+        **({} if preprocess.levels is None else {"levels": preprocess.levels}),
         "decoder": f"{DECODER}, {JPEG_DECODER}",
         "resize": f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }

@@ -3,6 +3,7 @@
 It is saved with a run; training, evaluation, export and the server all use the run's.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.data.image import load_image
+from foveate.data.image import Levels, load_image
 from foveate.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Preprocess:
         interpolation: "bilinear" or "bicubic", both antialiased.
         channels: 3 (RGB) or 1 (grey).
         mean, std: one number a channel, for values in [0, 1].
+        levels: of images with more than 8 bits a channel, the values that become 0 and 255; None,
+            as ever with images of 8 bits, keeps the high byte of 16 bits. A run finds them in its
+            training images (`foveate.data.levels`).
 
     Raises:
         ValueError: a value is out of its range, or mean or std does not have one number a channel.
@@ -51,6 +55,7 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    levels: Levels | None = None
 
     def __post_init__(self) -> None:
         fits = (
@@ -60,7 +65,8 @@ class Preprocess:
             and self.channels in (1, 3)
             and len(self.mean) == len(self.std) == self.channels
             and all(s > 0 for s in self.std)
-            and np.isfinite([self.stretch, *self.mean, *self.std]).all()
+            and np.isfinite([self.stretch, *self.mean, *self.std, *(self.levels or ())]).all()
+            and (self.levels is None or self.levels[0] < self.levels[1])
         )
         if not fits:
             raise ValueError(f"these settings do not fit together: {self}")
@@ -103,7 +109,8 @@ class Preprocess:
                 f"Preprocess takes a PIL image, not {type(image).__name__}; foveate.load_image "
                 "reads files"
             )
-        return torch.from_numpy(self.normalise(self.pixels(upright_rgb(image, "(image)"))))
+        rgb = upright_rgb(image, "(image)", self.levels)
+        return torch.from_numpy(self.normalise(self.pixels(rgb)))
 
     @classmethod
     def of(cls, name: str) -> "Preprocess":
@@ -141,30 +148,47 @@ class Preprocess:
         return replace(self, resize=size, crop=size, stretch=stretch)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without `levels` where there are none: it is part of keys and cards older than they."""
+        return {k: v for k, v in asdict(self).items() if k != "levels" or v is not None}
 
     @classmethod
     def from_dict(cls, value: Any) -> "Preprocess":
         """Read back what `to_dict` wrote; ArtefactError if it is anything else."""
         try:
-            if set(value) != {field.name for field in fields(cls)}:
+            if set(value) | {"levels"} != {field.name for field in fields(cls)}:
                 raise KeyError("other fields than expected")
             sizes = {key: int(value[key]) for key in ("resize", "crop", "channels")}
             colours = {
                 key: tuple(float(number) for number in value[key]) for key in ("mean", "std")
             }
             stretch, interpolation = float(value["stretch"]), str(value["interpolation"])
-            return cls(**sizes, **colours, stretch=stretch, interpolation=interpolation)  # type: ignore[arg-type]
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            levels = None
+            if value.get("levels") is not None:
+                black, white = value["levels"]
+                levels = (float(black), float(white))
+            return cls(
+                **sizes,  # type: ignore[arg-type]
+                **colours,  # type: ignore[arg-type]
+                stretch=stretch,
+                interpolation=interpolation,
+                levels=levels,
+            )
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise ArtefactError(f"not a Preprocess: {value!r}") from error
 
 
-def decode(data: bytes, name: str, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """An image's bytes -> (crop, crop, channels), uint8.
+def decode(
+    data: bytes,
+    name: str,
+    preprocess: Preprocess,
+    on_damage: Callable[[str], object] | None = None,
+) -> NDArray[np.uint8]:
+    """An image's bytes -> (crop, crop, channels), uint8; `on_damage` as for `load_image`.
 
     Prediction, evaluation and feature extraction all call it, so that they see the same pixels.
     """
-    return preprocess.pixels(load_image(data, name, short_side=preprocess.resize))
+    image = load_image(data, name, preprocess.resize, preprocess.levels, on_damage)
+    return preprocess.pixels(image)
 
 
 def as_prediction_sees(dataset: "Dataset", preprocess: Preprocess) -> NDArray[np.uint8] | None:

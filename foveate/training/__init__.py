@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 from foveate.catalogue import CATALOGUE
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
-from foveate.data.dataset import Dataset, Task, check_trainable, learnable
+from foveate.data.dataset import (
+    Dataset,
+    OnBad,
+    Task,
+    check_policy,
+    check_trainable,
+    learnable,
+)
 from foveate.data.layouts import as_dataset
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
@@ -83,7 +90,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     seed: int = 0,
-    on_bad: Literal["skip", "error"] = "skip",
+    on_bad: OnBad | None = None,
     engine: Literal["auto", "openvino", "torch"] = "auto",
     threads: int | None = None,
     cache: Literal["off", "ram", "disk"] | None = None,
@@ -118,8 +125,8 @@ def train(
         out: the run's folder; by default runs/NAME, never one that exists.
         resume: go on with the interrupted run in `out`; a finished one is left as it is.
         seed: of folds, splits, random starts, order and augmentation.
-        on_bad: unreadable images: "skip" them, naming each, unless they are more than 5 %; or make
-            it an "error".
+        on_bad: unreadable images: "skip" them, naming each, or make them, and damaged ones, an
+            "error". By default they are skipped unless there are several and more than 5 %.
         engine: what runs the network without gradients; "auto" takes the fastest that is there.
         threads: cores to use; all by default.
         cache: of finetune and scratch: where decoded pixels are kept, "ram" by default.
@@ -144,8 +151,7 @@ def train(
         MissingExtraError: timm or tensorboard is asked for and not installed.
         FoveateError: the model's weights cannot be had; training cannot go on.
     """
-    if on_bad not in ("skip", "error"):
-        raise UsageError(f"no policy is called '{on_bad}'; expected skip or error")
+    check_policy(on_bad)
     check_names(settings)
     recipe = recipe or choose_recipe(model, weights)
     threads = cores_to_use(threads, shared=recipe != "probe")
@@ -171,7 +177,7 @@ def train(
                 model=start.name,
                 effort=effort or "fast",
                 seed=seed,
-                on_bad=on_bad,
+                on_bad=on_bad or "skip",
                 engine=kind,
                 task=dataset.task,
                 weights=start.identity if start.own_weights else "",
@@ -183,7 +189,7 @@ def train(
                     return Classifier.load(run.folder, threads)
                 with run.kept_if_whole():
                     return solve_probe(
-                        run, dataset, asked, start, threads, progress, clock, command
+                        run, dataset, asked, on_bad, start, threads, progress, clock, command
                     )
 
             return by_first_rank(solve, threads)
@@ -251,7 +257,7 @@ def find_lr(
         size=size,
         channels=channels,
         seed=seed,
-        on_bad="skip",
+        on_bad=None,
         engine=choose_engine(),
     )
     with bars(progress) as progress, TemporaryDirectory() as folder:

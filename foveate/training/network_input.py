@@ -1,6 +1,7 @@
 """What a network of a random start reads: size and channels, and the images' own mean and
 deviation. What starts from weights reads what these have learnt to read."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from foveate import models
 from foveate.catalogue import CATALOGUE
 from foveate.data.dataset import Dataset, evenly_spaced
-from foveate.data.image import load_image
+from foveate.data.image import Levels, load_image
+from foveate.data.levels import find_levels
 from foveate.data.preprocess import LARGEST, Preprocess
 from foveate.data.workers import decode_ahead
 from foveate.errors import DataError, ImageError, UsageError
@@ -47,6 +49,17 @@ def choose_preprocess(
     dataset: Dataset, rows: Rows, request: "Request", threads: int
 ) -> tuple[Preprocess, list[str]]:
     """How images are shown to the network, and a sentence where something was inferred."""
+    levels = find_levels(dataset, rows, threads)
+    preprocess, notes = choose_views(dataset, rows, request, levels.levels, threads)
+    # also in place of those of a run that it goes on from: they were of other images
+    preprocess = replace(preprocess, levels=levels.levels)
+    return preprocess, [*notes, levels.note] if levels.note else notes
+
+
+def choose_views(
+    dataset: Dataset, rows: Rows, request: "Request", levels: Levels | None, threads: int
+) -> tuple[Preprocess, list[str]]:
+    """Size, channels and normalisation."""
     size, channels = request.size, request.channels
     if size is not None and not 1 <= size <= LARGEST:
         raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size}")
@@ -58,7 +71,7 @@ def choose_preprocess(
             )
         preprocess = shown(own)
         return (preprocess if size is None else preprocess.at(size, preprocess.stretch)), []
-    seen = inspect_images(dataset, rows, threads)
+    seen = inspect_images(dataset, rows, levels, threads)
     if request.module is not None:
         with usage_errors():
             taken = inspect_module(
@@ -94,7 +107,7 @@ def preprocess_of(seen: Seen, size: int, channels: int) -> Preprocess:
     return Preprocess(size, size, channels=channels, mean=(mean,), std=(std,))
 
 
-def inspect_images(dataset: Dataset, rows: Rows, threads: int) -> Seen:
+def inspect_images(dataset: Dataset, rows: Rows, levels: Levels | None, threads: int) -> Seen:
     """What INSPECTED of the images are like; those that cannot be read are passed over.
 
     Raises:
@@ -105,7 +118,7 @@ def inspect_images(dataset: Dataset, rows: Rows, threads: int) -> Seen:
     grey = True
 
     def small(row: int) -> NDArray[np.uint8]:
-        image = load_image(dataset.read(row), dataset.files[row])
+        image = load_image(dataset.read(row), dataset.files[row], levels=levels)
         sides.append(min(image.size))
         image.thumbnail((SMALL, SMALL))
         return np.asarray(image)

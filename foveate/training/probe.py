@@ -3,15 +3,23 @@ solved on them. Nothing is trained step by step, so it takes seconds; what it kn
 quality comes from images that the judging head did not see.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from foveate.classifier import Classifier
 from foveate.classifier.decision import decide
 from foveate.classifier.saving import save_probe
-from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
+from foveate.data.dataset import (
+    Dataset,
+    OnBad,
+    Task,
+    apply_policy,
+    check_trainable,
+    damage_notes,
+)
+from foveate.data.levels import find_levels
 from foveate.data.splits import check_spread, stratified_folds
 from foveate.features import extract, shown
 from foveate.heads import PENALTIES, fit_head
@@ -57,7 +65,7 @@ class ProbeConfig:
     model: str
     effort: str
     seed: int
-    on_bad: Literal["skip", "error"]
+    on_bad: OnBad
     engine: str
     task: Task
     recipe: str = "probe"
@@ -71,6 +79,7 @@ def solve_probe(
     run: Run,
     dataset: Dataset,
     config: ProbeConfig,
+    on_bad: OnBad | None,
     start: StartingPoint,
     threads: int,
     progress: Progress,
@@ -83,10 +92,13 @@ def solve_probe(
         with clock.phase("weights"):
             start.fetch(progress)
     effort = EFFORTS[config.effort]
-    preprocess = shown(start.preprocess, effort.size)
     with clock.phase("features"):
+        learnt = np.flatnonzero([split != "test" for split in dataset.splits])
+        levels = find_levels(dataset, learnt, threads)
+        # also in place of those of a run that it goes on from: they were of other images
+        preprocess = replace(shown(start.preprocess, effort.size), levels=levels.levels)
         found = extract(dataset, start, preprocess, effort.mirror, config.engine, threads, progress)
-    apply_policy(len(dataset), found.bad, config.on_bad)
+    apply_policy(len(dataset), found.bad, on_bad, found.damaged)
     readable = [i for i, name in enumerate(dataset.files) if name not in found.bad]
     good = np.array(readable, dtype=np.int64)
     dataset, features = dataset.select(good), found.features[good]
@@ -114,7 +126,8 @@ def solve_probe(
         for split, (rows, probabilities) in evaluated.items()
     }
 
-    notes = [*dataset.notes, *duplicate_notes(dataset)]
+    notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
+    notes += [levels.note] if levels.note else []
     with clock.phase("saving"):
         provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(
@@ -138,7 +151,7 @@ def solve_probe(
         rows = list(predictions(dataset, evaluated, decision))
         run.write_lines("predictions.jsonl", rows)
         compared = compare_with_last(run, dataset, rows)
-        for sentence in [*notes, *found.bad.values()]:
+        for sentence in [*notes, *found.damaged.values(), *found.bad.values()]:
             run.log(sentence)
     write_metrics(
         run,

@@ -29,7 +29,14 @@ from foveate.data.augment.policies import resolve
 from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.batches.source import unreadable
-from foveate.data.dataset import Dataset, Task, apply_policy, check_trainable
+from foveate.data.dataset import (
+    Dataset,
+    OnBad,
+    Task,
+    apply_policy,
+    check_trainable,
+    damage_notes,
+)
 from foveate.data.preprocess import Preprocess
 from foveate.data.splits import check_spread, stratified_folds, with_splits
 from foveate.errors import DataError, UsageError
@@ -79,7 +86,7 @@ class Request:
     size: int | None
     channels: int | None
     seed: int
-    on_bad: Literal["skip", "error"]
+    on_bad: OnBad | None
     engine: str
 
     def network(self, num_classes: int, in_channels: int) -> nn.Module:
@@ -240,7 +247,7 @@ class Job:
                 recipe=request.recipe,
                 model=request.model,
                 seed=request.seed,
-                on_bad=request.on_bad,
+                on_bad=request.on_bad or "skip",
                 engine=request.engine,
                 task=dataset.task,
                 images={split: len(found) for split, found in rows.items()},
@@ -435,12 +442,13 @@ def size_read(preprocess: Preprocess) -> Size:
 def starting_network(job: Job, loader: "Loader") -> nn.Module:
     """The network as it is before the first step; unreadable images are left out from here on."""
     if job.request.start is None:
-        loader.leave_out(job.ranks.share(check_readable(job, loader) if job.ranks.first else {}))
+        found = job.ranks.share(check_readable(job, loader) if job.ranks.first else ({}, {}))
+        loader.leave_out(*found)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step_seed(job.request.seed))
             return job.request.network(len(job.dataset.classes), job.preprocess.channels)
-    head, bad = job.ranks.share(solve_head(job) if job.ranks.first else ((), {}))
-    loader.leave_out(bad)
+    head, bad, damaged = job.ranks.share(solve_head(job) if job.ranks.first else ((), {}, {}))
+    loader.leave_out(bad, damaged)
     weight, bias = (torch.from_numpy(a) for a in head)
     probe = Probe(job.request.start.network(), weight.shape[1], weight.shape[0])
     with torch.no_grad():
@@ -449,8 +457,11 @@ def starting_network(job: Job, loader: "Loader") -> nn.Module:
     return probe
 
 
-def solve_head(job: Job) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], dict[str, str]]:
-    """The probe's head, solved on the training images alone; and the images that cannot be read."""
+def solve_head(
+    job: Job,
+) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], dict[str, str], dict[str, str]]:
+    """The probe's head, solved on the training images alone; and the images that cannot be read,
+    and those that are damaged."""
     dataset, resources, request = job.dataset, job.resources, job.request
     assert request.start is not None
     found = extract(
@@ -476,7 +487,7 @@ def solve_head(job: Job) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]
         resources.threads,
         resources.progress.advance,
     )
-    return (head.weight, head.bias), found.bad
+    return (head.weight, head.bias), found.bad, found.damaged
 
 
 # Batches
@@ -513,13 +524,17 @@ class Loader:
             world=job.ranks.world,
         )
 
-    def leave_out(self, bad: dict[str, str]) -> None:
-        """Train without the unreadable images (name: reason)."""
+    def leave_out(self, bad: dict[str, str], damaged: dict[str, str]) -> None:
+        """Train without the unreadable images (name: reason), and say which are damaged."""
         job = self.job
+        apply_policy(len(job.dataset), bad, job.request.on_bad, damaged)
+        job.notes += damage_notes(damaged)
+        if job.ranks.first:
+            for reason in damaged.values():
+                job.run.log(reason)
         if not bad:
             return
         job.bad, tested = bad, len(job.rows["test"]) > 0
-        apply_policy(len(job.dataset), bad, job.request.on_bad)
         for split, rows in job.rows.items():
             readable = [row for row in rows if job.dataset.files[row] not in bad]
             job.rows[split] = np.array(readable, dtype=np.int64)
@@ -550,12 +565,12 @@ class Loader:
         return [*self.batches.cache.notes(), *self.validation.cache.notes()]
 
 
-def check_readable(job: Job, loader: Loader) -> dict[str, str]:
+def check_readable(job: Job, loader: Loader) -> tuple[dict[str, str], dict[str, str]]:
     """Decode every image once, which fills the cache; name and reason of each that cannot be
-    read."""
+    read, and of each that is damaged."""
     bad: dict[str, str] = {}
     if job.dataset.pixels is not None:  # a built-in set, which has no files
-        return bad
+        return bad, {}
     threads, progress = job.resources.threads, job.resources.progress
     progress.begin("reading", len(job.dataset))
     test = EvaluationBatches(
@@ -568,7 +583,7 @@ def check_readable(job: Job, loader: Loader) -> dict[str, str]:
     }
     for split, source in sources.items():
         bad |= unreadable(source, job.rows[split], threads, progress.advance)
-    return bad
+    return bad, {name: why for source in sources.values() for name, why in source.damaged.items()}
 
 
 def progressive(full: int, config: TrainConfig) -> Callable[[int], int]:

@@ -147,8 +147,8 @@ def test_no_classifier_there(where: Callable[[Path], Path], tmp_path: Path) -> N
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps(card | {"format": 3}))
-    with refused(ArtefactError, "format 3", "2"):
+    (folder / "card.json").write_text(json.dumps(card | {"format": 4}))
+    with refused(ArtefactError, "format 4", "3"):
         Classifier.load(folder)
 
 

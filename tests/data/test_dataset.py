@@ -12,13 +12,14 @@ from refusals import absent, refused
 from foveate.data.dataset import (
     Dataset,
     apply_policy,
+    check_policy,
     check_trainable,
     duplicates,
     learnable,
     listed,
 )
 from foveate.data.layouts import from_folder, index, natural
-from foveate.errors import DataError
+from foveate.errors import DataError, UsageError
 
 
 def made(
@@ -152,26 +153,51 @@ def test_a_class_that_lost_its_images() -> None:
         check_trainable(dataset.select(np.array([0, 1])))
 
 
-@pytest.mark.parametrize("n", [1, 2, 19, 20, 21, 60, 100, 140, 1000, 12_340])
-def test_policy_skip_allows_five_percent(n: int) -> None:
-    allowed = n // 20
-    bad = {f"{i}.jpg": f"image '{i}.jpg' is empty" for i in range(allowed + 1)}
-    apply_policy(n, {}, "skip")
-    apply_policy(n, dict(list(bad.items())[:allowed]), "skip")
-    with refused(DataError, f"{allowed + 1} of {n} images", "5%", "'0.jpg'"):
-        apply_policy(n, bad, "skip")
+def unreadable(n: int) -> dict[str, str]:
+    return {f"{i}.jpg": f"image '{i}.jpg' is empty" for i in range(n)}
+
+
+@pytest.mark.parametrize("n", [2, 12, 19, 20, 21, 39, 40, 60, 100, 140, 1000, 12_340])
+def test_by_default_five_percent_are_allowed_and_always_one(n: int) -> None:
+    allowed = max(1, n // 20)
+    apply_policy(n, {}, None)
+    apply_policy(n, unreadable(allowed), None)
+    with refused(DataError, f"{allowed + 1} of {n} images", "5%", "'0.jpg'", "--on-bad skip"):
+        apply_policy(n, unreadable(allowed + 1), None)
+
+
+def test_skip_allows_all_but_all() -> None:
+    apply_policy(10, unreadable(9), "skip")
+    for policy in ("skip", None):
+        with refused(DataError, "1 of 1 images", "'0.jpg'"):
+            apply_policy(1, unreadable(1), policy)
+    with refused(DataError, "10 of 10 images", "'0.jpg'"):
+        apply_policy(10, unreadable(10), "skip")
 
 
 def test_policy_error_allows_none_and_lists_are_short() -> None:
     apply_policy(10, {}, "error")
-    with refused(DataError, "1 of 1000 images", "--on-bad", "'x'"):
-        apply_policy(1000, {"x": "image 'x' is empty"}, "error")
-    with refused(DataError, "1 of 2 images", "'x'") as caught:
-        apply_policy(2, {"x": "image 'x' is empty"}, "error")
-    assert "--on-bad" not in str(caught.value)  # too many to skip
+    with refused(DataError, "1 of 1000 images", "--on-bad error", "'0.jpg'"):
+        apply_policy(1000, unreadable(1), "error")
+    with refused(DataError, "3 of 9 images", "--on-bad skip"):  # by default these are too many
+        apply_policy(9, unreadable(3), "error")
     with pytest.raises(DataError) as caught:
-        apply_policy(9, {str(i): f"reason {i}" for i in range(9)}, "skip")
-    assert str(caught.value).count("reason") == 5
+        apply_policy(9, unreadable(9), "skip")
+    assert str(caught.value).count("is empty") == 5
+
+
+def test_damaged_images_are_refused_by_error_alone() -> None:
+    damaged = {"d.jpg": "image 'd.jpg' is damaged (bad Huffman code)"}
+    for policy in ("skip", None):
+        apply_policy(1, {}, policy, damaged)
+    with refused(DataError, "2 of 9 images", "'0.jpg'", "'d.jpg'"):
+        apply_policy(9, unreadable(1), "error", damaged)
+
+
+@pytest.mark.parametrize("policy", ["ignore", "auto", "", 1])
+def test_other_policies_are_refused(policy: object) -> None:
+    with refused(UsageError, repr(str(policy)), "skip", "error"):
+        check_policy(policy)
 
 
 # Duplicates, groups, selections

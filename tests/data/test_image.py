@@ -9,7 +9,7 @@ from encoded import encode, scene
 from PIL import Image, ImageOps
 from refusals import refused
 
-from foveate.data.image import draft_size, load_image, load_pixels, plain_jpeg
+from foveate.data.image import by_pillow, draft_size, jpeg_pixels, load_image, load_pixels
 from foveate.errors import ImageError
 
 
@@ -327,14 +327,31 @@ def jpegs() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("short_side", [None, 60, 7])
 @pytest.mark.parametrize("kind", jpegs())
-def test_load_pixels_gives_the_pixels_of_load_image(kind: str) -> None:
+def test_every_way_to_decode_gives_the_pixels_of_pillow(kind: str, short_side: int | None) -> None:
     data = jpegs()[kind]
-    expected = pixels(data, short_side=60)
-    assert np.array_equal(load_pixels(data, kind, 60), expected)
-    by_pillow = kind in ("turned by EXIF", "turned by XMP", "grey", "CMYK", "scaled", "PNG")
-    assert (plain_jpeg(data, 60) is None) == by_pillow
-    assert ("turned" in kind) == (expected.shape == (67, 49, 3))
+    expected = np.asarray(by_pillow(data, kind, short_side))
+    assert np.array_equal(load_image(data, short_side=short_side), expected)
+    assert np.array_equal(
+        load_pixels(data, kind, short_side or 1000), pixels(data, short_side=short_side or 1000)
+    )
+    assert isinstance(jpeg_pixels(data, short_side), np.ndarray) == (
+        kind not in ("CMYK", "PNG") and (short_side != 7 or kind in ("scaled", "one pixel"))
+    )
+    assert ("turned" in kind) == (expected.shape[0] > expected.shape[1])
+
+
+@pytest.mark.parametrize("short_side", [20, 40, 55, 110, 300])
+@pytest.mark.parametrize("size", [(640, 481), (997, 643)])
+@pytest.mark.parametrize("chroma", [0, 1, 2])
+def test_both_decoders_scale_to_the_same_pixels(
+    size: tuple[int, int], short_side: int, chroma: int
+) -> None:
+    data = encode(scene(*size), "JPEG", subsampling=chroma)
+    found = jpeg_pixels(data, short_side)
+    assert np.array_equal(found, np.asarray(by_pillow(data, "", short_side)))
+    assert np.array_equal(load_pixels(data, "", short_side), found)
 
 
 @pytest.mark.parametrize("width", [239, 240, 241, 479, 480])

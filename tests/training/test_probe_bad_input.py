@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from learnt import tensors
+from PIL import Image
 from refusals import refused
 
 from foveate.data.layouts import load_dataset
@@ -50,7 +52,7 @@ def test_skipping_a_bad_image_is_as_if_it_were_not_there(root: Path, tmp_path: P
     ("n", "policy", "names"),
     [
         (1, "error", ["1 of 96", "'train/blob/000.png'"]),
-        (5, "skip", ["5 of 96", "5%"]),
+        (5, None, ["5 of 96", "5%"]),
     ],
 )
 def test_too_many_bad_images(
@@ -60,6 +62,53 @@ def test_too_many_bad_images(
     with refused(DataError, *names):
         train(root, out=tmp_path / "r", on_bad=policy)
     assert not (tmp_path / "r").exists()
+
+
+def test_damaged_images_are_learnt_from_and_named(root: Path, tmp_path: Path) -> None:
+    """Also by a second run, which finds the features of all others in the cache."""
+    path = root / "train" / "blob" / "001.jpg"
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(200) + data[middle + 200 :])
+    for n in range(2):
+        found = train(root, out=tmp_path / str(n))
+        metrics = read_json(found.run / "metrics.json")
+        assert any("train/blob/001.jpg" in note for note in metrics["notes"])
+        assert not metrics["bad"] and metrics["out_of_fold"]["n"] == 72
+        assert metrics["computed"] == (1 if n else 96)
+    with refused(DataError, "1 of 96", "'train/blob/001.jpg'", "damaged"):
+        train(root, out=tmp_path / "r", on_bad="error")
+
+
+def test_more_than_five_percent_are_skipped_when_asked(root: Path, tmp_path: Path) -> None:
+    spoil(root, 8)
+    found = train(root, out=tmp_path / "r", on_bad="skip")
+    assert len(read_json(found.run / "metrics.json")["bad"]) == 8
+
+
+def test_a_probe_of_twelve_bits_is_that_of_eight(root: Path, tmp_path: Path) -> None:
+    """Grey images as PNG of 8 bits, and the same as a camera with 12 bits writes them."""
+    for path in sorted(root.rglob("*.*g")):
+        grey = np.asarray(Image.open(path).convert("L"))
+        path.unlink()
+        for kind, values in (("eight", grey), ("twelve", grey.astype(np.uint16) * 16 + grey // 16)):
+            folder = tmp_path / kind / path.relative_to(root).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(folder / f"{path.stem}.png")
+    eight, twelve = (
+        train(tmp_path / kind, out=tmp_path / f"run {kind}") for kind in ("eight", "twelve")
+    )
+    assert (eight.preprocess.levels, twelve.preprocess.levels) == (None, (0, 4095))
+    assert "levels" not in eight.card["preprocess"]
+    assert tensors(eight.run) == tensors(twelve.run)
+    image = "test/blob/100.png"
+    for tta in ("none", "ten"):
+        found = [
+            clf.predict(tmp_path / kind / image, tta=tta).top
+            for clf, kind in ((eight, "eight"), (twelve, "twelve"))
+        ]
+        assert found[0] == found[1]
+    assert any("0 to 4095" in note for note in twelve.metrics["notes"])
 
 
 def test_a_class_whose_images_are_all_bad(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from refusals import absent, refused
 from safetensors.torch import load_file
 
@@ -168,6 +169,41 @@ def test_unreadable_images(images: Path, tmp_path: Path, draw_folder) -> None:
     with refused(DataError, "blob/003.png"):
         train(photos, out=tmp_path / "strict", **SCRATCH, **settings, on_bad="error")
     assert not (tmp_path / "strict").exists()
+
+
+def test_damaged_and_deep_images(tmp_path: Path) -> None:
+    """A photo with a hole is learnt from, and named; 12 bits in 16 have levels, also on resume."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        folder = tmp_path / "photos" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, 4096, (40, 40)).astype(np.uint16)
+        Image.fromarray(values).save(folder / f"{i:02}.png")
+    Image.fromarray((values >> 4).astype(np.uint8)).save(folder / "hole.jpg")
+    data = (folder / "hole.jpg").read_bytes()
+    middle = len(data) // 2
+    (folder / "hole.jpg").write_bytes(data[:middle] + bytes(200) + data[middle + 200 :])
+
+    settings = SCRATCH | {"epochs": 1, "batch_size": 8, "cache": "disk"}
+    for n in range(2):  # the second finds the others' pixels in the cache
+        clf = train(tmp_path / "photos", out=tmp_path / str(n), **settings)
+        metrics, log = read(clf.run / "metrics.json"), (clf.run / "log.txt").read_text()
+        assert sum("b/hole.jpg" in note for note in metrics["notes"]) == 1
+        assert any("0 to 4095" in note for note in metrics["notes"])
+        assert "b/hole.jpg" in log and not metrics["bad"]
+    assert clf.preprocess.levels == (0, 4095) and clf.card["format"] == 3
+    assert read(clf.run / "config.json")["preprocess"]["levels"] == [0, 4095]
+    before = (clf.run / "metrics.json").read_bytes()
+    train(tmp_path / "photos", out=clf.run, **settings, resume=True)
+    assert (clf.run / "metrics.json").read_bytes() == before
+    measured = evaluate(clf, tmp_path / "photos")
+    assert any("b/hole.jpg" in note for note in measured["notes"])
+    for refusing in (
+        lambda: train(tmp_path / "photos", out=tmp_path / "e", **settings, on_bad="error"),
+        lambda: evaluate(clf, tmp_path / "photos", "error"),
+    ):
+        with refused(DataError, "1 of 25", "b/hole.jpg", "damaged"):
+            refusing()
 
 
 def test_no_test_image_can_be_read(tmp_path: Path, draw_folder) -> None:

@@ -31,6 +31,7 @@ class Source:
 
     def __init__(self, dataset: Dataset, rule: Rule, cache: PixelCache):
         self.dataset, self.rule, self.cache = dataset, rule, cache
+        self.damaged: dict[str, str] = {}  # what was decoded all the same: name and reason
         self.digests: dict[int, str] = dict(enumerate(vars(dataset).get("digests", ())))
 
     def pixels(self, row: int) -> Pixels:
@@ -47,9 +48,13 @@ class Source:
         self.digests[row] = digest
         if expected is None and (kept := self.cache.find(digest)) is not None:
             return kept
-        pixels = self.rule.make(data, name)
+        damage: list[str] = []
+        pixels = self.rule.make(data, name, damage.append)
         pixels.flags.writeable = False  # whoever comes next finds them as they are
-        self.cache.keep(digest, pixels)
+        if damage:
+            self.damaged[name] = damage[0]
+        else:  # a later run that found it in the cache would not know that it is damaged
+            self.cache.keep(digest, pixels)
         return pixels
 
 
