@@ -1,5 +1,7 @@
 """foveate weights check, foveate weights verify"""
 
+import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,10 +24,14 @@ app = typer.Typer(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
+    file: Annotated[Path, typer.Argument(help="A file of weights, whatever its name.")],
     save_as: Annotated[
         Path | None,
         typer.Option("--save-as", help="Also write it as this .safetensors file, under our names."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Take this set of tensors, where there are several: as in model_ema."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
@@ -35,7 +41,9 @@ def check(
     """
     from foveate.weights.diagnosis import convert, diagnose
 
-    found = diagnose(file)
+    found = diagnose(file, key)
+    if key is not None:
+        file = Path(f"{file}#{key}")
     if save_as is not None and found.network is not None:
         convert(file, save_as, found)
     if as_json:
@@ -61,6 +69,8 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
         twins = f"; so does {', '.join(found.twins)}" if found.twins else ""
         say(f"fits     {found.network}, {ends}{twins}")
         say(f"names    {found.naming}")
+    elif found.nearest is None:
+        say("fits     no network, and none is near")
     else:
         say(
             f"fits     no network; the nearest is {found.nearest}, with {found.failing} tensors "
@@ -73,10 +83,18 @@ def show(found: "Diagnosis", file: Path, saved: Path | None) -> None:
     if saved is not None:
         say(f"saved    {saved if found.network else 'nothing, since it fits no network'}")
     if found.network is not None:
-        usable = file if found.loads else saved
-        load = f'foveate.build("{found.network}", weights="{usable}")'
-        conversion = f"foveate weights check {file} --save-as OUR.safetensors"
-        say(f"next     {load if usable else conversion}")
+        say(f"next     {next_step(found, file, saved)}")
+
+
+def next_step(found: "Diagnosis", file: Path, saved: Path | None) -> str:
+    """How to load the file, as a line that works."""
+    usable = saved or (file if found.loads else None)
+    if usable is not None:
+        path = json.dumps(str(usable), ensure_ascii=False)
+        return f'foveate.build("{found.network}", weights={path})'
+    if found.finite:
+        return f"foveate weights check {shlex.quote(str(file))} --save-as OUR.safetensors"
+    return "none: its numbers are not finite; take a checkpoint from before the training failed"
 
 
 @app.command()

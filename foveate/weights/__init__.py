@@ -20,7 +20,7 @@ from foveate.errors import UsageError
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
 from foveate.weights.published import WEIGHTS, Weights
 from foveate.weights.starting_point import preprocess_of
-from foveate.weights.tensors import load_network
+from foveate.weights.tensors import load_network, split_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # suffix of the network's name in WEIGHTS
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+# A name that ends so is meant as a file, there or not; a file that is there may end in anything.
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
 
 
 def build(
@@ -47,6 +48,7 @@ def build(
     in_channels: int | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
+    pretrained: None = None,
 ) -> "nn.Module":
     """A network of `foveate.models`, optionally with pretrained weights.
 
@@ -59,8 +61,10 @@ def build(
             another number than the weights', the head is fresh, and a log message says so.
         in_channels: 3 for RGB, 1 for grey; by default the paper's, or as many as the weights have.
         weights: None (random); "imagenet", the best published ones; "imagenet-v1", torchvision's
-            older set where there are two; or the path of a .pth or .safetensors file with the
-            network's tensors, under our names or the published ones.
+            older set where there are two; or the path of a file with the network's tensors, under
+            our names or the published ones. `FILE#KEY` takes one of several sets in a file, as
+            "last.pth#model_ema".
+        pretrained: torchvision's and timm's old argument is refused: `weights` says which.
 
     Returns:
         The network. Its `name` is its name here; with weights, its `preprocess` says how they
@@ -81,7 +85,13 @@ def build(
     """
     from foveate import models
     from foveate.models.surgery import replace_head, set_in_channels
+    from foveate.weights import pretrained as published  # the argument has its name
 
+    if pretrained is not None:
+        raise UsageError(
+            f'pretrained={pretrained!r} does not say which weights: build("{name}", '
+            'weights="imagenet") takes the best published ones, weights=None random ones'
+        )
     check_arguments(name, num_classes, in_channels, weights)
     network: Any
     if weights is None or name not in models.MODELS:
@@ -91,14 +101,14 @@ def build(
         return network
     if weights in SETS:
         key = f"{name}{SETS[str(weights)]}"
-        network, preprocess = pretrained(key), find_weights(key).preprocess
-    elif isinstance(weights, os.PathLike) or Path(weights).suffix in SUFFIXES:
+        network, preprocess = published(key), find_weights(key).preprocess
+    elif is_file_name(weights):
         network = load_network(name, Path(weights))
         preprocess = preprocess_of(name, network)
     else:
         raise UsageError(
-            f"weights '{weights}' are unknown; expected {', '.join(SETS)}, None, or a file "
-            f"({', '.join(SUFFIXES)})"
+            f"weights '{weights}' are unknown, and no file is called so; expected "
+            f"{', '.join(SETS)}, None, or a file ({', '.join(SUFFIXES)} or any other)"
         )
     had = len(network.head.weight)
     if num_classes is not None and num_classes != had:
@@ -112,6 +122,15 @@ def build(
         preprocess = preprocess.with_channels(in_channels)
     network.name, network.preprocess = name, preprocess
     return network
+
+
+def is_file_name(weights: str | os.PathLike[str]) -> bool:
+    """Whether a file is meant, and not the name of a published set."""
+    if isinstance(weights, os.PathLike):
+        return True
+    file, key = split_key(weights)
+    named = file.suffix.partition("#")[0] in SUFFIXES or file.name != weights
+    return bool(weights) and (named or key is not None or file.exists())
 
 
 def check_arguments(name: Any, num_classes: Any, in_channels: Any, weights: Any) -> None:

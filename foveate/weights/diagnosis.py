@@ -1,8 +1,10 @@
 """Diagnosis of a weights file: its origin, the network it fits, its problems and its traps."""
 
+import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +16,26 @@ from foveate.weights.files import kept_file
 from foveate.weights.findings import container, notes, problems
 from foveate.weights.matching import Match, best_match, blueprint, candidates
 from foveate.weights.published import WEIGHTS
-from foveate.weights.tensors import COUNTER, as_state_dict, read_tensors, under_our_names
-from foveate.weights.traps import FOVEATE, MELAS, TIMM, TORCHVISION, UNKNOWN, bad_numbers, traps
+from foveate.weights.tensors import (
+    COUNTER,
+    SECOND,
+    as_state_dict,
+    fitted,
+    other_parts,
+    read_held,
+    split_key,
+    variants,
+)
+from foveate.weights.traps import (
+    FOVEATE,
+    MELAS,
+    TIMM,
+    TORCHVISION,
+    UNKNOWN,
+    bad_numbers,
+    infinite,
+    traps,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +52,9 @@ WAYS = {
         "you trust it"
     ),
 }
+# A file that fits no network is compared, tensor by tensor, with those most similar to it.
+MOST_SIMILAR, SIMILAR = 8, 0.8
+NOTHING_NEAR = "no network here has as much as half of its shapes in common with this file"
 ORIGINS = {
     TORCHVISION: "torchvision's names, which several of timm's and Foveate's files have too",
     TIMM: "timm",
@@ -49,18 +72,23 @@ class Diagnosis:
         file: its name.
         bytes, sha256: of the file.
         tensors, parameters: how many; batch-norm statistics are tensors, but not parameters.
+        key: of the set of tensors that was taken; "" at the file's top level.
+        sets: other sets in the file: key -> number of tensors.
+        left: names of tensors that are no part of the network: of a loss, or of what is around it.
         source: "torchvision", "timm", "efficientnet_pytorch", "foveate" or "unknown", by tensor
             names and hash.
         hash: how the SHA-256 compares with published ones, as a sentence.
         published: key of WEIGHTS if the file is byte-identical to it, else None.
         network: the name in MODELS that it fits; None if it fits none.
         twins: other networks whose tensors have exactly the same names and shapes.
-        nearest, failing: the network that it fits best, and how many tensors do not fit.
+        nearest, failing: the network that it fits best, and how many tensors do not fit; None and
+            all of them where it has less than half of its shapes in common with any.
         naming: how its names were mapped to ours and how certain that is, as a sentence.
         names: the file's names -> ours.
         classes, channels: of the file, read as the nearest network.
         loads: whether `foveate.build(network, weights=file)` accepts it as it is. A file that fits
             but does not load can be converted.
+        finite: whether all of its numbers are; if not, it does not load.
         problems: what keeps it from fitting.
         notes: what is unusual and harmless.
         traps: why its results may differ from the published ones, though it fits.
@@ -71,110 +99,147 @@ class Diagnosis:
     sha256: str
     tensors: int
     parameters: int
+    key: str
+    sets: dict[str, int]
+    left: tuple[str, ...]
     source: str
     hash: str
     published: str | None
     network: str | None
     twins: tuple[str, ...]
-    nearest: str
+    nearest: str | None
     failing: int
     naming: str
     names: dict[str, str] = field(repr=False)
     classes: int | None
     channels: int | None
     loads: bool
+    finite: bool
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     traps: tuple[str, ...]
 
 
-def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
-    """Find out what a .pth, .pt or .safetensors file is.
+def diagnose(path: str | os.PathLike[str], key: str | None = None) -> Diagnosis:
+    """Find out what a weights file is, whatever its name.
 
     Nothing in the file is executed, and it is not changed.
 
+    Args:
+        path: FILE, or FILE#KEY.
+        key: of the set of tensors to look at, where a file has several; by default the one that is
+            most likely the network.
+
     Raises:
-        ArtefactError: no such file; it is a folder, damaged, or holds more than named tensors.
+        ArtefactError: no such file; it is a folder, damaged, or holds no named tensors; it has no
+            such set.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ArtefactError(
-            f"'{path}' is a folder; expected a file of weights (.pth, .pt or .safetensors)"
-        )
-    held = read_tensors(path)
-    match, twins, prefix = nearest(held, path.name)
-    found = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
+    path, own = split_key(path)
+    held = read_held(path, key or own)
+    match, twins, prefix = nearest(held.tensors, path.name)
+    part = variants(held.tensors)[prefix]
     fits = match.failing == 0
+    near = fits or is_near(part, match.network)
+    inside = {prefix + name for name in part}
+    left = (*held.left, *(name for name in held.tensors if name not in inside))
+    sets = held.sets | other_parts(left, len(part))
     digest = sha256(path)
     published, comparison = compare_hash(path, digest)
-    source = origin(held, match, path.name, published)
+    source = origin(held.tensors, match, path.name, published)
     return Diagnosis(
         file=path.name,
         bytes=path.stat().st_size,
         sha256=digest,
-        tensors=len(found),
+        tensors=len(part),
         parameters=sum(
-            t.numel() for name, t in found.items() if "running_" not in name and COUNTER not in name
+            t.numel() for name, t in part.items() if "running_" not in name and COUNTER not in name
         ),
+        key=held.key,
+        sets=sets,
+        left=left,
         source=source,
         hash=comparison,
         published=published,
         network=match.network if fits else None,
         twins=twins if fits else (),
-        nearest=match.network,
-        failing=match.failing,
-        naming=WAYS[match.way],
-        names={prefix + name: ours for name, ours in match.names.items()},
-        classes=match.plan.classes,
-        channels=match.plan.channels,
-        loads=fits and loads_as_is(held, match),
-        problems=tuple(problems(match)),
-        notes=(*container(path, prefix), *notes(found, match)),
+        nearest=match.network if near else None,
+        failing=match.failing if near else len(part),
+        naming=WAYS[match.way] if near else "none matches",
+        names={prefix + name: ours for name, ours in match.names.items()} if near else {},
+        classes=match.plan.classes if near else None,
+        channels=match.plan.channels if near else None,
+        loads=fits and loads_as_is(held.tensors, match),
+        finite=not any(infinite(t) for t in part.values()),
+        problems=tuple(problems(match, left)) if near else (NOTHING_NEAR,),
+        notes=(*container(held, sets, prefix, left), *(notes(part, match) if near else ())),
         traps=(
-            *bad_numbers(found),
+            *bad_numbers(part),
             *(traps(match.network, source, path.name, bool(published)) if fits else ()),
         ),
     )
 
 
 def nearest(held: "dict[str, Tensor]", file: str) -> tuple[Match, tuple[str, ...], str]:
-    """The best match, the other networks that match equally well, and the prefix to remove.
+    """The best match, the other networks that match equally well, and the prefix of the names of
+    the part that matches.
 
-    Networks with as many parameters as the file come first; all are tried only when none of these
-    fits. If all names begin with the same part (`model.`, `backbone.`), they are tried without it
-    too. Among equals the network that the file's name contains wins.
+    Networks with as many parameters as the file come first. If none of these fits, it is compared
+    with those that have the most shapes in common with it. Among equals the network that the file's
+    name contains wins.
     """
-    from foveate.models import MODELS
+    parts = variants(held)
+    matches = [
+        (best_match(part, name), prefix)
+        for prefix, part in parts.items()
+        for name in candidates(part)
+    ]
+    if not any(match.failing == 0 for match, _ in matches):
+        matches = [(best_match(parts[prefix], name), prefix) for prefix, name in similar(parts)]
 
-    tops = {name.partition(".")[0] + "." for name in held}
-    variants = {"": held}
-    if len(tops) == 1 and len(held) > 1:
-        prefix = tops.pop()
-        variants[prefix] = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
-    matches: list[tuple[Match, str]] = []
-    for networks in (candidates(held), MODELS):
-        matches = [
-            (best_match(found, name), taken)
-            for taken, found in variants.items()
-            for name in networks
-        ]
-        if any(match.failing == 0 for match, _ in matches):
-            break
-    best, taken = min(matches, key=lambda pair: matching.cost(pair[0]))
+    def rank(pair: tuple[Match, str]) -> tuple[bool, bool, int, int, int]:
+        match, prefix = pair
+        return match.failing > 0, SECOND.search(prefix) is not None, *matching.cost(match)
+
+    best, taken = min(matches, key=rank)
     same = [
         m
         for m, t in matches
         if matching.cost(m) == matching.cost(best) and m.names == best.names and t == taken
     ]
     named = [m for m in same if re.search(rf"(?<![a-z0-9]){m.network}(?![._]?\d)", file.lower())]
-    chosen = max(named, key=lambda m: len(m.network)) if named else best
-    return chosen, tuple(m.network for m in same if m is not chosen), taken
+    match = max(named, key=lambda m: len(m.network)) if named else best
+    return match, tuple(m.network for m in same if m is not match), taken
+
+
+def similar(parts: "dict[str, dict[str, Tensor]]") -> list[tuple[str, str]]:
+    """The part of a file and the network that have the most shapes in common, measured by all the
+    shapes of both; and the pairs that come close to them."""
+    from foveate.models import MODELS
+
+    def share(pair: tuple[str, str]) -> float:
+        theirs, ours = shapes(parts[pair[0]]), shapes(blueprint(pair[1]).tensors)
+        return (theirs & ours).total() / (theirs.total() + ours.total())
+
+    shares = {pair: share(pair) for pair in itertools.product(parts, MODELS)}
+    ranked = sorted(shares, key=lambda pair: shares[pair], reverse=True)[:MOST_SIMILAR]
+    return [pair for pair in ranked if shares[pair] >= SIMILAR * shares[ranked[0]]]
+
+
+def is_near(part: "Mapping[str, Tensor]", network: str) -> bool:
+    """Whether a network and a file have at least half of their shapes in common."""
+    theirs, ours = shapes(part), shapes(blueprint(network).tensors)
+    return 2 * (theirs & ours).total() >= max(theirs.total(), ours.total())
+
+
+def shapes(tensors: "Mapping[str, Tensor]") -> Counter[tuple[int, ...]]:
+    """How often each shape is there; batch-norm counters aside."""
+    return Counter(tuple(t.shape) for name, t in tensors.items() if not name.endswith(COUNTER))
 
 
 def loads_as_is(held: "dict[str, Tensor]", match: Match) -> bool:
     """Whether `build` accepts the file without conversion."""
     rules = WEIGHTS[match.network].rename if match.network in WEIGHTS else ()
-    named = under_our_names(held, blueprint(match.network).tensors, rules)
+    named, _ = fitted(held, blueprint(match.network).tensors, rules)
     try:
         as_state_dict(named, match.plan.tensors, source="")
     except ArtefactError:
@@ -237,7 +302,7 @@ def convert(
     initialised at random; only training uses them.
 
     Args:
-        path: the file.
+        path: the file, or FILE#KEY.
         out: the new file, .safetensors.
         found: the result of `diagnose(path)`, to save computing it again.
 
@@ -250,12 +315,13 @@ def convert(
 
     from foveate import models
 
-    path, out = Path(path), Path(out)
+    out = Path(out)
     if out.suffix != ".safetensors" or out.exists():
         raise UsageError(
             f"'{out}' {'exists already' if out.exists() else 'does not end in .safetensors'}"
         )
     found = found or diagnose(path)
+    path, _ = split_key(path)
     if found.network is None:
         raise ArtefactError(
             f"'{path}' fits no network, so it cannot be converted: {'; '.join(found.problems)}"
@@ -263,7 +329,7 @@ def convert(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         full = models.build(found.network, found.classes, found.channels).state_dict()
-    for name, tensor in read_tensors(path).items():
+    for name, tensor in read_held(path, found.key or None).tensors.items():
         if (ours := found.names.get(name)) is not None:
             full[ours] = tensor.reshape(full[ours].shape)
     expected = blueprint(found.network, found.classes, found.channels).tensors

@@ -1,13 +1,13 @@
 """Findings about a weights file, as sentences: what keeps it from loading, and what is harmless."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.data.dataset import listed
 from foveate.weights.matching import Match, blueprint
-from foveate.weights.tensors import COUNTER, PREFIXES, WRAPPERS
+from foveate.weights.tensors import COUNTER, Held
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ PREFIXES_FROM = {
 }
 
 
-def problems(match: Match) -> Iterable[str]:
+def problems(match: Match, left: tuple[str, ...]) -> Iterable[str]:
     """What keeps the file from loading into the network; nothing if it fits."""
     network, head = match.network, match.plan.head.rpartition(".")[0] + "."
     missing = [name for name in match.missing if name not in match.missing_auxiliary]
@@ -34,7 +34,7 @@ def problems(match: Match) -> Iterable[str]:
         )
     elif others:
         yield f"{len(others)} tensors of {network} are missing: {listed(others)}"
-    if {"linear.weight", "linear.bias"} <= set(match.unexpected):
+    if {"linear.weight", "linear.bias"} <= {*match.unexpected, *left}:
         yield "it is a Foveate classifier's: load its folder with foveate.Classifier.load"
     if match.unexpected:
         tops = Counter(name.partition(".")[0] for name in match.unexpected)
@@ -81,26 +81,26 @@ def notes(found: "Mapping[str, Tensor]", match: Match) -> Iterable[str]:
             yield f"{n} tensors are {kind}: read as float32{rounding}"
 
 
-def container(path: Path, prefix: str) -> Iterable[str]:
-    """How the tensors are stored: the prefix of all names, and what `torch.save` wrapped them in.
+def container(
+    held: Held, sets: Mapping[str, int], prefix: str, left: tuple[str, ...]
+) -> Iterable[str]:
+    """How the tensors are stored: what wraps them, and what is beside them.
 
-    `prefix` is what `nearest` removed to match the names.
+    `sets` are others that could be taken, `prefix` is what `nearest` removed to match the names,
+    `left` the tensors that it left out.
     """
-    import torch
-
-    if prefix:
-        yield f"every name begins with '{prefix}': saved as part of a larger module"
-    if path.suffix == ".safetensors":
-        return
-    # Read again, without the numbers: read_tensors checked it, but returned only its tensors.
-    content = torch.load(path, map_location="meta", weights_only=True)
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            rest = [str(key) for key in content if key != wrapper]
-            beside = f"; beside them, not used: {listed(rest)}" if rest else ""
-            yield f"the tensors are wrapped in '{wrapper}'{beside}"
-            content = content[wrapper]
-    keys = [str(key) for key in content]
-    while wrapped := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), ""):
+    if held.key:
+        rest = f"; beside them, not used: {listed(held.beside)}" if held.beside else ""
+        yield f"the tensors are wrapped in '{held.key}'{rest}"
+    elif held.beside:
+        yield f"beside the tensors, not used: {listed(held.beside)}"
+    for key, n in sets.items():
+        yield f"another set of {n} tensors is in '{key}': --key {shlex.quote(key)} takes that one"
+    for wrapped in held.removed:
         yield f"every name begins with '{wrapped}': saved from {PREFIXES_FROM[wrapped]}; removed"
-        keys = [key.removeprefix(wrapped) for key in keys]
+    if prefix:
+        whole = "their names begin" if left else "every name begins"
+        yield f"{whole} with '{prefix}': saved as part of a larger module"
+    if left := tuple(name for name in left if name.partition(".")[0] not in sets):
+        tensors = "1 tensor is" if len(left) == 1 else f"{len(left)} tensors are"
+        yield f"{tensors} no part of the network, and left: {listed(left)}"

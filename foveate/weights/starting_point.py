@@ -27,6 +27,7 @@ from foveate.progress import Progress
 from foveate.storage import sha256
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
 from foveate.weights.published import WEIGHTS, Weights
+from foveate.weights.tensors import split_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -226,7 +227,9 @@ def from_file(name: str, path: Path) -> Loaded:
     from foveate.weights import build
 
     network = build(name, weights=path)
-    return Loaded(name, network, preprocess_of(name, network), f"{name} {sha256(path)}")
+    file, key = split_key(path)
+    source = f"{name} {sha256(file)}{'' if key is None else f' {key}'}"
+    return Loaded(name, network, preprocess_of(name, network), source)
 
 
 def from_timm(name: str, weights: Any) -> Loaded:

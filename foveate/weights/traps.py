@@ -181,6 +181,11 @@ def traps(network: str, source: str, file: str, published: bool) -> list[str]:
     ]
 
 
+def infinite(tensor: "Tensor") -> bool:
+    """Whether any of its numbers is NaN or infinite, in float32."""
+    return tensor.is_floating_point() and not bool(tensor.float().isfinite().all())
+
+
 def bad_numbers(tensors: "dict[str, Tensor]") -> list[str]:
     """Problems of the values: not finite, no variance, statistics of a network never trained."""
     real = {
@@ -188,14 +193,14 @@ def bad_numbers(tensors: "dict[str, Tensor]") -> list[str]:
         for name, t in tensors.items()
         if t.is_floating_point()
     }
-    infinite = [name for name, t in real.items() if not t.isfinite().all()]
+    lost = [name for name, t in real.items() if infinite(t)]
     variances = {name: t for name, t in real.items() if name.endswith("running_var") and t.numel()}
     dead = [name for name, t in variances.items() if not t.any()]
     negative = [name for name, t in variances.items() if (t < 0).any()]
     means = [t for name, t in real.items() if name.endswith("running_mean")]
     sentences = {
         "{} tensors hold numbers that are not finite (NaN or infinity), so no result will be "
-        "finite; first '{}'": infinite,
+        "finite; first '{}'": lost,
         "{} batch-norms have a variance of 0 in every channel: they have seen no data; first "
         "'{}'": dead,
         "{} batch-norms have a negative variance, which has no square root; first '{}'": negative,

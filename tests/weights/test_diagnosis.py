@@ -156,27 +156,59 @@ def test_half_precision(write) -> None:
     assert len(doubled.notes) == 1 and not absent(doubled.notes[0], "52", "float64", "float32")
 
 
-def test_traps_of_the_numbers_are_reported(write) -> None:
+def test_traps_of_the_numbers_are_reported(write, tmp_path: Path) -> None:
     content = state(SMALL)
     content["classifier.1.bias"][3] = float("nan")
     found = diagnose(write(content))
     assert found.network == SMALL
     assert not absent(found.traps[0], "1 tensors", "not finite", "classifier.1.bias")
+    assert (found.finite, found.loads) == (False, False)
+    with refused(ArtefactError, "model.pth", "not finite", "'classifier.1.bias'"):
+        build(SMALL, weights=tmp_path / "model.pth")
 
 
 def test_part_of_a_larger_module(write, tmp_path: Path) -> None:
-    """build() refuses it, and accepts it once it is written under our names."""
     content = state(SMALL)
-    path = write({f"net.{k}": v for k, v in content.items()})
+    path = write({f"net.{k}": v for k, v in content.items()} | {"loss.weight": torch.ones(2)})
     found = diagnose(path)
-    assert (found.network, found.loads) == (SMALL, False)
-    assert len(found.notes) == 1 and not absent(found.notes[0], "'net.'", "larger module")
-    with refused(ArtefactError, "model.pth", "52"):
-        build(SMALL, weights=path)
+    assert (found.network, found.loads, found.left) == (SMALL, True, ("loss.weight",))
+    part, left = found.notes
+    assert not absent(part, "'net.'", "larger module") and not absent(left, "'loss.weight'")
+    built = build(SMALL, weights=path).state_dict()
+    assert all(torch.equal(built[k], v) for k, v in content.items())
     assert convert(path, tmp_path / "ours.safetensors").network == SMALL
     again = load_file(tmp_path / "ours.safetensors")
     assert all(torch.equal(again[k], v) for k, v in content.items())
-    assert diagnose(tmp_path / "ours.safetensors").loads
+
+
+def test_several_sets_of_tensors(write, tmp_path: Path) -> None:
+    content, other = state(SMALL), {k: v + 1 for k, v in state(SMALL).items()}
+    path = write({"net": content, "ema": other, "epoch": 3})
+    found = diagnose(path)
+    assert (found.network, found.key, found.sets) == (SMALL, "net", {"ema": 52})
+    assert any(not absent(note, "'ema'", "52", "--key ema") for note in found.notes)
+    for chosen in (diagnose(path, "ema"), diagnose(f"{path}#ema")):
+        assert (chosen.network, chosen.key, chosen.sets) == (SMALL, "ema", {"net": 52})
+    convert(f"{path}#ema", tmp_path / "ours.safetensors")
+    assert torch.equal(
+        load_file(tmp_path / "ours.safetensors")["classifier.1.bias"], other["classifier.1.bias"]
+    )
+    parts = {f"model.{k}": v for k, v in content.items()}
+    path = write(parts | {f"teacher.{k}": v for k, v in other.items()})
+    found = diagnose(path)
+    assert (found.network, found.loads, found.sets) == (SMALL, True, {"teacher": 52})
+    assert diagnose(path, "teacher").network == SMALL
+
+
+def test_the_nearest_has_most_shapes_in_common(write) -> None:
+    content = state("resnet18", num_classes=7)
+    del content["layer1.0.bn1.weight"]
+    found = diagnose(write({f"model.{k}": v for k, v in content.items()}))
+    assert (found.network, found.nearest, found.failing) == (None, "resnet18", 1)
+    strange = {f"{i}.weight": torch.ones(i + 3, 7, 5) for i in range(30)}
+    found = diagnose(write({k: v for k, v in content.items() if "layer1" in k} | strange))
+    assert (found.network, found.nearest, found.loads, found.names) == (None, None, False, {})
+    assert found.failing == found.tensors and len(found.problems) == 1
 
 
 def test_a_headless_backbone(write) -> None:
@@ -299,21 +331,44 @@ def test_convert_refuses(write, tmp_path: Path) -> None:
         )
 
 
+def lines_of(*arguments: object) -> dict[str, str]:
+    done = foveate("weights", "check", *arguments)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
+
+
+def follow(line: str) -> torch.nn.Module:
+    """Do what the `next` line says."""
+    import foveate as package
+
+    return eval(line, {"foveate": package})
+
+
 def test_the_command(write, tmp_path: Path) -> None:
     content = state(SMALL)
-    path = write({f"net.{k}": v for k, v in content.items()})
-    done = foveate("weights", "check", path, "--save-as", tmp_path / "ours.safetensors")
-    assert done.returncode == 0, done.stderr
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
+    path = write({"net": {f"net.{k}": v for k, v in content.items()}, "ema": content}, "a b.ckpt")
+    lines = lines_of(path)
     assert not absent(lines["fits"], SMALL, "1000 classes", "3 channels")
-    assert lines["saved"] == str(tmp_path / "ours.safetensors")
-    assert lines["next"] == f'foveate.build("{SMALL}", weights="{tmp_path / "ours.safetensors"}")'
+    built = follow(lines["next"]).state_dict()
+    assert all(torch.equal(built[k], v) for k, v in content.items())
+    ours = tmp_path / "ours.safetensors"
+    lines = lines_of(path, "--key", "ema", "--save-as", ours)
+    assert lines["saved"] == str(ours)
+    assert (
+        lines["next"] == f'foveate.build("{SMALL}", weights="{ours}")'
+    )  # the new file, not the old
+    follow(lines["next"])
+
+
+def test_the_command_names_what_fails(write) -> None:
+    content = state(SMALL)
     broken = write({k: v for k, v in content.items() if k != "features.0.bias"})
     done = foveate("weights", "check", broken)
     assert (done.returncode, done.stderr) == (1, "")
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
     assert not absent(lines["fits"], "no network", SMALL, "1 tensors")
     assert not absent(lines["problem"], SMALL, "'features.0.bias'")
+    assert "next" not in lines
 
 
 def test_the_command_in_json(write, tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """Weights from a user's own files: no code runs, every misfit is named, any writer is read."""
 
-import argparse
 import io
 import os
 import pickle
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from refusals import absent, refused
@@ -21,7 +24,7 @@ from torchvision.models import get_model
 from foveate import models
 from foveate.errors import ArtefactError, FoveateError
 from foveate.weights import build
-from foveate.weights.tensors import read_tensors
+from foveate.weights.tensors import read_held, read_tensors
 
 NETWORK, LITE0 = "efficientnet_b0", "efficientnet_lite0"
 State = dict[str, Tensor]
@@ -65,6 +68,32 @@ def test_formats(form: str, network: nn.Module, state: State, x: Tensor, tmp_pat
     assert same(build(NETWORK, weights=str(path), num_classes=5, in_channels=3), network, x)
 
 
+def zeros(state: State) -> State:
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+
+
+def prefixed(prefix: str, state: State) -> State:
+    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+
+
+def averaged(state: State) -> State:
+    """As torch's AveragedModel keeps it."""
+    return {"n_averaged": torch.tensor(3)} | prefixed("module", state)
+
+
+PLAIN_DATA = {
+    "args": Namespace(lr=0.1, out=Path("runs"), inner=Namespace(a=(1, 2))),
+    "best": np.float64(0.9),
+    "each": np.zeros(3),
+    "names": np.array(["a", None], dtype=object),
+    "counts": defaultdict(list, a=[1]),
+    "last": deque([0.5, 0.6], maxlen=9),
+    "when": datetime(2026, 1, 1, tzinfo=UTC),
+    "torch": torch.__version__,
+    "classes": frozenset("ab"),
+}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -80,9 +109,23 @@ def test_formats(form: str, network: nn.Module, state: State, x: Tensor, tmp_pat
         },
         lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k},
         lambda s: dict(reversed(s.items())),
+        lambda s: {"epoch": 1, "model_state_dict": s, "optimizer_state_dict": {"state": {}}},
+        lambda s: {"net": {"weights": {"params": s}}},
+        lambda s: {"ema": s},
+        lambda s: {"state_dict_ema": zeros(s), "state_dict": s},
+        lambda s: {"model_ema": averaged(zeros(s)), "model": s},
+        lambda s: averaged(s),
+        lambda s: {f"model.{k}": v for k, v in s.items()} | {"criterion.weight": torch.ones(5)},
+        lambda s: {"state_dict": {f"model.net.{k}": v for k, v in s.items()}},
+        lambda s: prefixed("teacher", zeros(s)) | prefixed("student", s),
+        lambda s: s | {"total_ops": torch.ones(1), "features.0.total_params": torch.ones(1)},
+        lambda s: {"state_dict": s, "args": PLAIN_DATA},
+        lambda s: s | {"epoch": 3},
     ],
     ids=(
         "state_dict model module compiled nested parameters double channels_last uncounted reversed"
+        " tutorial deep ema ema_beside model_ema averaged lightning twice teacher profiled plain"
+        " among"
     ).split(),
 )
 def test_what_training_scripts_leave(
@@ -95,6 +138,59 @@ def test_what_training_scripts_leave(
         t.is_contiguous() and t.dtype in (torch.float32, torch.int64)
         for t in built.state_dict().values()
     )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_plain_data_beside_the_tensors_is_never_made(
+    legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Namespace, "__init__", lambda *_, **__: pytest.fail("it was made"))
+    content = {"a": torch.zeros(1), "args": Namespace.__new__(Namespace), "n": np.float32(1)}
+    torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
+    before = torch.serialization.get_safe_globals()
+    held = read_held(tmp_path / "x")
+    assert list(held.tensors) == ["a"] and held.beside == ("args", "n")
+    assert torch.serialization.get_safe_globals() == before
+
+
+@pytest.mark.parametrize("name", ["best.pth.tar", "last.ckpt", "pytorch_model.bin", "w", "a#b.pth"])
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_any_file_is_a_file(
+    form: str,
+    name: str,
+    network: nn.Module,
+    state: State,
+    x: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file(state, name) if form == "safetensors" else torch.save(state, name)
+    assert same(build(NETWORK, weights=name), network, x)  # as text, relative
+    assert same(build(NETWORK, weights=Path(name)), network, x)
+
+
+def test_a_set_is_chosen_by_its_key(
+    network: nn.Module, state: State, x: Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "last.pth"
+    torch.save({"model": zeros(state), "model_ema": averaged(state), "optimizer": {}}, path)
+    assert same(build(NETWORK, weights=f"{path}#model_ema"), network, x)
+    assert not absent(caplog.text, "n_averaged") and "last.pth#" not in caplog.text.split("n_av")[1]
+    assert not build(NETWORK, weights=path).head.weight.any()
+    assert not absent(caplog.text, "last.pth#model_ema")  # it is said that there is another
+    with refused(ArtefactError, "last.pth", "'ema'", "'model'", "'model_ema'"):
+        build(NETWORK, weights=f"{path}#ema")
+    torch.save(prefixed("student", zeros(state)) | prefixed("teacher", state), path)
+    assert same(build(NETWORK, weights=f"{path}#teacher"), network, x)
+    held = read_held(path)
+    assert (held.key, len(held.tensors), held.sets) == ("", 2 * len(state), {})
+
+
+def test_what_is_left_is_said(state: State, tmp_path: Path, caplog: Any) -> None:
+    torch.save(prefixed("net", state) | {"loss.weight": torch.ones(5)}, tmp_path / "x.ckpt")
+    build(NETWORK, weights=tmp_path / "x.ckpt")
+    assert not absent(caplog.text, "x.ckpt", "'loss.weight'")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -329,11 +425,13 @@ def test_the_marker_would_appear(tmp_path: Path) -> None:
         assert Path(evil.marker).exists()
 
 
+class Settings:
+    """Of a user's own, so that nothing is known about it."""
+
+
 def test_the_remedy_is_named(state: State, tmp_path: Path) -> None:
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "mine.pth")
-    with refused(
-        ArtefactError, "mine.pth", "argparse.Namespace", "torch.save(network.state_dict(), FILE)"
-    ):
+    torch.save({"state_dict": state, "args": Settings()}, tmp_path / "mine.pth")
+    with refused(ArtefactError, "mine.pth", "Settings", "torch.save(network.state_dict(), FILE)"):
         build(NETWORK, weights=tmp_path / "mine.pth")
 
 
@@ -374,7 +472,7 @@ def cut(path: Path, state: State) -> None:
         (lambda path, s: torch.save([s], path), ["no state_dict"]),
         (lambda path, s: torch.save({}, path), ["no state_dict"]),
         (lambda path, s: torch.save({"model": {}}, path), ["no state_dict"]),
-        (lambda path, s: torch.save({"weights": s}, path), ["no state_dict", "model"]),
+        (lambda path, s: torch.save({"weights": [s]}, path), ["no state_dict"]),
         (lambda path, s: torch.save({1: torch.zeros(2)}, path), ["no state_dict"]),
         (
             lambda path, s: torch.save(
