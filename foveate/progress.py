@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from foveate.errors import UsageError
+
 INTERVAL = 0.2  # seconds between two updates of a notebook's bar
 
 
@@ -123,8 +125,17 @@ class NotebookBars:
 @contextmanager
 def bars(progress: Progress | None) -> Iterator[Progress]:
     """The progress that was given; by default bars in a terminal or a notebook, and nothing
-    elsewhere."""
+    elsewhere.
+
+    Raises:
+        UsageError: what was given is no Progress.
+    """
     if progress is not None:
+        if not all(callable(getattr(progress, act, None)) for act in ("begin", "advance", "say")):
+            raise UsageError(
+                "progress is an object with begin, advance and say, or None, not "
+                f"{progress!r}; foveate.progress.Silent() shows nothing"
+            )
         yield progress
     elif in_notebook():
         yield NotebookBars()

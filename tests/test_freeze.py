@@ -127,12 +127,18 @@ def test_a_network_of_ones_own() -> None:
         ((1, {"lr": 0}), ["lr", "0"]),
         ((1, {"layer_decay": 0.5}), ["layer_decay", "lr"]),
         ((1, {"layer_decay": 2, "lr": 1}), ["layer_decay", "2"]),
+        ((1, {"lr": "0.1"}), ["lr", "'0.1'"]),
+        ((1, {"lr": True}), ["lr", "True"]),
+        ((1, {"head_lr": float("inf")}), ["head_lr", "inf"]),
+        ((1, {"layer_decay": "0.5", "lr": 1}), ["layer_decay", "'0.5'"]),
         ((1, {"size": 8}), ["8x8"]),
+        ((1, {"size": 0}), ["size", "0"]),
+        ((1, {"size": "64"}), ["size", "'64'"]),
     ],
 )
 def test_what_is_refused(arguments: tuple, words: list[str]) -> None:
     *positional, options = [*arguments, {}] if len(arguments) == 1 else arguments
-    network = build("googlenet_2014" if "size" in options else "resnet18")
+    network = build("googlenet_2014" if options.get("size") == 8 else "resnet18")
     with pytest.raises(UsageError) as caught:
         foveate.freeze(network, *positional, **options)
     assert all(word in str(caught.value) for word in words), caught.value

@@ -2,9 +2,12 @@
 
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from refusals import refused
 
+from foveate.errors import UsageError
 from foveate.progress import Bars, NotebookBars, Progress, Silent, bars
 
 
@@ -12,6 +15,12 @@ def test_what_was_given_is_used() -> None:
     mine = Silent()
     with bars(mine) as progress:
         assert progress is mine
+
+
+@pytest.mark.parametrize("given", [False, True, 5, "bar"])
+def test_what_is_no_progress(given: Any) -> None:
+    with refused(UsageError, "progress", repr(given)), bars(given):
+        pass
 
 
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
