@@ -17,9 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.data.preprocess import is_number
 from foveate.errors import UsageError
+from foveate.models.adapters import check_stages
 from foveate.models.summary import meta_twin
 from foveate.models.surgery import first_convolution
 from foveate.probe import Probe
+from foveate.weights import usage_errors
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
 Freeze = int | Literal["none", "early", "backbone"]
@@ -427,7 +429,10 @@ def freeze(
         raise UsageError(f"layer_decay must be above 0 and at most 1, not {layer_decay!r}")
     if layer_decay != 1 and lr is None:
         raise UsageError("layer_decay is a fraction of lr; give lr too")
-    owners = parameters_of_parts(network, size_of(network, size))
+    read = size_of(network, size)
+    with usage_errors():
+        check_stages(network, read[0], read[1])
+    owners = parameters_of_parts(network, read)
     held = frozen_parts(owners, what)
     still = {name for part in held for name in owners[part]}
     for name, parameter in network.named_parameters():

@@ -263,7 +263,7 @@ def check_module(model: Any) -> None:
 def from_module(module: Any, weights: Any) -> Loaded:
     """A network that was handed in, with the weights that it has, or those of a file."""
     check_module(module)
-    from foveate.models.adapters import check_for, is_timm
+    from foveate.models.adapters import check_for, check_stages, is_timm
     from foveate.weights import usage_errors
     from foveate.weights.tensors import load_into
     from foveate.weights.timm import adapt
@@ -282,6 +282,8 @@ def from_module(module: Any, weights: Any) -> Loaded:
     name = name_of(module)
     own = getattr(network, "preprocess", None)
     preprocess = own if isinstance(own, Preprocess) else preprocess_of(name, network)
+    with usage_errors():
+        check_stages(network, preprocess.channels, preprocess.crop)
     return Loaded(name, network, preprocess)
 
 
