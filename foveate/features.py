@@ -26,7 +26,7 @@ from foveate.data.preprocess import Preprocess, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, quoted
-from foveate.machine import cores
+from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.storage import (
     cache_root,
@@ -171,13 +171,14 @@ def extract_features(
 
     Raises:
         DataError: an image cannot be read; the first ones are named.
-        UsageError: no such model; it lacks what is needed.
+        UsageError: no such model; it lacks what is needed; a size, engine or number of threads
+            that is none.
     """
+    kind, n = choose_engine(engine), cores_to_use(threads)
     dataset = as_dataset(dataset)
     start = find_start(model, weights)
     preprocess = shown(start.preprocess)
     preprocess = preprocess if size is None else preprocess.at(size, STRETCH)
-    kind, n = choose_engine(engine), cores() if threads is None else min(threads, cores())
     with bars(progress) as progress:
         if not start.is_here:
             start.fetch(progress)

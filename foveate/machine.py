@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,6 +19,21 @@ PACKAGES = "foveate torch torchvision openvino numpy pillow simplejpeg safetenso
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores_to_use(threads: int | None, shared: bool = True) -> int:
+    """As many as were asked for, if there are so many; by default all, shared by torchrun's
+    processes here where they work at the same time.
+
+    Raises:
+        UsageError: threads is no whole number of at least 1. With none at work, whoever waits for
+            them would wait for ever.
+    """
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and threads >= 1):
+        raise UsageError(f"threads must be a whole number of at least 1, not {threads!r}")
+    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if shared else 1
+    return min(threads, cores()) if threads else max(1, cores() // processes)
 
 
 def environment() -> dict[str, Any]:

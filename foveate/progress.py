@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
+from foveate.errors import UsageError
+
 FEW = 3  # unreadable images that are named
 INTERVAL = 0.2  # seconds between two updates of a notebook's bar
 
@@ -140,8 +142,17 @@ class NotebookBars:
 @contextmanager
 def bars(progress: Progress | None) -> Iterator[Progress]:
     """The progress that was given; by default bars in a terminal or a notebook, and a log
-    elsewhere."""
+    elsewhere.
+
+    Raises:
+        UsageError: what was given is no Progress.
+    """
     if progress is not None:
+        if not all(callable(getattr(progress, act, None)) for act in ("begin", "advance", "say")):
+            raise UsageError(
+                "progress is an object with begin, advance and say, or None, not "
+                f"{progress!r}; foveate.progress.Silent() shows nothing"
+            )
         yield progress
     elif in_notebook():
         yield NotebookBars()

@@ -1,15 +1,18 @@
 """`foveate.freeze` in a loop of one's own: the lecture's transfer learning, on torch's objects."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from refusals import refused
 from torch import nn
 
 import foveate
 from foveate.errors import UsageError
 from foveate.models import build
 from foveate.training.freezing import FrozenBatchNorm
+from foveate.weights.starting_point import find_start
 
 SIZE = 64
 
@@ -127,15 +130,55 @@ def test_a_network_of_ones_own() -> None:
         ((1, {"lr": 0}), ["lr", "0"]),
         ((1, {"layer_decay": 0.5}), ["layer_decay", "lr"]),
         ((1, {"layer_decay": 2, "lr": 1}), ["layer_decay", "2"]),
+        ((1, {"lr": "0.1"}), ["lr", "'0.1'"]),
+        ((1, {"lr": True}), ["lr", "True"]),
+        ((1, {"head_lr": float("inf")}), ["head_lr", "inf"]),
+        ((1, {"layer_decay": "0.5", "lr": 1}), ["layer_decay", "'0.5'"]),
         ((1, {"size": 8}), ["8x8"]),
+        ((1, {"size": 0}), ["size", "0"]),
+        ((1, {"size": "64"}), ["size", "'64'"]),
     ],
 )
 def test_what_is_refused(arguments: tuple, words: list[str]) -> None:
     *positional, options = [*arguments, {}] if len(arguments) == 1 else arguments
-    network = build("googlenet_2014" if "size" in options else "resnet18")
+    network = build("googlenet_2014" if options.get("size") == 8 else "resnet18")
     with pytest.raises(UsageError) as caught:
         foveate.freeze(network, *positional, **options)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda x: None, "NoneType"),
+        (lambda x: x, "Tensor"),
+        (lambda x: [], "nothing"),
+        (lambda x: {"one": x}, "dict"),
+        (lambda x: [x, x.mean(dim=(2, 3))], "(2, 3) as map 2"),
+        (lambda x: [x[:1]], "(1, 3, 32, 32) as map 1"),
+        (lambda x: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_stages_that_are_no_maps(given: Any, words: str) -> None:
+    """Of freeze, and of what a probe starts from."""
+
+    class Broken(nn.Module):
+        input_size = 32
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+
+        def stages(self, x: torch.Tensor) -> Any:
+            return given(x)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.conv(x).mean(dim=(2, 3)))
+
+    with refused(UsageError, "Broken.stages", words, "32x32"):
+        foveate.freeze(Broken(), 1)
+    with refused(UsageError, "Broken.stages", words, "32x32"):
+        find_start(Broken())
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ import platform
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from foveate import machine
+from foveate.errors import UsageError
 from foveate.machine import (
     PACKAGES,
     cores,
+    cores_to_use,
     cpu_name,
     environment,
     free_memory,
@@ -17,6 +20,19 @@ from foveate.machine import (
     instructions,
 )
 from foveate.progress import Progress, Silent
+
+
+def test_cores_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    assert [cores_to_use(n) for n in (None, 1, 3, 64)] == [4, 1, 3, 4]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert cores_to_use(None) == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True])
+def test_a_number_of_threads_that_is_none(threads: object) -> None:
+    with refused(UsageError, "threads", repr(threads)):
+        cores_to_use(threads)  # type: ignore[arg-type]
 
 
 def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -98,6 +99,12 @@ def test_a_dataset_in_torchs_dataloader(workers: int, images: Path) -> None:
     assert np.array_equal(x[0].numpy(), expected)
 
 
+@pytest.mark.parametrize("transform", ["standard", 5, foveate.Augment])
+def test_what_is_no_transform(transform: object, images: Path) -> None:
+    with refused(UsageError, "transform", repr(transform)):
+        foveate.load_dataset(images).torch(transform)  # type: ignore[arg-type]
+
+
 def test_preprocess_takes_pil_images_alone() -> None:
     with pytest.raises(UsageError, match="ndarray"):
         foveate.Preprocess(8, 8)(np.zeros((8, 8, 3), np.uint8))  # type: ignore[arg-type]
@@ -134,6 +141,39 @@ def test_features_of_a_network_of_ones_own(images: Path) -> None:
     torch.manual_seed(1)
     other = foveate.extract_features(dataset, foveate.build("resnet20"))
     assert not np.allclose(first, other)  # other weights, though the name is the same
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"threads": 0},
+        {"threads": -1},
+        {"threads": "2"},
+        {"size": 0},
+        {"size": "64"},
+        {"weights": "imagenet"},
+        {"progress": False},
+    ],
+)
+def test_what_extract_features_refuses(arguments: dict, images: Path) -> None:
+    """Without a thread at work it would wait for the first image for ever."""
+    ((name, value),) = arguments.items()
+    with refused(UsageError, name, repr(value)):
+        foveate.extract_features(images, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [(None, "NoneType"), (5, "int"), (nn.Linear, "Linear()")]
+)
+def test_features_of_what_is_no_network(model: object, words: str, images: Path) -> None:
+    with refused(UsageError, "model", words):
+        foveate.extract_features(images, model)
+
+
+def test_features_with_the_weights_of_a_run(images: Path, trained: Path) -> None:
+    """`train` alone goes on from a run."""
+    with refused(UsageError, str(trained), "foveate.train"):
+        foveate.extract_features(images, weights=trained)
 
 
 def test_features_of_unreadable_images(tmp_path: Path, images: Path) -> None:
@@ -396,6 +436,19 @@ class Flat(nn.Module):
         ({"threads": 0}, ["threads", "0"]),
         ({"seed": 1.5}, ["seed", "1.5"]),
         ({"recipe": "guess"}, ["guess", "finetune"]),
+        ({"recipe": ""}, ["''", "finetune"]),
+        ({"model": "lenet5", "recipe": "scratch", "size": "64"}, ["size", "'64'"]),
+        ({"model": "lenet5", "recipe": "scratch", "size": 1.5}, ["size", "1.5"]),
+        ({"model": "lenet5", "recipe": "scratch", "size": True}, ["size", "True"]),
+        ({"model": "lenet5", "recipe": "scratch", "channels": 2}, ["channels", "2"]),
+        ({"model": "lenet5", "recipe": "scratch", "channels": "3"}, ["channels", "'3'"]),
+        ({"model": "lenet5", "recipe": "scratch", "channels": 0}, ["channels", "0"]),
+        ({"out": 5}, ["out", "5"]),
+        ({"out": b"run"}, ["out", "run"]),
+        ({"resume": "yes"}, ["resume", "'yes'"]),
+        ({"recipe": "finetune", "tensorboard": "no"}, ["tensorboard", "'no'"]),
+        ({"progress": False}, ["progress", "False"]),
+        ({"weights": "imagenet"}, ["weights", "imagenet"]),
     ],
 )
 def test_what_train_refuses(arguments: dict, words: list[str], images: Path, tmp_path) -> None:

@@ -3,10 +3,12 @@
 import logging
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
-from refusals import absent
+from refusals import absent, refused
 
+from foveate.errors import UsageError
 from foveate.progress import Bars, Logged, NotebookBars, Progress, Silent, bars, log_notes
 
 
@@ -14,6 +16,12 @@ def test_what_was_given_is_used() -> None:
     mine = Silent()
     with bars(mine) as progress:
         assert progress is mine
+
+
+@pytest.mark.parametrize("given", [False, True, 5, "bar"])
+def test_what_is_no_progress(given: Any) -> None:
+    with refused(UsageError, "progress", repr(given)), bars(given):
+        pass
 
 
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 It is saved with a run; training, evaluation, export and the server all use the run's.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ class Preprocess:
             training images (`foveate.data.levels`).
 
     Raises:
-        ValueError: a value is out of its range, or mean or std does not have one number a channel.
+        UsageError: a value is of a wrong type or out of its range, or mean or std does not have one
+            number a channel; the message names it.
     """
 
     resize: int
@@ -58,18 +60,40 @@ class Preprocess:
     levels: Levels | None = None
 
     def __post_init__(self) -> None:
-        fits = (
-            0 < self.crop <= self.resize <= LARGEST
-            and self.stretch >= 1
-            and self.interpolation in INTERPOLATIONS
-            and self.channels in (1, 3)
-            and len(self.mean) == len(self.std) == self.channels
-            and all(s > 0 for s in self.std)
-            and np.isfinite([self.stretch, *self.mean, *self.std, *(self.levels or ())]).all()
-            and (self.levels is None or self.levels[0] < self.levels[1])
-        )
-        if not fits:
-            raise ValueError(f"these settings do not fit together: {self}")
+        for name in ("resize", "crop"):
+            side = getattr(self, name)
+            if type(side) is not int or not 1 <= side <= LARGEST:
+                raise UsageError(f"{name} is a whole number from 1 to {LARGEST}, not {side!r}")
+        if self.crop > self.resize:
+            raise UsageError(f"crop is at most resize, which is {self.resize}, not {self.crop}")
+        if not (is_number(self.stretch) and self.stretch >= 1):
+            raise UsageError(f"stretch is a number of at least 1, not {self.stretch!r}")
+        if self.interpolation not in tuple(INTERPOLATIONS):  # a tuple also takes what has no hash
+            known = " or ".join(INTERPOLATIONS)
+            raise UsageError(f"interpolation is {known}, not {self.interpolation!r}")
+        if type(self.channels) is not int or self.channels not in (1, 3):
+            raise UsageError(f"channels is 1 for grey or 3 for colour, not {self.channels!r}")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, self.a_number_each(name))
+        if min(self.std) <= 0:
+            raise UsageError(f"std is above 0 for each channel, not {self.std}")
+        if self.levels is not None:
+            levels: Any = self.levels
+            pair = isinstance(levels, (tuple, list)) and all(is_number(n) for n in levels)
+            if not pair or len(levels) != 2 or levels[0] >= levels[1]:
+                raise UsageError(f"levels is two numbers, the lower first, or None, not {levels!r}")
+            object.__setattr__(self, "levels", tuple(levels))
+
+    def a_number_each(self, name: str) -> tuple[float, ...]:
+        """`mean` or `std`, given as any sequence, as a tuple: it is hashed and written as JSON."""
+        value: Any = getattr(self, name)
+        numbers = value.tolist() if isinstance(value, np.ndarray) else value
+        fits = isinstance(numbers, (tuple, list)) and all(is_number(n) for n in numbers)
+        if not fits or len(numbers) != self.channels:
+            raise UsageError(
+                f"{name} has one number for each of {self.channels} channels, not {value!r}"
+            )
+        return tuple(numbers)
 
     def window(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of an image inside the crop: (left, top, right, bottom), in its own pixels."""
@@ -127,6 +151,11 @@ class Preprocess:
         """
         from foveate.weights import find_weights
 
+        if not isinstance(name, str):
+            raise UsageError(
+                f"Preprocess.of takes a network's name, not {type(name).__name__}; a network that "
+                "was built with weights has its own, network.preprocess"
+            )
         return find_weights(name).preprocess
 
     def with_channels(self, channels: int) -> "Preprocess":
@@ -144,7 +173,13 @@ class Preprocess:
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def at(self, size: int, stretch: float = 1.0) -> "Preprocess":
-        """The same normalisation for another size, without a crop along the shorter side."""
+        """The same normalisation for another size, without a crop along the shorter side.
+
+        Raises:
+            UsageError: size is no whole number from 1 to 4096.
+        """
+        if type(size) is not int or not 1 <= size <= LARGEST:
+            raise UsageError(f"size is a whole number from 1 to {LARGEST}, not {size!r}")
         return replace(self, resize=size, crop=size, stretch=stretch)
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,6 +210,11 @@ class Preprocess:
             )
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise ArtefactError(f"not a Preprocess: {value!r}") from error
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an ordinary number, neither infinite nor NaN; a bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def decode(

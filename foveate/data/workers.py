@@ -93,6 +93,7 @@ class Workers(Generic[T, R]):
         threads: int,
         prepare: Callable[[], object] = bool,
     ):
+        assert threads >= 1, "nobody would do the tasks, and their outcomes never come"
         self.name = name
         self.taken = 0
         self.todo: SimpleQueue[tuple[int, T] | None] = SimpleQueue()

@@ -439,6 +439,28 @@ def check_for(module: nn.Module, what: str) -> None:
         )
 
 
+def check_stages(module: Any, channels: int, side: int) -> None:
+    """ValueError unless `stages` gives maps, (N, C, H, W) each, in a list or a tuple, of images of
+    this size. A copy is asked, in evaluation; the states of random number generators stay."""
+    twin: Any = duplicate(module).eval()
+    parameter = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
+    images = torch.zeros(2, channels, side, side).to(parameter)
+    read = f"{kind(module)}.stages, shown 2 images of {channels} x {side}x{side} pixels,"
+    try:
+        with torch.no_grad(), same_randomness(parameter.device):
+            maps = twin.stages(images)
+    except Exception as error:  # whatever a user's code may raise
+        raise ValueError(f"{read} fails with {summary_of(error)}") from error
+    expected = "expected a list of maps, (2, C, H, W) each"
+    if not isinstance(maps, (list, tuple)) or not maps:
+        found = "nothing" if isinstance(maps, (list, tuple)) else f"a {type(maps).__name__}"
+        raise ValueError(f"{read} gives {found}, {expected}")
+    for i, each in enumerate(maps):
+        if not isinstance(each, Tensor) or each.ndim != 4 or len(each) != 2:
+            found = str(tuple(each.shape)) if isinstance(each, Tensor) else type(each).__name__
+            raise ValueError(f"{read} gives {found} as map {i + 1}, {expected}")
+
+
 def module_hash(module: nn.Module) -> str:
     """Hexadecimal SHA-256 of all tensors of a module: names, shapes, types and numbers.
 

@@ -27,14 +27,21 @@ from foveate.data.dataset import (
 from foveate.data.layouts import as_dataset
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
-from foveate.machine import cores
+from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.runs import Run
 from foveate.training.config import Freeze, TrainConfig, check_names
 from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
 from foveate.training.report import Clock, dataset_fingerprint
 from foveate.weights import WEIGHTS
-from foveate.weights.starting_point import TIMM, Loaded, StartingPoint, find_start, name_of
+from foveate.weights.starting_point import (
+    TIMM,
+    Loaded,
+    StartingPoint,
+    check_module,
+    find_start,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -153,7 +160,7 @@ def train(
     """
     check_policy(on_bad)
     check_names(settings)
-    recipe = recipe or choose_recipe(model, weights)
+    recipe = choose_recipe(model, weights) if recipe is None else recipe
     threads = cores_to_use(threads, shared=recipe != "probe")
     kind = choose_engine(engine)
     by_steps = {"augment": augment, "size": size, "channels": channels, "config": config}
@@ -162,6 +169,7 @@ def train(
     if isinstance(augment, PolicyOptions):
         given = [*augment.options, *given[int(augment.policy is None) :]]
     check_request(recipe, model, seed, effort, [*given, *settings])
+    check_run_options(out, resume, tensorboard)
     dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
     out = Path(out) if out is not None else None
@@ -337,16 +345,6 @@ def from_run(folder: Path, model: Any) -> Loaded:
 # Checks
 
 
-def cores_to_use(threads: int | None, shared: bool = True) -> int:
-    """As many as were asked for, if there are so many; by default all, shared by torchrun's
-    processes here where they work at the same time."""
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and threads >= 1):
-        raise UsageError(f"threads must be a whole number of at least 1, not {threads!r}")
-    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if shared else 1
-    return min(threads, cores()) if threads else max(1, cores() // processes)
-
-
 def choose_recipe(model: Any, weights: Any = None) -> Literal["probe", "scratch"]:
     """A probe where there are weights to start from."""
     if weights is not None:
@@ -368,12 +366,8 @@ def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: lis
             near = get_close_matches(model, CATALOGUE, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see: foveate models"
             raise UsageError(f"no network is called '{model}'; {hint}")
-    elif not (callable(model) and hasattr(model, "state_dict")):
-        raise UsageError(
-            f"model is a network's name or a torch.nn.Module, not {type(model).__name__}"
-        )
-    elif isinstance(model, type):
-        raise UsageError(f"model is a module, not a class: give {model.__name__}()")
+    else:
+        check_module(model)
     if effort is not None and effort not in EFFORTS:
         raise UsageError(f"no effort is called {effort!r}; expected {' or '.join(EFFORTS)}")
     if effort is not None and recipe != "probe":
@@ -385,3 +379,13 @@ def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: lis
         raise UsageError(
             f"{names}: this applies to the recipes finetune and scratch; give --recipe finetune"
         )
+
+
+def check_run_options(out: Any, resume: Any, tensorboard: Any) -> None:
+    """UsageError for a folder that is no path, and for a switch that is neither on nor off: any
+    text, "no" too, would be on."""
+    if out is not None and not isinstance(out, (str, os.PathLike)):
+        raise UsageError(f"out is the path of the run's folder, not {out!r}")
+    for name, value in (("resume", resume), ("tensorboard", tensorboard)):
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} must be True or False, not {value!r}")

@@ -92,8 +92,11 @@ class TrainConfig:
                 raise UsageError(
                     f"{spoken(name)} must be {number} from {low:g} to {high:g}, not {value!r}"
                 )
+        if not isinstance(self.compile, bool):
+            raise UsageError(f"compile must be True or False, not {self.compile!r}")
         named = self.freeze in ("none", "early", "backbone")
-        if not named and not (isinstance(self.freeze, int) and self.freeze >= 0):
+        # not isinstance: True would freeze one stage
+        if not named and not (type(self.freeze) is int and self.freeze >= 0):
             raise UsageError(
                 f"freeze must be none, early, backbone or a number of stages, not {self.freeze!r}"
             )

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from foveate.data.preprocess import is_number
 from foveate.errors import UsageError
+from foveate.models.adapters import check_stages
 from foveate.models.summary import meta_twin
 from foveate.models.surgery import first_convolution
 from foveate.probe import Probe
+from foveate.weights import usage_errors
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
 Freeze = int | Literal["none", "early", "backbone"]
@@ -420,13 +423,16 @@ def freeze(
     if not named and (isinstance(what, bool) or not isinstance(what, int) or what < 0):
         raise UsageError(f"freeze takes none, early, backbone or a number of stages, not {what!r}")
     for name, rate in (("lr", lr), ("head_lr", head_lr)):
-        if rate is not None and not rate > 0:
-            raise UsageError(f"{name} must be above 0, not {rate!r}")
-    if not 0 < layer_decay <= 1:
+        if rate is not None and not (is_number(rate) and rate > 0):
+            raise UsageError(f"{name} must be a number above 0, not {rate!r}")
+    if not (is_number(layer_decay) and 0 < layer_decay <= 1):
         raise UsageError(f"layer_decay must be above 0 and at most 1, not {layer_decay!r}")
     if layer_decay != 1 and lr is None:
         raise UsageError("layer_decay is a fraction of lr; give lr too")
-    owners = parameters_of_parts(network, size_of(network, size))
+    read = size_of(network, size)
+    with usage_errors():
+        check_stages(network, read[0], read[1])
+    owners = parameters_of_parts(network, read)
     held = frozen_parts(owners, what)
     still = {name for part in held for name in owners[part]}
     for name, parameter in network.named_parameters():
@@ -450,8 +456,10 @@ def freeze(
 
 def size_of(network: nn.Module, side: int | None) -> Size:
     """Of an image that a network can read, (channels, height, width)."""
+    if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
+        raise UsageError(f"size must be a whole number of pixels, at least 1, not {side!r}")
     first = first_convolution(network)
-    given = side or getattr(network, "input_size", None)
+    given = getattr(network, "input_size", None) if side is None else side
     if first is None or not isinstance(given, int):
         raise UsageError(
             f"the size of {type(network).__name__}'s images is not known: give size, in pixels"

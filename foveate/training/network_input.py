@@ -61,8 +61,11 @@ def choose_views(
 ) -> tuple[Preprocess, list[str]]:
     """Size, channels and normalisation."""
     size, channels = request.size, request.channels
-    if size is not None and not 1 <= size <= LARGEST:
-        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size}")
+    # not isinstance: True would be an image of one pixel
+    if size is not None and not (type(size) is int and 1 <= size <= LARGEST):
+        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size!r}")
+    if channels is not None and not (type(channels) is int and channels in (1, 3)):
+        raise UsageError(f"channels must be 1 for grey or 3 for colour, not {channels!r}")
     if request.start is not None:
         own = request.start.preprocess
         if channels not in (None, own.channels):

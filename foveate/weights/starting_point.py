@@ -204,14 +204,25 @@ def find_start(model: Any, weights: Any = None) -> StartingPoint:
         weights: a checkpoint file of the model's.
 
     Raises:
-        UsageError: no such network or weights; weights are given twice; the module lacks a part
-            of the contract.
+        UsageError: no such network or weights; it is no module, or a class of modules; weights
+            are given twice, or are a folder; the module lacks a part of the contract.
         ArtefactError: the file is missing, damaged, unsafe or not the network's.
     """
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise UsageError(
             f"weights is a checkpoint file or a run, not {weights!r}; published weights are taken "
             "without it"
+        )
+    if weights is not None and Path(weights).is_dir():
+        raise UsageError(
+            f"weights '{weights}' is a folder, and a checkpoint file is taken here: it is "
+            "foveate.train that goes on from a run"
+        )
+    # what `foveate.build` calls them; a file of that name would come first
+    if weights in ("imagenet", "imagenet-v1") and not Path(str(weights)).is_file():
+        raise UsageError(
+            f"weights is a checkpoint file or a run here, not {weights!r}: published weights are "
+            "taken without it, those of torchvision's older set as NAME.v1"
         )
     if not isinstance(model, str):
         return from_module(model, weights)
@@ -242,9 +253,20 @@ def from_timm(name: str, weights: Any) -> Loaded:
     return Loaded(name, network, network.preprocess, f"{name} {module_hash(network)}")
 
 
+def check_module(model: Any) -> None:
+    """UsageError unless it is a module, by what every module has: torch is not imported for it."""
+    if isinstance(model, type):
+        raise UsageError(f"model is a module, not a class: give {model.__name__}()")
+    if not (callable(model) and hasattr(model, "state_dict")):
+        raise UsageError(
+            f"model is a network's name or a torch.nn.Module, not {type(model).__name__}"
+        )
+
+
 def from_module(module: Any, weights: Any) -> Loaded:
     """A network that was handed in, with the weights that it has, or those of a file."""
-    from foveate.models.adapters import check_for, is_timm
+    check_module(module)
+    from foveate.models.adapters import check_for, check_stages, is_timm
     from foveate.weights import usage_errors
     from foveate.weights.tensors import load_into
     from foveate.weights.timm import adapt
@@ -263,6 +285,8 @@ def from_module(module: Any, weights: Any) -> Loaded:
     name = name_of(module)
     own = getattr(network, "preprocess", None)
     preprocess = own if isinstance(own, Preprocess) else preprocess_of(name, network)
+    with usage_errors():
+        check_stages(network, preprocess.channels, preprocess.crop)
     return Loaded(name, network, preprocess)
 
 

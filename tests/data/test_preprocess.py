@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from foveate.data.preprocess import Preprocess
-from foveate.errors import ArtefactError
+from foveate.errors import ArtefactError, UsageError
 
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
@@ -258,12 +259,46 @@ def test_from_dict_survives_rubbish(seed: int) -> None:
     [
         {"crop": 300},
         {"crop": 0},
+        {"crop": None},
         {"resize": 5000},
+        {"resize": "256"},
+        {"resize": 256.0},
         {"stretch": 0.9},
+        {"stretch": "1"},
         {"channels": 2},
+        {"channels": "3"},
         {"interpolation": "nearest"},
+        {"interpolation": ["bicubic"]},
+        {"mean": 0.5},
+        {"mean": (0.5, 0.5)},
+        {"mean": None},
+        {"mean": "abc"},
+        {"std": (0.5, 0.5, float("nan"))},
+        {"std": (0.5, 0.5, 0.0)},
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
-    with refused(ValueError, "Preprocess("):
+    ((name, value),) = change.items()
+    named = [str(n) for n in value] if isinstance(value, tuple) else [str(value)]
+    with refused(UsageError, name, *named):
         Preprocess(**{"resize": 256, "crop": 224} | change)
+
+
+def test_mean_and_std_may_be_lists_or_arrays() -> None:
+    """A Preprocess is a key of dictionaries and is written as JSON, whatever it was made of."""
+    mean, std = [0.5, 0.4, 0.3], np.array([0.2, 0.2, 0.2])
+    made = Preprocess(256, 224, mean=mean, std=std)  # type: ignore[arg-type]
+    assert made == Preprocess(256, 224, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    assert hash(made) and json.loads(json.dumps(made.to_dict()))["std"] == [0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("size", [0, -1, "64", None, 1.5, True, 5000])
+def test_sizes_that_are_none(size: Any) -> None:
+    with refused(UsageError, "size", repr(size)):
+        Preprocess(256, 224).at(size)
+
+
+@pytest.mark.parametrize("name", [None, 5, Path("resnet18")])
+def test_of_takes_a_name(name: Any) -> None:
+    with refused(UsageError, type(name).__name__):
+        Preprocess.of(name)

@@ -67,6 +67,16 @@ def test_what_does_not_apply(recipe, given, norms, names):
         resolve_config(recipe, given, norms)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("compile", "no"), ("compile", None), ("compile", 1), ("freeze", True), ("freeze", 1.0)],
+)
+def test_what_only_looks_like_a_setting(name, value):
+    """Each would have counted as true, or as one stage."""
+    with refused(UsageError, name, repr(value)):
+        TrainConfig(**{name: value})
+
+
 def test_recipes_have_their_own():
     assert resolve_config("finetune", {}, norms=True) == FINETUNE
     assert resolve_config("scratch", {}, norms=True) == SCRATCH

@@ -263,19 +263,21 @@ class Augment:
             threads: to decode in; all cores by default.
 
         Raises:
-            UsageError: something else than a `Dataset`.
+            UsageError: something else than a `Dataset`; rows that it does not have; a number of
+                threads below 1.
             DataError: none of the images can be read.
         """
         import numpy as np
 
         from foveate.data.dataset import Dataset
         from foveate.data.preprocess import Preprocess
-        from foveate.machine import cores
+        from foveate.machine import cores_to_use
 
         if not isinstance(dataset, Dataset):
             raise UsageError(
                 f"fit takes a Dataset, as foveate.load_dataset gives it, not {type(dataset)}"
             )
+        n = cores_to_use(threads)
         part = self.part(PcaColour)
         if not part.on or part.pca is not None:
             return self
@@ -283,9 +285,10 @@ class Augment:
             return self.with_components(part.components)
         if rows is None:
             rows = np.flatnonzero([split == "train" for split in dataset.splits])
+        rows = known_rows(rows, len(dataset))
         size = self.size or SIZE
         preprocess = preprocess or Preprocess(min(round(size * 256 / 224), LARGEST), size)
-        return self.with_components(fit_to_dataset(dataset, rows, preprocess, threads or cores()))
+        return self.with_components(fit_to_dataset(dataset, rows, preprocess, n))
 
     def with_components(self, components: PrincipalComponents) -> "Augment":
         """The same with these principal components for PCA colour: what `fit` finds."""
@@ -578,6 +581,16 @@ def to_bytes(planes: "Tensor") -> "Tensor":
 
     # six times as fast as torch's
     return torch.from_numpy(planes.clamp_(0, 255).round_().numpy().astype(np.uint8))
+
+
+def known_rows(rows: Any, n: int) -> "NDArray[np.int64]":
+    """Numbers of images, in any sequence, as an array; UsageError unless all are 0 to n - 1."""
+    import numpy as np
+
+    found = np.asarray(rows) if len(rows) else np.zeros(0, np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or not ((found >= 0) & (found < n)).all():
+        raise UsageError(f"rows are whole numbers from 0 to {n - 1}, not {rows!r}")
+    return found.astype(np.int64)
 
 
 def check_batch(images: Any, targets: Any, num_classes: Any) -> None:

@@ -147,6 +147,11 @@ def test_fit(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
     broken = np.array([data.files.index("blob/001.jpg")])
     with refused(DataError, "no image"):
         wanted.fit(data, rows=broken, preprocess=preprocess)
+    assert wanted.fit(data, rows=[0, 2, 4]) == wanted.fit(data, rows=np.array([0, 2, 4]))
+    for given in ({"rows": [99]}, {"rows": [-1]}, {"rows": "train"}, {"threads": -1}):
+        ((name, value),) = given.items()
+        with refused(UsageError, name, repr(value)):
+            wanted.fit(data, **given)
 
 
 def test_fit_takes_the_training_images_of_a_dataset(
