@@ -237,7 +237,7 @@ def test_policies_of_the_command_line_are_those_there_are() -> None:
 def test_a_command_has_an_option_for_each_of_augment(path: tuple[str, ...]) -> None:
     command = get_command(app)
     for word in path:
-        command = command.commands[word]
+        command = command.get_command(None, word)
     found = {parameter.name: parameter for parameter in command.params}
     names = [name for name in found if name in options_of(PARTS)]
     assert names == list(options_of(PARTS))

@@ -268,7 +268,7 @@ def since(compared: dict[str, Any]) -> str:
     on = f"on {compared['n']} images that both judged ({where})"
     better, worse = compared["newly_right"], compared["newly_wrong"]
     if not better and not worse:
-        return f"as {compared['run']}: no other image right or wrong, {on}"
+        return f"since {compared['run']}: none newly right, none newly wrong, {on}"
     p = max(compared["p"], 1e-4)
     sign = "=" if p == compared["p"] else "<"
     verdict = "within noise" if compared["within_noise"] else "more than noise"

@@ -147,7 +147,8 @@ def train(
         The saved Classifier. Its `metrics` come from images that the measured head or network did
         not learn from: of a probe `out_of_fold`, from cross-validation over all but the test
         split; of the others `validation`, which chose the epoch, and `test`. Where the data has no
-        such splits, they are held out: 15 % each, of large sets less.
+        such splits, they are held out: 15 % each, of large sets less. `compared_with` is there
+        where a finished run of the same data lies beside this one.
 
     Raises:
         DataError: the data cannot be learnt from.

@@ -22,6 +22,8 @@ from foveate.runs import Run, read_json
 LEAST = 20  # images in common: fewer say nothing
 NOISE = 0.05  # p from which a difference is called noise
 
+KEYS = ("split", "sha256", "label", "predicted")
+
 Rows = list[dict[str, Any]]  # of predictions.jsonl
 
 
@@ -45,13 +47,14 @@ def compare_with_last(run: Run, dataset: Dataset, rows: Rows) -> dict[str, Any]:
     before, after = by_split(read_rows(last)), by_split(rows)
     # the same split in both, if there is one; then the more images the better
     pairs = [
-        (old == new, len(before[old].keys() & after[new].keys()), new, old)
+        (old == new, n, new, old)
         for old in before
         for new in after
+        if (n := len(before[old].keys() & after[new].keys())) >= LEAST
     ]
-    _, n, new, old = max(pairs, default=(False, 0, "", ""))
-    if n < LEAST:
+    if not pairs:
         return {}
+    _, n, new, old = max(pairs)
     now, then = after[new], before[old]
     keys = [key for key in now if key in then]
     right_then = np.array([right(then[key]) for key in keys])
@@ -94,7 +97,7 @@ def last_run(run: Run) -> Path | None:
         except ArtefactError:
             continue
         same = all(theirs.get(key) == mine[key] for key in ("data", "task"))
-        if same and not folder.samefile(run.folder):
+        if same and folder.name != run.folder.name:
             return folder
     return None
 
@@ -114,7 +117,7 @@ def read_rows(folder: Path) -> Rows:
         rows = json.loads(
             "[" + ",".join(text.strip().split("\n")) + "]"
         )  # half the time of line by line
-        return [row for row in rows if {"split", "sha256", "label", "predicted"} <= row.keys()]
+        return [row for row in rows if all(isinstance(row.get(key), str) for key in KEYS)]
     except (OSError, ValueError, AttributeError):
         return []
 

@@ -123,7 +123,8 @@ def test_the_same_split_comes_first_and_another_is_named(new: Run) -> None:
     finish(new.folder.with_name("photos"), [*test, *rest])
     found = compared(new, photos(), [*test, *judged(photos(), set(), "validation")[25:]])
     assert (found["split"], found["split_before"], found["n"]) == ("test", "test", 25)
-    found = compared(new, photos(), judged(photos(), set(), "validation")[25:])
+    few = [*judged(photos(), set(), "test")[:5], *judged(photos(), set(), "validation")[25:]]
+    found = compared(new, photos(), few)  # five are too few, though of the same split
     assert (found["split"], found["split_before"]) == ("validation", "out_of_fold")
     assert "out of fold then, validation now" in since(found)
 
@@ -141,7 +142,18 @@ def test_which_run_is_the_last(new: Run) -> None:
     assert compared(new, photos(), judged(photos(), set()))["run"] == "younger"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]\n", '{"split": "test"}\n', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]\n",
+        "[1]\n",
+        '{"split": [], "sha256": 1, "label": {}, "predicted": null}\n',
+        '{"split": "test"}\n',
+        "\xff",
+    ],
+)
 def test_predictions_that_cannot_be_read_say_nothing(text: str, new: Run) -> None:
     folder = finish(new.folder.with_name("photos"), [])
     (folder / "predictions.jsonl").write_text(text, encoding="latin-1")
