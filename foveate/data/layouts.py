@@ -371,7 +371,7 @@ def from_lists(
         split = SPLITS[str(part).lower()]
         rows.append((os.fspath(file), text, split, "" if group is None else str(group)))
     real_folder = cache(os.path.realpath)
-    places = [find(Path(), row[0], real_folder) for row in rows]
+    places = [find("", row[0], real_folder) for row in rows]
     absent = [row[0] for row, place in zip(rows, places, strict=True) if place is None]
     if absent:
         raise DataError(f"{len(absent)} files do not exist: {listed(absent)}")

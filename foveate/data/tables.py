@@ -79,7 +79,8 @@ def from_table(table: Path, task: Task) -> tuple[list[Row], Callable[[str], byte
             "--task multilabel"
         )
     real_folder = cache(os.path.realpath)
-    places = [find(table.parent, line.path, real_folder) for line in lines]
+    folder = os.fspath(table.parent)
+    places = [find(folder, line.path, real_folder) for line in lines]
     absent = [line.path for line, place in zip(lines, places, strict=True) if place is None]
     if absent:
         raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
@@ -191,25 +192,21 @@ def read_table(table: Path) -> Content:
     place = {column: i for i, column in enumerate(columns)}
     names = {c: header[place[c]].strip() for c in bits}
 
-    def cell(cells: list[str], column: str) -> str:
-        i = place.get(column, len(cells))
-        return cells[i] if i < len(cells) else ""
-
     found = []
+    width = max(place.values()) + 1
     for number, cells in rows:
+        cells += [""] * (width - len(cells))
+        path, label, split, group = (cells[place[c]] if c in place else "" for c in COLUMNS)
         if one_hot:
-            label = BETWEEN.join(names[c] for c in bits if BITS[cell(cells, c).strip().lower()])
-        else:
-            label = cell(cells, "label").strip()
-        split = cell(cells, "split").strip().lower() or "train"
+            label = BETWEEN.join(names[c] for c in bits if BITS[cells[place[c]].strip().lower()])
+        if not path:
+            raise DataError(f"'{table}', line {number}: the path is empty")
+        split = split.strip().lower() or "train"
         if split not in SPLITS:
             raise DataError(
                 f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}"
             )
-        if not cell(cells, "path"):
-            raise DataError(f"'{table}', line {number}: the path is empty")
-        group = cell(cells, "group").strip()
-        found.append(Line(number, cell(cells, "path"), label, SPLITS[split], group))
+        found.append(Line(number, path, label.strip(), SPLITS[split], group.strip()))
     return Content(found, tuple(names.values()) if one_hot else ())
 
 
@@ -282,28 +279,37 @@ def delimiter_of(header: str) -> str:
 # Files
 
 
-def find(folder: Path, path: str, real_folder: Callable[[str], str]) -> tuple[str, str] | None:
+def find(folder: str, path: str, real_folder: Callable[[str], str]) -> tuple[str, str] | None:
     """(name to open it by, real path) of a file that a table names; None if there is none.
 
     As it is written; else without spaces around it, with slashes for Windows' backslashes, or in
     another Unicode form (macOS and Linux write accents differently).
     """
-    forms = dict.fromkeys([path, path.strip(), path.strip().replace("\\", "/")])
-    for form in (*forms, *(unicodedata.normalize(f, p) for f in ("NFC", "NFD") for p in forms)):
+    for form in spellings(path):
         place = os.path.join(folder, form)
         try:
-            mode = os.lstat(place).st_mode
-            if stat.S_ISLNK(mode):
+            is_link = stat.S_ISLNK(os.lstat(place).st_mode)
+            if is_link:
                 os.stat(place)
         except (OSError, ValueError):
             continue
         # "link/../x" is not "x"
         name = form if ".." in form.split("/") else os.path.normpath(form)
-        if stat.S_ISLNK(mode):
+        head, base = os.path.split(place)
+        if is_link or base in ("", ".", ".."):
             return name, os.path.realpath(place)
-        parent, base = os.path.split(os.path.join(folder, name))
-        return name, os.path.join(real_folder(parent), base)
+        return name, f"{real_folder(head)}{os.sep}{base}"
     return None
+
+
+def spellings(path: str) -> Iterator[str]:
+    """A path as it may be meant, what is written first."""
+    yield path
+    plain = dict.fromkeys([path, path.strip(), path.strip().replace("\\", "/")])
+    yield from plain
+    for form in plain:
+        yield unicodedata.normalize("NFC", form)
+        yield unicodedata.normalize("NFD", form)
 
 
 def named(files: list[str], folder: Path) -> tuple[list[str], Callable[[str], bytes]]:

@@ -1,4 +1,4 @@
-"""Layouts that nearly match: understood, or refused with what to do, never learnt as classes."""
+"""D15: what nearly is a layout is understood, or refused with what to do, never learnt as classes."""
 
 from pathlib import Path
 
@@ -40,7 +40,6 @@ def both(train: str, test: str) -> list[str]:
     ],
 )
 def test_names_of_splits(tmp_path: Path, names: tuple[str, str]) -> None:
-    """D15"""
     assert found(fill(tmp_path / "p", *both(*names))) == sorted(SPLIT)
 
 
@@ -92,13 +91,11 @@ def test_a_class_with_the_name_of_a_split(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_never_learnt_as_classes(tmp_path: Path, files: list[str], names: list[str]) -> None:
-    """D15"""
     with refused(DataError, *names):
         load_dataset(fill(tmp_path / "p", *files))
 
 
 def test_a_test_folder_without_labels_is_left_out(tmp_path: Path) -> None:
-    """D17"""
     root = fill(tmp_path / "p", "train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "test/2.jpg")
     dataset = load_dataset(root)
     assert dataset.files == ("train/a/1.jpg", "train/b/1.jpg")
