@@ -211,7 +211,7 @@ def split_folders(folders: list[Folder]) -> dict[Folder, str]:
     for splits in whole.values():
         others = [f for f in folders if f not in splits]
         learnt = [f for f, split in splits.items() if split == "train" and f.folders]
-        if not others and (learnt or all(f.folders for f in splits)):
+        if not others and (learnt or all(f.folders or not f.images for f in splits)):
             return splits
         if learnt and not (len({*splits.values()}) == 1 and like_classes(learnt, others)):
             return splits

@@ -1,4 +1,4 @@
-"""D15: what nearly is a layout is understood, or refused with what to do, never learnt as classes."""
+"""D15: what nearly is a layout is understood or refused, with what to do, and never learnt so."""
 
 from pathlib import Path
 
