@@ -45,6 +45,7 @@ from foveate.errors import DataError, UsageError
 
 # words around a split's name that say nothing: test_images, TrainingSet
 FILLERS = frozenset("set data images image imgs img folder dataset split photos".split())
+ANNOTATIONS = frozenset("labels annotations masks mask bboxes labelmasks".split())
 SPLIT_WORD = re.compile(
     rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})({'|'.join(FILLERS)})?"
 )
@@ -164,6 +165,7 @@ def layout_of(top: Folder, root: Path) -> Layout:
         raise no_classes(root, top)
     if len(beside) > 1:
         notes.append(f"the classes are looked for in '{top.name}', the only folder here")
+    refuse_other_tasks(folders, top)
     splits = split_folders(folders)
     layout = by_split(splits) if splits else by_class(folders)
     others = [f.base for f in folders if f not in splits] if splits else []
@@ -171,6 +173,20 @@ def layout_of(top: Folder, root: Path) -> Layout:
         notes.append(f"beside the splits there are other folders, not used: {listed(others)}")
     around = [(folder, LOOSE) for folder in beside]
     return replace(layout, beside=around + layout.beside, notes=notes + layout.notes)
+
+
+def refuse_other_tasks(folders: list[Folder], top: Folder) -> None:
+    """DataError if folders are known not to be classes: their labels are in a table, or pixels."""
+    names = {folder.base.lower() for folder in folders}
+    if len(names) > 1 and names <= FILLERS | ANNOTATIONS and names & ANNOTATIONS:
+        raise DataError(
+            f"{listed(f.base for f in folders)} are images and annotations, not classes: sort "
+            "the images into a folder per class, or list them in a CSV with columns path,label"
+        )
+    if len(names) == 1 and names <= FILLERS and folders[0].images:
+        advice = tables_in([top])
+        if advice:
+            raise DataError(f"'{folders[0].name}' holds all images, and is no class{advice}")
 
 
 def wraps(folder: Folder) -> bool:

@@ -87,6 +87,8 @@ def test_a_class_with_the_name_of_a_split(tmp_path: Path, name: str) -> None:
         (["a/1.jpg", "b/1.jpg", "test/2.jpg"], ["'test'", "another name"]),
         (["a/1.jpg", "seg_train/1.jpg", "seg_test/2.jpg"], ["'seg_test'"]),
         (["bus/red/1.jpg", "train/red/2.jpg", "train/blue/2.jpg"], ["'train'", "'bus'"]),
+        (["images/1.jpg", "masks/1.png"], ["'masks'", "path,label"]),
+        (["images/train/1.jpg", "labels/train/1.txt"], ["'labels'"]),
         ([*both("x_train", "x_test"), *both("y_train", "y_test")], ["'x_train'", "'y_test'"]),
     ],
 )
@@ -124,6 +126,14 @@ def test_a_table_beside_a_flat_folder(tmp_path: Path) -> None:
         load_dataset(root)
     (root / "labels.csv").write_text("file_name,class\n1.jpg,a\n")
     with refused(DataError, "labels.csv'", "path and label", "file_name, class"):
+        load_dataset(root)
+
+
+def test_a_table_beside_a_folder_of_all_images(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "images/1.jpg", "images/2.jpg")
+    assert load_dataset(root).classes == ("images",)  # and one class is refused by training
+    (root / "train.csv").write_text("id,breed\n1,a\n2,b\n")
+    with refused(DataError, "'images'", "train.csv'", "id, breed"):
         load_dataset(root)
 
 
