@@ -267,7 +267,8 @@ def like_classes(learnt: list[Folder], others: list[Folder]) -> bool:
 
 def by_split(splits: dict[Folder, str]) -> Layout:
     """The layout train/CLASS/image.jpg."""
-    name = "split folders: " + ", ".join(folder.base for folder in splits)
+    names = (f.base if f.base == split else f"{f.base} ({split})" for f, split in splits.items())
+    name = "split folders: " + ", ".join(names)
     layout = Layout(name, [], [])
     known: set[str] = set()
     for folder in sorted(splits, key=lambda folder: splits[folder] != "train"):
@@ -326,7 +327,10 @@ def holds_runs(folder: Folder) -> bool:
         run = {"config.json", "metrics.json"} <= names or {"config.json", "env.json"} <= names
         return run or {"card.json", "model.safetensors"} <= names
 
-    return not folder.images and (is_run(folder) or any(map(is_run, folder.folders)))
+    try:
+        return not folder.images and (is_run(folder) or any(map(is_run, folder.folders)))
+    except DataError:  # closed: an error where it is a class, and none where it is not used
+        return False
 
 
 def no_classes(root: Path, top: Folder) -> DataError:
