@@ -60,6 +60,10 @@ def evaluate(
             f"'{dataset.name}' is {dataset.task}, and the classifier is {classifier.task}"
         )
     labels = known_labels(dataset, classifier.classes)
+    notes = list(dataset.notes)
+    parts = sorted({*dataset.splits})
+    if split == "all" and (len(parts) > 1 or "split folders" in dataset.layout):
+        notes.append(f"there is no test split with labels: measured are all of {listed(parts)}")
 
     rows, probabilities, bad = [], [], {}
     with bars(progress) as shown:
@@ -79,7 +83,7 @@ def evaluate(
         "split": split,
         "data": dataset.name,
         "bad": bad,
-        "notes": list(dataset.notes),
+        "notes": notes,
     }
 
 
