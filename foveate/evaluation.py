@@ -59,6 +59,10 @@ def evaluate(
             f"{quoted(dataset.name)} is {dataset.task}, and the classifier is {classifier.task}"
         )
     labels = known_labels(dataset, classifier.classes)
+    notes = list(dataset.notes)
+    parts = sorted({*dataset.splits})
+    if split == "all" and (len(parts) > 1 or "split folders" in dataset.layout):
+        notes.append(f"there is no test split with labels: measured are all of {listed(parts)}")
 
     rows, probabilities, bad = [], [], {}
     damaged: dict[str, str] = {}
@@ -72,7 +76,7 @@ def evaluate(
                 rows.append(row)
                 probabilities.append(outcome)
     apply_policy(len(dataset), bad, on_bad, damaged)
-    log_notes(dataset.notes, bad)
+    log_notes(notes, bad)
     summary = classifier.decision.summarise(
         np.stack(probabilities), labels[rows], classifier.classes
     )
@@ -80,7 +84,7 @@ def evaluate(
         "split": split,
         "data": dataset.name,
         "bad": bad,
-        "notes": [*dataset.notes, *damage_notes(damaged)],
+        "notes": [*notes, *damage_notes(damaged)],
     }
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +110,10 @@ def test_the_command_in_the_card_has_no_path(work: Path, images: Path) -> None:
 
 def test_predict(work: Path, trained: Path, images: Path) -> None:
     Path("broken.jpg").write_bytes(b"nothing")
-    done = foveate("predict", trained, images / "test/blob", "broken.jpg", "--json", "--top", "2")
+    shutil.copytree(images / "test/blob", "photos")
+    Path("photos/list").write_text("no image")
+    done = foveate("predict", trained, "photos", "broken.jpg", "--json", "--top", "2")
+    assert not absent(done.stderr, "left out", "'photos'", ": 1 ('list')")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert [set(line) for line in lines[:-1]] == 8 * [

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from refusals import refused
+from refusals import absent, refused
 
 from foveate.classifier import Classifier
 from foveate.cli.train import show
@@ -201,6 +201,18 @@ def test_the_table_leaves_out_classes_without_images(
     printed = capsys.readouterr().out
     above, _, below = printed.partition("no images of")
     assert "blob" not in above and below.startswith(" 'blob'")
+
+
+def test_the_training_split_is_not_measured_without_a_word(
+    classifier: Classifier, images: Path, tmp_path: Path
+) -> None:
+    """Images directly in `test` have no labels; what is left is the training split."""
+    shutil.copytree(images / "test", tmp_path / "set" / "train")
+    shutil.copytree(images / "test" / "blob", tmp_path / "set" / "test")
+    found = evaluate(classifier, tmp_path / "set")
+    assert (found["n"], found["split"]) == (24, "all")
+    for names in (["no test split", "'train'"], ["left out", ": 8 (", "'test/100.jpg'"]):
+        assert any(not absent(note, *names) for note in found["notes"]), found["notes"]
 
 
 def test_what_is_left_out_is_noted(classifier: Classifier, images: Path, tmp_path: Path) -> None:

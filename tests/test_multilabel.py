@@ -20,6 +20,7 @@ from foveate import (
     load_dataset,
     train,
 )
+from foveate.data.dataset import learnable
 from foveate.training import find_lr
 
 CLASSES = ("circle", "cross", "square")
@@ -84,9 +85,11 @@ def small(folder: Path, *rows: str) -> Path:
 
 
 def test_a_cell_is_read_as_labels(tmp_path: Path) -> None:
-    dataset = load_dataset(
+    whole = load_dataset(
         small(tmp_path, "b|a,train", " a |a||,train", ",train", "a|z,test"), "multilabel"
     )
+    assert whole.classes == ("a", "b", "z") and whole.label(0) == "a|z"
+    dataset = learnable(whole)
     assert (dataset.task, dataset.classes) == ("multilabel", ("a", "b"))
     found = {dataset.files[i]: dataset.label(i) for i in range(len(dataset))}
     assert found == {"0.png": "a|b", "1.png": "a", "2.png": "", "3.png": "a"}

@@ -50,7 +50,7 @@ class Dataset:
         groups: images of one group (the same object or patient) stay on one side of every split;
             "" is no group.
         read: returns the bytes of image i; raises ImageError if it cannot.
-        ignored: files that are not images by their suffix.
+        ignored: files and folders that are left out; `notes` has the causes.
         notes: sentences for people, on what is unusual about this set.
         pixels: (N, H, W, C), uint8, of a built-in set, whose images are one array; `read` returns
             the same images as files.

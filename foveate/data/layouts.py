@@ -45,6 +45,7 @@ from foveate.errors import DataError, UsageError
 
 # words around a split's name that say nothing: test_images, TrainingSet
 FILLERS = frozenset("set data images image imgs img folder dataset split photos".split())
+ANNOTATIONS = frozenset("labels annotations masks mask bboxes labelmasks".split())
 SPLIT_WORD = re.compile(
     rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})({'|'.join(FILLERS)})?"
 )
@@ -164,6 +165,7 @@ def layout_of(top: Folder, root: Path) -> Layout:
         raise no_classes(root, top)
     if len(beside) > 1:
         notes.append(f"the classes are looked for in '{top.name}', the only folder here")
+    refuse_other_tasks(folders, top)
     splits = split_folders(folders)
     layout = by_split(splits) if splits else by_class(folders)
     others = [f.base for f in folders if f not in splits] if splits else []
@@ -171,6 +173,20 @@ def layout_of(top: Folder, root: Path) -> Layout:
         notes.append(f"beside the splits there are other folders, not used: {listed(others)}")
     around = [(folder, LOOSE) for folder in beside]
     return replace(layout, beside=around + layout.beside, notes=notes + layout.notes)
+
+
+def refuse_other_tasks(folders: list[Folder], top: Folder) -> None:
+    """DataError if folders are known not to be classes: their labels are in a table, or pixels."""
+    names = {folder.base.lower() for folder in folders}
+    if len(names) > 1 and names <= FILLERS | ANNOTATIONS and names & ANNOTATIONS:
+        raise DataError(
+            f"{listed(f.base for f in folders)} are images and annotations, not classes: sort "
+            "the images into a folder per class, or list them in a CSV with columns path,label"
+        )
+    if len(names) == 1 and names <= FILLERS and folders[0].images:
+        advice = tables_in([top])
+        if advice:
+            raise DataError(f"'{folders[0].name}' holds all images, and is no class{advice}")
 
 
 def wraps(folder: Folder) -> bool:
@@ -211,7 +227,7 @@ def split_folders(folders: list[Folder]) -> dict[Folder, str]:
     for splits in whole.values():
         others = [f for f in folders if f not in splits]
         learnt = [f for f, split in splits.items() if split == "train" and f.folders]
-        if not others and (learnt or all(f.folders for f in splits)):
+        if not others and (learnt or all(f.folders or not f.images for f in splits)):
             return splits
         if learnt and not (len({*splits.values()}) == 1 and like_classes(learnt, others)):
             return splits
@@ -251,7 +267,8 @@ def like_classes(learnt: list[Folder], others: list[Folder]) -> bool:
 
 def by_split(splits: dict[Folder, str]) -> Layout:
     """The layout train/CLASS/image.jpg."""
-    name = "split folders: " + ", ".join(folder.base for folder in splits)
+    names = (f.base if f.base == split else f"{f.base} ({split})" for f, split in splits.items())
+    name = "split folders: " + ", ".join(names)
     layout = Layout(name, [], [])
     known: set[str] = set()
     for folder in sorted(splits, key=lambda folder: splits[folder] != "train"):
@@ -310,7 +327,10 @@ def holds_runs(folder: Folder) -> bool:
         run = {"config.json", "metrics.json"} <= names or {"config.json", "env.json"} <= names
         return run or {"card.json", "model.safetensors"} <= names
 
-    return not folder.images and (is_run(folder) or any(map(is_run, folder.folders)))
+    try:
+        return not folder.images and (is_run(folder) or any(map(is_run, folder.folders)))
+    except DataError:  # closed: an error where it is a class, and none where it is not used
+        return False
 
 
 def no_classes(root: Path, top: Folder) -> DataError:
@@ -371,7 +391,7 @@ def from_lists(
         split = SPLITS[str(part).lower()]
         rows.append((os.fspath(file), text, split, "" if group is None else str(group)))
     real_folder = cache(os.path.realpath)
-    places = [find(Path(), row[0], real_folder) for row in rows]
+    places = [find("", row[0], real_folder) for row in rows]
     absent = [row[0] for row, place in zip(rows, places, strict=True) if place is None]
     if absent:
         raise DataError(f"{len(absent)} files do not exist: {listed(absent)}")

@@ -37,13 +37,14 @@ LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 
-class Row(NamedTuple):
-    """One image of an index: its label, or its labels with BETWEEN between them."""
+class Image(NamedTuple):
+    """An image of a table, or a row of it: its name, and the line that names it first."""
 
     file: str
-    label: str
+    labels: tuple[str, ...]
     split: str
     group: str
+    line: int
 
 
 class Line(NamedTuple):
@@ -63,8 +64,12 @@ class Content(NamedTuple):
     columns: tuple[str, ...]
 
 
-def from_table(table: Path, task: Task) -> tuple[list[Row], Callable[[str], bytes], list[str]]:
-    """(rows, what reads a row's file, notes) of a table.
+def from_table(
+    table: Path, task: Task
+) -> tuple[list[tuple[str, str, str, str]], Callable[[str], bytes], list[str]]:
+    """(rows of an index, what reads a row's file, notes) of a table.
+
+    A row is an image: file, label (labels with BETWEEN between them), split, group.
 
     Raises:
         DataError: it cannot be read, or lacks columns, paths, labels or files; a column is there
@@ -78,13 +83,7 @@ def from_table(table: Path, task: Task) -> tuple[list[Row], Callable[[str], byte
             f"'{table}', line {empty.number}: the label is empty; images without a label are for "
             "--task multilabel"
         )
-    real_folder = cache(os.path.realpath)
-    places = [find(table.parent, line.path, real_folder) for line in lines]
-    absent = [line.path for line, place in zip(lines, places, strict=True) if place is None]
-    if absent:
-        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
-    there = [place for place in places if place is not None]
-
+    there = located(table, lines)
     repeated = len({real for _, real in there}) < len(there)
     labels_of: Callable[[str], tuple[str, ...]]
     if columns:
@@ -94,25 +93,38 @@ def from_table(table: Path, task: Task) -> tuple[list[Row], Callable[[str], byte
         labels_of, notes = separator([line.label for line in lines], table, repeated)
     else:
         labels_of, notes = whole, unseparated(line.label for line in lines)
-    rows: dict[str, tuple[Row, tuple[str, ...], int]] = {}
-    for line, (name, real) in zip(lines, there, strict=True):
-        labels = labels_of(line.label)
-        row = Row(name, "", line.split, line.group)
-        if real in rows:
-            first, before, number = rows[real]
-            where = f"'{table}', lines {number} and {line.number}: '{first.file}'"
-            rows[real] = *united(first, before, row, labels, task, where), number
-        else:
-            rows[real] = row, labels, line.number
-    if repeated:
-        what = f"{len(lines) - len(rows)} rows name an image of an earlier row"
-        notes.append(f"{what}: rows of one path are one image")
-    names, read = named([row.file for row, *_ in rows.values()], table.parent)
-    found = [
-        row._replace(file=name, label=BETWEEN.join(labels))
-        for name, (row, labels, _) in zip(names, rows.values(), strict=True)
+    names, read = named([name for name, _ in there], table.parent)
+    cells = cache(labels_of)
+    images = [
+        Image(name, cells(line.label), line.split, line.group, line.number)
+        for name, line in zip(names, lines, strict=True)
     ]
-    return found, read, notes
+    if repeated:
+        images = merged(images, [real for _, real in there], table, task)
+        what = f"{len(lines) - len(images)} rows name an image of an earlier row"
+        notes.append(f"{what}: rows of one path are one image")
+    rows = [(i.file, BETWEEN.join(i.labels), i.split, i.group) for i in images]
+    return rows, read, notes
+
+
+def located(table: Path, lines: list[Line]) -> list[tuple[str, str]]:
+    """(name to open it by, real path) of each line's file; DataError if some do not exist."""
+    real_folder = cache(os.path.realpath)
+    folder = os.fspath(table.parent)
+    places = [find(folder, line.path, real_folder) for line in lines]
+    absent = [line.path for line, place in zip(lines, places, strict=True) if place is None]
+    if absent:
+        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
+    return [place for place in places if place is not None]
+
+
+def merged(images: list[Image], reals: list[str], table: Path, task: Task) -> list[Image]:
+    """Rows of one real path as one image, in the order of the first rows."""
+    found: dict[str, Image] = {}
+    for image, real in zip(images, reals, strict=True):
+        first = found.get(real)
+        found[real] = image if first is None else united(first, image, table, task)
+    return list(found.values())
 
 
 def notes_on_columns(columns: tuple[str, ...], lines: list[Line]) -> list[str]:
@@ -122,30 +134,24 @@ def notes_on_columns(columns: tuple[str, ...], lines: list[Line]) -> list[str]:
     return notes + ([f"no image has the label {listed(unused)}"] if unused else [])
 
 
-def united(
-    first: Row,
-    labels: tuple[str, ...],
-    second: Row,
-    more: tuple[str, ...],
-    task: Task,
-    where: str,
-) -> tuple[Row, tuple[str, ...]]:
-    """Two rows of one path as one, and its labels; DataError if they contradict each other."""
+def united(first: Image, second: Image, table: Path, task: Task) -> Image:
+    """Two rows of one path as one; DataError if they contradict each other."""
+    where = f"'{table}', lines {first.line} and {second.line}: '{first.file}'"
     if first.split != second.split:
         raise DataError(
             f"{where} is in two splits, {first.split} and {second.split}; leave one of the lines"
         )
-    if task == "multiclass" and labels != more:
+    if task == "multiclass" and first.labels != second.labels:
         raise DataError(
-            f"{where} has two labels, '{labels[0]}' and '{more[0]}'; leave one of the lines, or "
-            "add --task multilabel for both labels"
+            f"{where} has two labels, '{first.labels[0]}' and '{second.labels[0]}'; leave one of "
+            "the lines, or add --task multilabel for both labels"
         )
     if first.group and second.group and first.group != second.group:
         raise DataError(
             f"{where} is in two groups, '{first.group}' and '{second.group}'; leave one of them"
         )
-    group = first.group or second.group
-    return first._replace(group=group), tuple(dict.fromkeys((*labels, *more)))
+    labels = tuple(dict.fromkeys((*first.labels, *second.labels)))
+    return first._replace(labels=labels, group=first.group or second.group)
 
 
 def check_one_hot(table: Path, task: Task, lines: list[Line]) -> None:
@@ -191,25 +197,21 @@ def read_table(table: Path) -> Content:
     place = {column: i for i, column in enumerate(columns)}
     names = {c: header[place[c]].strip() for c in bits}
 
-    def cell(cells: list[str], column: str) -> str:
-        i = place.get(column, len(cells))
-        return cells[i] if i < len(cells) else ""
-
     found = []
+    width = max(place.values()) + 1
     for number, cells in rows:
+        cells += [""] * (width - len(cells))
+        path, label, split, group = (cells[place[c]] if c in place else "" for c in COLUMNS)
         if one_hot:
-            label = BETWEEN.join(names[c] for c in bits if BITS[cell(cells, c).strip().lower()])
-        else:
-            label = cell(cells, "label").strip()
-        split = cell(cells, "split").strip().lower() or "train"
+            label = BETWEEN.join(names[c] for c in bits if BITS[cells[place[c]].strip().lower()])
+        if not path:
+            raise DataError(f"'{table}', line {number}: the path is empty")
+        split = split.strip().lower() or "train"
         if split not in SPLITS:
             raise DataError(
                 f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}"
             )
-        if not cell(cells, "path"):
-            raise DataError(f"'{table}', line {number}: the path is empty")
-        group = cell(cells, "group").strip()
-        found.append(Line(number, cell(cells, "path"), label, SPLITS[split], group))
+        found.append(Line(number, path, label.strip(), SPLITS[split], group.strip()))
     return Content(found, tuple(names.values()) if one_hot else ())
 
 
@@ -282,28 +284,37 @@ def delimiter_of(header: str) -> str:
 # Files
 
 
-def find(folder: Path, path: str, real_folder: Callable[[str], str]) -> tuple[str, str] | None:
+def find(folder: str, path: str, real_folder: Callable[[str], str]) -> tuple[str, str] | None:
     """(name to open it by, real path) of a file that a table names; None if there is none.
 
     As it is written; else without spaces around it, with slashes for Windows' backslashes, or in
     another Unicode form (macOS and Linux write accents differently).
     """
-    forms = dict.fromkeys([path, path.strip(), path.strip().replace("\\", "/")])
-    for form in (*forms, *(unicodedata.normalize(f, p) for f in ("NFC", "NFD") for p in forms)):
+    for form in spellings(path):
         place = os.path.join(folder, form)
         try:
-            mode = os.lstat(place).st_mode
-            if stat.S_ISLNK(mode):
+            is_link = stat.S_ISLNK(os.lstat(place).st_mode)
+            if is_link:
                 os.stat(place)
         except (OSError, ValueError):
             continue
         # "link/../x" is not "x"
         name = form if ".." in form.split("/") else os.path.normpath(form)
-        if stat.S_ISLNK(mode):
+        head, base = os.path.split(place)
+        if is_link or base in ("", ".", ".."):
             return name, os.path.realpath(place)
-        parent, base = os.path.split(os.path.join(folder, name))
-        return name, os.path.join(real_folder(parent), base)
+        return name, f"{real_folder(head)}{os.sep}{base}"
     return None
+
+
+def spellings(path: str) -> Iterator[str]:
+    """A path as it may be meant, what is written first."""
+    yield path
+    plain = dict.fromkeys([path, path.strip(), path.strip().replace("\\", "/")])
+    yield from plain
+    for form in plain:
+        yield unicodedata.normalize("NFC", form)
+        yield unicodedata.normalize("NFD", form)
 
 
 def named(files: list[str], folder: Path) -> tuple[list[str], Callable[[str], bytes]]:
@@ -437,7 +448,7 @@ def unsure(table: Path, cell: str) -> DataError:
 def unseparated(labels: Iterable[str]) -> list[str]:
     """A note if a label that is read as one looks like several."""
     marks = (BETWEEN, ",", ";")
-    several = sorted({x for x in labels if any(m in x for m in marks) or LIST.fullmatch(x)})
+    several = sorted({x for x in set(labels) if any(m in x for m in marks) or LIST.fullmatch(x)})
     if not several:
         return []
     remedy = (

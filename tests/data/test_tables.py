@@ -30,67 +30,6 @@ def labels(folder: Path, *cells: str) -> list[str]:
     return [found[f"{i}.jpg"] for i in range(len(cells))]
 
 
-# Rows of one path
-
-
-def test_labels_of_one_path_are_united(tmp_path: Path) -> None:
-    """D16: a label a row, and 16 images stay 16"""
-    text = "path,label,group\n0.jpg,b,\n./0.jpg,a,g\n1.jpg,a,\nx/../0.jpg,b,\n1.jpg,,\n"
-    (tmp_path / "x").mkdir()
-    dataset = load(tmp_path, text, "multilabel")
-    assert [(f, dataset.label(i)) for i, f in enumerate(dataset.files)] == [
-        ("1.jpg", "a"),
-        ("0.jpg", "a|b"),
-    ]
-    assert dataset.groups == ("", "g")
-    assert any(not absent(note, "3 rows", "one image") for note in dataset.notes)
-
-
-def test_the_same_row_twice_is_one_image(tmp_path: Path) -> None:
-    dataset = load(tmp_path, "path,label\n0.jpg,a\n1.jpg,b\n0.jpg,a\n")
-    assert len(dataset) == 2 and any("1 rows" in note for note in dataset.notes)
-
-
-@pytest.mark.parametrize(
-    ("text", "task", "names"),
-    [
-        ("0.jpg,a,train\n1.jpg,b,\n\n./0.jpg,b,train", "multiclass", ["2 and 5", "'a'", "'b'"]),
-        ("0.jpg,a,train\n0.jpg,a,test", "multiclass", ["lines 2 and 3", "train", "test"]),
-        ("0.jpg,a,train\n0.jpg,b,test", "multilabel", ["lines 2 and 3", "train", "test"]),
-        ("0.jpg,a,,g\n0.jpg,b,,h", "multilabel", ["lines 2 and 3", "'g'", "'h'"]),
-        ('0.jpg,"a\nb",\n1.jpg,c,\n0.jpg,d,', "multiclass", ["lines 2 and 5"]),
-    ],
-)
-def test_rows_that_contradict_each_other(
-    tmp_path: Path, text: str, task: Task, names: list[str]
-) -> None:
-    """D16"""
-    with refused(DataError, "table.csv'", "'0.jpg'", *names):
-        load(tmp_path, "path,label,split,group\n" + text, task)
-
-
-def test_a_link_and_its_target_are_one_path(tmp_path: Path) -> None:
-    fill(tmp_path, "0.jpg")
-    (tmp_path / "link.jpg").symlink_to("0.jpg")
-    (tmp_path / "folder").symlink_to(".")
-    for name in ("link.jpg", "folder/0.jpg"):
-        with refused(DataError, "lines 2 and 3", "'0.jpg'"):
-            load(tmp_path, f"path,label\n0.jpg,a\n{name},b\n")
-
-
-def test_lists_with_one_image_twice(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in fill_names(tmp_path)]
-    for again in (paths[0], f"{tmp_path}/./0.jpg", f"{tmp_path}/x/../0.jpg"):
-        with refused(DataError, "0.jpg"):
-            Dataset.of([*paths, again], ["a"] * (len(paths) + 1))
-
-
-def fill_names(folder: Path) -> list[str]:
-    fill(folder, *NAMES)
-    (folder / "x").mkdir()
-    return NAMES
-
-
 # What separates labels
 
 
@@ -113,7 +52,6 @@ def fill_names(folder: Path) -> list[str]:
     ],
 )
 def test_separators(tmp_path: Path, cells: list[str], expected: list[str]) -> None:
-    """K3"""
     assert labels(tmp_path, *cells) == expected
 
 
@@ -129,7 +67,6 @@ def test_separators(tmp_path: Path, cells: list[str], expected: list[str]) -> No
     ],
 )
 def test_separators_that_are_not_sure(tmp_path: Path, cells: list[str], names: list[str]) -> None:
-    """K3"""
     with refused(DataError, "table.csv'", *names):
         labels(tmp_path, *cells)
 
@@ -141,7 +78,7 @@ def test_a_label_a_row_may_have_spaces(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["a,b", "a;b", "a|b", "['a', 'b']"])
 def test_several_labels_as_one_class_are_noted(tmp_path: Path, cell: str) -> None:
-    """K3: without --task multilabel"""
+    """Without --task multilabel"""
     dataset = load(tmp_path, f'path,label\n0.jpg,"{cell}"\n1.jpg,c\n')
     assert cell in dataset.classes
     assert any(not absent(note, repr(cell), "--task multilabel") for note in dataset.notes)
@@ -156,7 +93,6 @@ def test_how_labels_were_separated_is_noted(tmp_path: Path) -> None:
 
 
 def test_a_column_a_label(tmp_path: Path) -> None:
-    """K3"""
     text = "path,Cat,dog,bird,split\n0.jpg,1,0,0,train\n1.jpg,1.0,1,0,\n2.jpg,0,False,0,test\n"
     dataset = load(tmp_path, text, "multilabel")
     found = {file: dataset.label(i) for i, file in enumerate(dataset.files)}
@@ -178,7 +114,6 @@ def test_columns_that_are_no_labels(tmp_path: Path, value: str) -> None:
 
 
 def test_backslashes_and_unicode_forms(tmp_path: Path) -> None:
-    """K16"""
     fill(tmp_path, "x/1.jpg", "caf\u00e9/2.jpg", "back\\slash.jpg", " space.jpg")
     text = "path,label\nx\\1.jpg,a\ncafe\u0301\\2.jpg,b\nback\\slash.jpg,b\n space.jpg,a\n"
     dataset = load(tmp_path, text)
@@ -188,7 +123,7 @@ def test_backslashes_and_unicode_forms(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["t", "."])
 def test_absolute_paths_are_named_from_their_common_folder(tmp_path: Path, place: str) -> None:
-    """S5: a run's files name no home folder"""
+    """A run's files name no home folder"""
     photos = fill(tmp_path / "t" / "photos", "x/1.jpg", "y/2.jpg", "y/3.jpg")
     lines = "".join(f"{p},{p.parent.name}\n" for p in sorted(photos.rglob("*.jpg")))
     (tmp_path / place / "table.csv").write_text("path,label\n" + lines)

@@ -32,13 +32,18 @@ def spoil(root: Path, n: int, split: str = "train") -> None:
 def test_bad_images_are_skipped_and_named(root: Path, tmp_path: Path) -> None:
     spoil(root, 2)
     spoil(root, 1, "test")
+    (root / "train" / "blob" / "listing").write_text("left out")
     found = train(root, out=tmp_path / "r")
     metrics, data = read_json(found.run / "metrics.json"), read_json(found.run / "data.json")
     names = ["test/blob/100.jpg", "train/blob/000.png", "train/blob/001.jpg"]
     assert sorted(metrics["bad"]) == sorted(data["bad"]) == names
     assert not set(names) & set(data["files"])
     assert (metrics["out_of_fold"]["n"], metrics["test"]["n"]) == (70, 23)
-    assert all(name in (found.run / "log.txt").read_text() for name in names)
+    log = (found.run / "log.txt").read_text()
+    assert all(name in log for name in names)
+    left = "train/blob/listing"
+    assert any(left in note for note in metrics["notes"]) and left in log
+    assert data["ignored"] == [left]
 
 
 def test_skipping_a_bad_image_is_as_if_it_were_not_there(root: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Layouts that nearly match: understood, or refused with what to do, never learnt as classes."""
+"""D15: what nearly is a layout is understood or refused, with what to do, and never learnt so."""
 
 from pathlib import Path
 
@@ -40,7 +40,6 @@ def both(train: str, test: str) -> list[str]:
     ],
 )
 def test_names_of_splits(tmp_path: Path, names: tuple[str, str]) -> None:
-    """D15"""
     assert found(fill(tmp_path / "p", *both(*names))) == sorted(SPLIT)
 
 
@@ -88,17 +87,17 @@ def test_a_class_with_the_name_of_a_split(tmp_path: Path, name: str) -> None:
         (["a/1.jpg", "b/1.jpg", "test/2.jpg"], ["'test'", "another name"]),
         (["a/1.jpg", "seg_train/1.jpg", "seg_test/2.jpg"], ["'seg_test'"]),
         (["bus/red/1.jpg", "train/red/2.jpg", "train/blue/2.jpg"], ["'train'", "'bus'"]),
+        (["images/1.jpg", "masks/1.png"], ["'masks'", "path,label"]),
+        (["images/train/1.jpg", "labels/train/1.txt"], ["'labels'"]),
         ([*both("x_train", "x_test"), *both("y_train", "y_test")], ["'x_train'", "'y_test'"]),
     ],
 )
 def test_never_learnt_as_classes(tmp_path: Path, files: list[str], names: list[str]) -> None:
-    """D15"""
     with refused(DataError, *names):
         load_dataset(fill(tmp_path / "p", *files))
 
 
 def test_a_test_folder_without_labels_is_left_out(tmp_path: Path) -> None:
-    """D17"""
     root = fill(tmp_path / "p", "train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "test/2.jpg")
     dataset = load_dataset(root)
     assert dataset.files == ("train/a/1.jpg", "train/b/1.jpg")
@@ -127,6 +126,14 @@ def test_a_table_beside_a_flat_folder(tmp_path: Path) -> None:
         load_dataset(root)
     (root / "labels.csv").write_text("file_name,class\n1.jpg,a\n")
     with refused(DataError, "labels.csv'", "path and label", "file_name, class"):
+        load_dataset(root)
+
+
+def test_a_table_beside_a_folder_of_all_images(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "images/1.jpg", "images/2.jpg")
+    assert load_dataset(root).classes == ("images",)  # and one class is refused by training
+    (root / "train.csv").write_text("id,breed\n1,a\n2,b\n")
+    with refused(DataError, "'images'", "train.csv'", "id, breed"):
         load_dataset(root)
 
 
