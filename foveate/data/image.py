@@ -190,6 +190,8 @@ def read_file(path: Path) -> bytes:
                 "smaller"
             )
         return path.read_bytes()
+    except ImageError:  # a ValueError too
+        raise
     except OSError as error:
         raise ImageError(f"image '{path}' cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a zero byte in the name
