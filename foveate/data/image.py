@@ -269,15 +269,20 @@ def is_damage(complaint: str, data: bytes) -> bool:
     """Whether libjpeg's warning is of coded data that are lost or wrong, not of headers or of
     padding, with which some cameras fill their files.
 
-    >>> is_damage("Corrupt JPEG data: bad Huffman code", b""), is_damage("Corrupt JPEG data: 3 \
-... extraneous bytes before marker 0xd9", b"\\0\\0\\0\\xff\\xd9")
-    (True, False)
+    >>> is_damage("Corrupt JPEG data: bad Huffman code", b"")
+    True
+    >>> padded = bytes(3) + END_OF_JPEG
+    >>> is_damage("Corrupt JPEG data: 3 extraneous bytes before marker 0xd9", padded)
+    False
     """
     if not complaint.startswith("Corrupt JPEG data") or "ICC" in complaint:
         return False
     extra = re.search(r"(\d+) extraneous bytes before marker 0xd9", complaint)
-    end = data.rfind(END_OF_JPEG)
-    return not extra or bool(set(data[max(0, end - int(extra[1])) : end]) - {0, 0xFF})
+    if not extra:
+        return True
+    # a file may have several images, and thumbnails
+    ends = (found.start() for found in re.finditer(re.escape(END_OF_JPEG), data))
+    return all(set(data[max(0, end - int(extra[1])) : end]) - {0, 0xFF} for end in ends)
 
 
 def jpeg_scale(size: tuple[int, int], short_side: int | None) -> int:
