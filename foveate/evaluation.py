@@ -9,6 +9,7 @@ from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, OnBad, apply_policy, check_policy, damage_notes, listed
 from foveate.data.layouts import as_dataset, composed
+from foveate.data.levels import find_levels
 from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.progress import Progress, bars, log_notes
 
@@ -84,8 +85,22 @@ def evaluate(
         "split": split,
         "data": dataset.name,
         "bad": bad,
-        "notes": [*notes, *damage_notes(damaged)],
+        "notes": [*notes, *damage_notes(damaged), *depth_notes(classifier, dataset)],
     }
+
+
+def depth_notes(classifier: Classifier, dataset: Dataset) -> list[str]:
+    """A sentence if images use few of their 16 bits, and the training images were not like that."""
+    if classifier.preprocess.levels is not None:
+        return []
+    found = find_levels(dataset, np.arange(len(dataset)), classifier.threads).levels
+    if found is None:
+        return []
+    return [
+        f"images with more than 8 bits a channel have values from {found[0]:g} to {found[1]:g}; "
+        "the run's training images gave no levels for such: of 16 bits the high byte is read, as "
+        "if 65535 were white"
+    ]
 
 
 def known_labels(

@@ -26,8 +26,8 @@ SIGNATURES = {
     "replace_head": "network num_classes",
     "set_in_channels": "network channels",
     "load_dataset": "source task",
-    "load_image": "source name short_side",
-    "Preprocess": "resize crop stretch interpolation channels mean std",
+    "load_image": "source name short_side levels on_damage",
+    "Preprocess": "resize crop stretch interpolation channels mean std levels",
     "Prediction": "file label probability labels top error",
 }
 

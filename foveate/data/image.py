@@ -17,6 +17,7 @@ import re
 import stat
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -52,6 +53,7 @@ SUFFIXES = frozenset(
     ).split()
 )
 MAX_PIXELS = 1 << 28  # a gigabyte in Pillow's memory; phones make photos of 200 million pixels
+SCRATCH_BYTES = 4 << 20  # a million pixels: after its scaling hardly a JPEG has more
 MAX_BYTES = 2 << 30  # of a file: the largest image of 16 bits and three colours fits
 # part of every cached training image's key
 JPEG_DECODER = f"simplejpeg {version('simplejpeg')}"
@@ -84,6 +86,23 @@ UPRIGHT = {
 }
 
 
+class Scratch(threading.local):
+    """Memory for the pixels of one image, of each thread: fresh memory would cost a tenth of what
+    decoding costs."""
+
+    memory = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> Pixels:
+        if size > SCRATCH_BYTES:
+            return np.empty(size, np.uint8)
+        if len(self.memory) < size:
+            self.memory = np.empty(size, np.uint8)
+        return self.memory[:size]
+
+
+SCRATCH = Scratch()
+
+
 def load_image(
     source: bytes | str | os.PathLike[str],
     name: str = "",
@@ -114,11 +133,11 @@ def load_image(
     """
     data, name = named_bytes(source, name)
     if data.startswith(JPEG):
-        pixels = jpeg_pixels(data, short_side)
+        pixels = jpeg_pixels(data, short_side, to_copy=True)
         if isinstance(pixels, str):
             return jpeg_by_pillow(data, name, short_side, pixels, on_damage)
         height, width, _ = pixels.shape
-        image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+        image = Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
         return turned(image, UPRIGHT.get(jpeg_orientation(data)))
     try:
         return by_pillow(data, name, short_side, levels)
@@ -171,6 +190,8 @@ def read_file(path: Path) -> bytes:
                 "it smaller"
             )
         return path.read_bytes()
+    except ImageError:  # a ValueError too
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise ImageError(f"image {quoted(path)} cannot be read: {reason}") from error
@@ -181,11 +202,19 @@ def read_file(path: Path) -> bytes:
 # JPEG
 
 
-def jpeg_pixels(data: bytes, short_side: int | None) -> NDArray[np.uint8] | str:
+def jpeg_pixels(
+    data: bytes, short_side: int | None, to_copy: bool = False
+) -> NDArray[np.uint8] | str:
     """The pixels of a JPEG as they are stored, or why they are left to Pillow.
 
     They equal Pillow's to the bit, at every scale. libjpeg's warnings are errors here, which Pillow
     does not pass on: a file whose pixels are given is whole.
+
+    Args:
+        data: the file.
+        short_side: as for `load_image`.
+        to_copy: give (H, W, 4), as Pillow keeps pixels, and in memory that the next call of this
+            thread may write to: an image is then made as fast as Pillow makes it.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -196,9 +225,11 @@ def jpeg_pixels(data: bytes, short_side: int | None) -> NDArray[np.uint8] | str:
             scale = 1
         if scale > 1 and min(height, width) < EXACT:
             return ""
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, min_height=-(-height // scale), min_width=-(-width // scale)
-        )
+        height, width = -(-height // scale), -(-width // scale)
+        options: dict[str, Any] = {"min_height": height, "min_width": width}
+        if to_copy:
+            options |= {"colorspace": "RGBX", "buffer": SCRATCH.of(4 * height * width)}
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, **options)
         return pixels
     except Exception as error:  # ValueError, and KeyError of a subsampling that it has no name for
         return str(error)
@@ -239,15 +270,20 @@ def is_damage(complaint: str, data: bytes) -> bool:
     """Whether libjpeg's warning is of coded data that are lost or wrong, not of headers or of
     padding, with which some cameras fill their files.
 
-    >>> is_damage("Corrupt JPEG data: bad Huffman code", b""), is_damage("Corrupt JPEG data: 3 \
-... extraneous bytes before marker 0xd9", b"\\0\\0\\0\\xff\\xd9")
-    (True, False)
+    >>> is_damage("Corrupt JPEG data: bad Huffman code", b"")
+    True
+    >>> padded = bytes(3) + END_OF_JPEG
+    >>> is_damage("Corrupt JPEG data: 3 extraneous bytes before marker 0xd9", padded)
+    False
     """
     if not complaint.startswith("Corrupt JPEG data") or "ICC" in complaint:
         return False
     extra = re.search(r"(\d+) extraneous bytes before marker 0xd9", complaint)
-    end = data.rfind(END_OF_JPEG)
-    return not extra or bool(set(data[max(0, end - int(extra[1])) : end]) - {0, 0xFF})
+    if not extra:
+        return True
+    # a file may have several images, and thumbnails
+    ends = (found.start() for found in re.finditer(re.escape(END_OF_JPEG), data))
+    return all(set(data[max(0, end - int(extra[1])) : end]) - {0, 0xFF} for end in ends)
 
 
 def jpeg_scale(size: tuple[int, int], short_side: int | None) -> int:

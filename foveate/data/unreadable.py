@@ -49,7 +49,8 @@ def why_unreadable(data: bytes, error: BaseException) -> str:
         if error.__cause__ is None:
             return unidentified(data)
         error = error.__cause__  # what the decoder of its format said
-    reason = " ".join(str(error).split())
+    text = repr(error) if isinstance(error, KeyError) else str(error)
+    reason = " ".join(text.split())
     if "limit exceeded" in reason:
         return f"is too large ({reason}); make it smaller"
     if any(word in reason.lower() for word in UNSUPPORTED):
@@ -92,7 +93,7 @@ def rare_kind(data: bytes) -> str:
 
 def rare_tiff(data: bytes) -> str:
     """The kind of a TIFF whose header Pillow reads and whose pixels it has no place for; or ""."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+    from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
 
     try:
         stream = io.BytesIO(data)
@@ -103,8 +104,9 @@ def rare_tiff(data: bytes) -> str:
         bits = sorted(set(tags.get(258, (1,))))
     except Exception:  # a damaged header, of which Pillow raises many kinds
         return ""
-    if compression in COMPRESSIONS:
-        return f"a TIFF compressed with {COMPRESSIONS[compression]}"
+    if compression not in COMPRESSION_INFO:
+        method = COMPRESSIONS.get(compression, f"method {compression}")
+        return f"a TIFF compressed with {method}"
     if bands > 4:
         return f"a TIFF of {bands} bands (keep red, green and blue, or one of them)"
     if bits not in ([1], [2], [4], [8], [16], [32]) or (bits == [32] and bands > 1):

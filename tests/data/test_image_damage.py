@@ -147,6 +147,7 @@ def tiff(bands: int, bits: int = 8, compression: int = 1) -> bytes:
         (tiff(3, 24), ["TIFF", "24 bits", "convert it"]),
         (tiff(3, 32), ["TIFF", "32 bits", "convert it"]),
         (tiff(3, 8, 34712), ["JPEG 2000", "convert it"]),
+        (tiff(3, 8, 9999), ["TIFF", "9999", "convert it"]),
     ],
 )
 def test_a_whole_file_that_is_not_read_is_not_to_be_removed(

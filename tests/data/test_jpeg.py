@@ -87,6 +87,17 @@ def test_kinds_that_are_not_read_are_refused_by_all_and_named(
         load_image(data, "x")
 
 
+@pytest.mark.parametrize("marker", range(0xC0, 0xD0))
+def test_one_verdict_whatever_the_frame_says(marker: int) -> None:
+    """Also of arithmetic coding (0xC9, 0xCA), which libjpeg-turbo reads: here the data are not."""
+    found = by_all(patched(1, marker))
+    assert len({type(outcome) for outcome in found}) == 1
+    if isinstance(found[0], np.ndarray):
+        assert np.array_equal(found[0], found[1]) and np.array_equal(found[2], found[3])
+    else:
+        assert len(set(found)) == 1
+
+
 def test_the_frame_is_found_behind_other_segments() -> None:
     assert jpeg_frame(PHOTO) == (0xC0, 8)
     assert jpeg_frame(PHOTO[:2] + segment(0xE1, bytes(100)) + b"\xff" + PHOTO[2:]) == (0xC0, 8)

@@ -15,6 +15,7 @@ from refusals import refused
 
 from foveate.data.layouts import load_dataset
 from foveate.errors import DataError, FoveateError, UsageError
+from foveate.evaluation import evaluate
 from foveate.runs import read_json
 from foveate.training import train
 
@@ -114,6 +115,9 @@ def test_a_probe_of_twelve_bits_is_that_of_eight(root: Path, tmp_path: Path) -> 
         ]
         assert found[0] == found[1]
     assert any("0 to 4095" in note for note in twelve.metrics["notes"])
+    measured = {clf: evaluate(clf, tmp_path / "twelve")["notes"] for clf in (eight, twelve)}
+    assert any("0 to 4095" in note for note in measured[eight])  # they are nearly black to it
+    assert not measured[twelve]
 
 
 def test_a_class_whose_images_are_all_bad(
