@@ -320,12 +320,12 @@ def spellings(path: str) -> Iterator[str]:
 def named(files: list[str], folder: Path) -> tuple[list[str], Callable[[str], bytes]]:
     """What files are called in messages and in a run's files, and what reads them by these names.
 
-    Relative paths are kept. If one is absolute, all are named from the folder that they have in
-    common, so that what travels with a run names no home folder.
+    Relative paths are kept. If one is absolute, or leads up, all are named from the folder that
+    they have in common, so that what travels with a run names no home folder.
     """
-    if not any(os.path.isabs(file) for file in files):
+    if not any(os.path.isabs(file) or file.startswith("..") for file in files):
         return files, partial(read_below, folder)
-    paths = [os.path.abspath(os.path.join(folder, file)) for file in files]
+    paths = [absolute(os.path.join(folder, file)) for file in files]
     home, common = os.path.expanduser("~"), os.path.abspath(folder)
     if not all(holds(common, path) for path in paths):
         try:
@@ -337,6 +337,14 @@ def named(files: list[str], folder: Path) -> tuple[list[str], Callable[[str], by
     names = ["~" + p.removeprefix(home) if p.startswith(home + os.sep) else p for p in paths]
     names = [name.lstrip(os.sep) for name in names]
     return names, partial(read_mapped, dict(zip(names, paths, strict=True)))
+
+
+def absolute(path: str) -> str:
+    """An absolute path without "..", which may lead up from where a link leads to."""
+    if ".." not in path.split(os.sep):
+        return os.path.abspath(path)
+    head, base = os.path.split(path)
+    return os.path.join(os.path.realpath(head), base)
 
 
 def read_below(root: Path, name: str) -> bytes:

@@ -141,6 +141,25 @@ def test_absolute_paths_are_named_from_their_common_folder(tmp_path: Path, place
     assert "'y/2.jpg'" in str(error.value) and str(tmp_path) not in str(error.value)
 
 
+def test_paths_that_lead_up(tmp_path: Path) -> None:
+    fill(tmp_path / "me" / "photos", "x/1.jpg", "y/2.jpg")
+    table = tmp_path / "elsewhere" / "table.csv"
+    table.parent.mkdir()
+    table.write_text("path,label\n../me/photos/x/1.jpg,a\n../me/photos/y/2.jpg,b\n")
+    dataset = load_dataset(table)
+    assert dataset.files == ("x/1.jpg", "y/2.jpg") and dataset.read(1) == image(1)
+
+
+def test_a_path_up_from_a_link(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "there/1.jpg", "there/below/2.jpg")
+    (tmp_path / "link").symlink_to("there/below")
+    text = f"path,label\nlink/../1.jpg,a\n{tmp_path}/1.jpg,b\n"
+    (tmp_path / "table.csv").write_text(text)
+    dataset = load_dataset(tmp_path / "table.csv")
+    assert rows(dataset) == [("there/1.jpg", "a", "train"), ("1.jpg", "b", "train")]
+    assert [dataset.read(0), dataset.read(1)] == [image(1), image(0)]
+
+
 def test_files_of_several_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
     one, other = tmp_path / "home" / "me" / "1.jpg", tmp_path / "disk" / "2.jpg"
