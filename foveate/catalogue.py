@@ -5,7 +5,11 @@ Every figure is checked against the built network, every paper against its file,
 tests/test_catalogue.py.
 """
 
+import difflib
+import re
 from dataclasses import dataclass
+
+SEE = "see: foveate models"
 
 
 @dataclass(frozen=True)
@@ -324,3 +328,52 @@ ENTRIES = (
     Entry("efficientnet_lite4", "efficientnet_lite", 13_006_568, 2_553_034_336, 300),
 )
 CATALOGUE = {entry.name: entry for entry in ENTRIES}
+
+
+# Names as people write them
+
+
+def folded(name: str) -> str:
+    """A name without what papers, libraries and people write differently: case, hyphens,
+    underscores, spaces.
+
+    >>> folded("EfficientNet-B0"), folded("efficientnet_b0")
+    ('efficientnetb0', 'efficientnetb0')
+    """
+    return re.sub(r"[-_\s]", "", name).lower()
+
+
+NAMES = {folded(name): name for name in CATALOGUE}
+
+
+def canonical(name: str) -> str:
+    """The name of a network, or of a set of weights, as it is here; any other name as it was given.
+
+    >>> canonical("ResNet-18"), canonical("MobileNetV2"), canonical("ResNet50.v1")
+    ('resnet18', 'mobilenet_v2', 'resnet50.v1')
+    """
+    network, dot, older = name.partition(".")
+    return f"{NAMES[folded(network)]}{dot}{older}" if folded(network) in NAMES else name
+
+
+def family_members(name: str) -> list[Entry]:
+    """The networks of a family, or those whose names begin so; none if there are none.
+
+    >>> [entry.name for entry in family_members("LeNet")]
+    ['lenet5_1998', 'lenet5']
+    >>> [entry.name for entry in family_members("MobileNet-V3")]
+    ['mobilenet_v3_small', 'mobilenet_v3_large']
+    """
+    wanted = folded(name)
+    family = [entry for entry in ENTRIES if folded(entry.family) == wanted]
+    return family or [e for e in ENTRIES if wanted and folded(e.name).startswith(wanted)]
+
+
+def unknown_network(name: str) -> str:
+    """What to say of a name that is no network's: the family of that name, or the nearest names."""
+    if members := family_members(name):
+        names = ", ".join(entry.name for entry in members)
+        return f"'{name}' is not one network; there are {names}"
+    folds = difflib.get_close_matches(folded(name), NAMES, n=3)
+    near = " or ".join(NAMES[fold] for fold in folds)
+    return f"no network is called '{name}'; {f'did you mean {near}?' if near else SEE}"

@@ -128,7 +128,9 @@ def verify(
     dataset, split = part_to_measure(data if isinstance(data, Dataset) else load_dataset(data))
     numbers, recognised = class_numbers(dataset.classes)
     network: Any = (
-        pretrained(name) if weights is None else build(entry.network, weights=os.fspath(weights))
+        pretrained(entry.key)
+        if weights is None
+        else build(entry.network, weights=os.fspath(weights))
     )
     outputs = len(network.head.weight)
     if outputs != CLASSES:

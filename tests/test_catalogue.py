@@ -9,9 +9,18 @@ import sys
 
 import pytest
 import torch
+from refusals import absent
 
 from foveate import models
-from foveate.catalogue import CATALOGUE, ENTRIES, PAPERS
+from foveate.catalogue import (
+    CATALOGUE,
+    ENTRIES,
+    NAMES,
+    PAPERS,
+    canonical,
+    family_members,
+    unknown_network,
+)
 from foveate.models import MODELS
 from foveate.models.summary import summarise
 from foveate.weights import WEIGHTS
@@ -82,3 +91,29 @@ def test_weights_are_of_networks_that_exist() -> None:
 
 def test_reading_it_imports_no_torch(python) -> None:  # type: ignore[no-untyped-def]
     assert python("import foveate.catalogue, sys; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_names_as_papers_and_lectures_write_them() -> None:
+    written = "LeNet-5 AlexNet VGG16 VGG-16 GoogLeNet ResNet-18 RESNET_50 DenseNet-121 MobileNetV1"
+    written += (
+        " MobileNet-V2 EfficientNet-B0 Inception-v3 NiN ShuffleNet-V1 ResNet50.v1 resnet50_v1"
+    )
+    ours = "lenet5 alexnet vgg16 vgg16 googlenet resnet18 resnet50 densenet121 mobilenet_v1"
+    ours += " mobilenet_v2 efficientnet_b0 inception_v3 nin shufflenet_v1 resnet50.v1 resnet50_v1"
+    assert [canonical(name) for name in written.split()] == ours.split()
+    assert len(NAMES) == len(CATALOGUE)  # no two names are one when they are folded
+    for other in ("timm:resnet18", "LeNet", "resnet", "", "resnet18 "[:-1] + "x"):
+        assert canonical(other) == other
+
+
+def test_families_are_listed() -> None:
+    def names(name: str) -> list[str]:
+        return [entry.name for entry in family_members(name)]
+
+    assert names("LeNet") == ["lenet5_1998", "lenet5"]
+    assert {"resnet18", "resnet110", "plain20"} <= set(names("ResNet"))
+    for family in "VGG ResNet SqueezeNet DenseNet Inception GoogLeNet ShuffleNet MobileNet".split():
+        assert names(family) and not absent(unknown_network(family), *names(family))
+    assert names("ShuffleNet v2") == [n for n in CATALOGUE if n.startswith("shufflenet_v2")]
+    assert names("xyz") == names("") == []
+    assert not absent(unknown_network("ReNet-18"), "'ReNet-18'", "resnet18")

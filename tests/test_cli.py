@@ -18,6 +18,7 @@ from PIL import Image
 from refusals import absent, refused
 
 from foveate.cli.console import clean
+from foveate.weights import WEIGHTS
 
 SURFACE = Path(__file__).parent / "cli_surface.txt"
 
@@ -193,6 +194,20 @@ def test_models_filtered_and_sorted() -> None:
     assert [row["year"] for row in listed("--sort", "year")] == sorted(
         row["year"] for row in listed()
     )
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_names_of_networks_are_whole_at_any_width(width: int) -> None:
+    done = foveate("models", COLUMNS=str(width))
+    assert all(len(line) <= width for line in done.stdout.splitlines())
+    first = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    assert set(WEIGHTS) <= set(first) and "lenet5_1998" in first
+
+
+def test_a_family_lists_its_networks() -> None:
+    rows = json.loads(foveate("models", "LeNet", "--json").stdout)["models"]
+    assert [row["network"] for row in rows] == ["lenet5_1998", "lenet5"]
+    assert json.loads(foveate("models", "LeNet-5", "--json").stdout)["model"] == "lenet5"
 
 
 def test_one_model(work: Path) -> None:

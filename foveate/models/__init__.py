@@ -10,7 +10,8 @@ As in torchvision, a builder that has its file's name (`alexnet`, `googlenet`, `
 else is in such a file is imported from it: `from foveate.models.alexnet import ONE_TOWER`.
 """
 
-import difflib
+import re
+from difflib import get_close_matches
 
 from torch import nn
 
@@ -276,22 +277,31 @@ MODELS: dict[str, Builder] = {
 }
 
 
+def folded(name: str) -> str:
+    """A name without what papers and libraries write differently, as in foveate.catalogue."""
+    return re.sub(r"[-_\s]", "", name).lower()
+
+
 def build(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
     """A network of the canon with random weights.
 
     Args:
-        name: a key of MODELS.
+        name: a key of MODELS; case, hyphens and underscores make no difference.
         num_classes: outputs of the last layer; the paper's by default.
         in_channels: 3 for RGB, 1 for grey; the paper's by default.
 
     Raises:
         ValueError: no such network; the message has the nearest names.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=3)
+    names = {folded(known): known for known in MODELS}
+    if folded(name) not in names:
+        begun = [known for fold, known in names.items() if fold.startswith(folded(name))]
+        near = begun or [names[fold] for fold in get_close_matches(folded(name), names, n=3)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(MODELS)}"
         raise ValueError(f"no network is called '{name}'; {hint}")
     given = {"num_classes": num_classes, "in_channels": in_channels}
-    network = MODELS[name](**{key: value for key, value in given.items() if value is not None})
+    network = MODELS[names[folded(name)]](
+        **{key: value for key, value in given.items() if value is not None}
+    )
     assert isinstance(network, nn.Module)
     return network

@@ -8,12 +8,11 @@ scratch    a random start                                                      t
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
-from foveate.catalogue import CATALOGUE
+from foveate.catalogue import CATALOGUE, canonical, unknown_network
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
 from foveate.data.dataset import (
@@ -161,6 +160,7 @@ def train(
     """
     check_policy(on_bad)
     check_names(settings)
+    model = canonical(model) if isinstance(model, str) else model
     recipe = choose_recipe(model, weights) if recipe is None else recipe
     threads = cores_to_use(threads, shared=recipe != "probe")
     kind = choose_engine(engine)
@@ -253,6 +253,7 @@ def find_lr(
     from foveate.training.setup import Request, Resources
 
     check_names(settings)
+    model = canonical(model) if isinstance(model, str) else model
     check_request(recipe, model, seed, None, ["find-lr"])
     threads = cores_to_use(threads)
     dataset = learnable(as_dataset(data, task))
@@ -351,7 +352,8 @@ def choose_recipe(model: Any, weights: Any = None) -> Literal["probe", "scratch"
     if weights is not None:
         return "probe"
     if isinstance(model, str):
-        return "scratch" if model in CATALOGUE and model not in WEIGHTS else "probe"
+        name = canonical(model)
+        return "scratch" if name in CATALOGUE and name not in WEIGHTS else "probe"
     return "probe" if getattr(model, "preprocess", None) is not None else "scratch"
 
 
@@ -364,9 +366,7 @@ def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: lis
         raise UsageError(f"no recipe is called {recipe!r}; expected {', '.join(RECIPES)}")
     if isinstance(model, str):
         if recipe == "scratch" and model not in CATALOGUE and not model.startswith(TIMM):
-            near = get_close_matches(model, CATALOGUE, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see: foveate models"
-            raise UsageError(f"no network is called '{model}'; {hint}")
+            raise UsageError(unknown_network(model))
     else:
         check_module(model)
     if effort is not None and effort not in EFFORTS:

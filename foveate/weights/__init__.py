@@ -9,13 +9,14 @@ Files in torch's own format are read once, renamed, and kept in the cache as saf
 imported only where such a file is read or a network is built.
 """
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from foveate.catalogue import CATALOGUE
+from foveate.catalogue import CATALOGUE, canonical, folded, unknown_network
 from foveate.errors import UsageError
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
 from foveate.weights.published import WEIGHTS, Weights
@@ -42,13 +43,33 @@ SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # suffix of the network's name in
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
 
 
+Parameters = ParamSpec("Parameters")
+
+
+def without_pretrained(
+    build: "Callable[Parameters, nn.Module]",
+) -> "Callable[Parameters, nn.Module]":
+    """Refuse an argument that torchvision and timm have, with what to write in its place."""
+
+    @functools.wraps(build)
+    def checked(*args: Parameters.args, **given: Parameters.kwargs) -> "nn.Module":
+        if "pretrained" in given:
+            raise UsageError(
+                f"pretrained={given['pretrained']!r} does not say which weights: "
+                'weights="imagenet" takes the best published ones, weights=None random ones'
+            )
+        return build(*args, **given)
+
+    return checked
+
+
+@without_pretrained
 def build(
     name: str,
     num_classes: int | None = None,
     in_channels: int | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
-    pretrained: None = None,
 ) -> "nn.Module":
     """A network of `foveate.models`, optionally with pretrained weights.
 
@@ -56,7 +77,7 @@ def build(
     `in_channels` adapts the first convolution; all other weights stay.
 
     Args:
-        name: a key of `foveate.models.MODELS`.
+        name: a key of `foveate.models.MODELS`; case, hyphens and underscores make no difference.
         num_classes: outputs; by default the paper's, or as many as the weights have. If it is
             another number than the weights', the head is fresh, and a log message says so.
         in_channels: 3 for RGB, 1 for grey; by default the paper's, or as many as the weights have.
@@ -64,7 +85,6 @@ def build(
             older set where there are two; or the path of a file with the network's tensors, under
             our names or the published ones. `FILE#KEY` takes one of several sets in a file, as
             "last.pth#model_ema".
-        pretrained: torchvision's and timm's old argument is refused: `weights` says which.
 
     Returns:
         The network. Its `name` is its name here; with weights, its `preprocess` says how they
@@ -85,23 +105,20 @@ def build(
     """
     from foveate import models
     from foveate.models.surgery import replace_head, set_in_channels
-    from foveate.weights import pretrained as published  # the argument has its name
 
-    if pretrained is not None:
-        raise UsageError(
-            f'pretrained={pretrained!r} does not say which weights: build("{name}", '
-            'weights="imagenet") takes the best published ones, weights=None random ones'
-        )
     check_arguments(name, num_classes, in_channels, weights)
+    name = canonical(name)
+    if name not in CATALOGUE:
+        raise UsageError(unknown_network(name))
     network: Any
-    if weights is None or name not in models.MODELS:
+    if weights is None:
         with usage_errors():
             network = models.build(name, num_classes, in_channels)
         network.name = name
         return network
     if weights in SETS:
         key = f"{name}{SETS[str(weights)]}"
-        network, preprocess = published(key), find_weights(key).preprocess
+        network, preprocess = pretrained(key), find_weights(key).preprocess
     elif is_file_name(weights):
         network = load_network(name, Path(weights))
         preprocess = preprocess_of(name, network)
@@ -152,7 +169,8 @@ def list_models(pretrained: bool | None = None, family: str | None = None) -> li
 
     Args:
         pretrained: only those with published weights, or only those without.
-        family: only those of one family, such as "ResNet"; upper and lower case are the same.
+        family: only those of one family, such as "ResNet"; case, hyphens and underscores make no
+            difference.
 
     Raises:
         UsageError: no such family; the message lists them.
@@ -162,12 +180,12 @@ def list_models(pretrained: bool | None = None, family: str | None = None) -> li
     """
     entries = list(CATALOGUE.values())
     if family is not None:
-        families = {entry.family.lower(): entry.family for entry in entries}
-        if not isinstance(family, str) or family.lower() not in families:
+        families = {folded(entry.family): entry.family for entry in entries}
+        if not isinstance(family, str) or folded(family) not in families:
             raise UsageError(
                 f"no family is called {family!r}; there are {', '.join(families.values())}"
             )
-        entries = [entry for entry in entries if entry.family.lower() == family.lower()]
+        entries = [entry for entry in entries if folded(entry.family) == folded(family)]
     names = [entry.name for entry in entries]
     if pretrained is None:
         return names

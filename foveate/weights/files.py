@@ -8,6 +8,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.catalogue import canonical, family_members
 from foveate.errors import ArtefactError, MissingExtraError, UsageError
 from foveate.progress import Progress
 from foveate.storage import cache_root, disk_errors, replacing, sha256
@@ -21,12 +22,17 @@ SLACK = 1.01  # a published size is in MiB, rounded
 
 
 def find_weights(name: str) -> Weights:
-    """A row of WEIGHTS; UsageError with the most similar names if there is none."""
-    if name not in WEIGHTS:
-        near = difflib.get_close_matches(name, WEIGHTS, n=3)
-        hint = f"there are for {', '.join(near)}" if near else "see: foveate models"
-        raise UsageError(f"there are no pretrained weights for '{name}'; {hint}")
-    return WEIGHTS[name]
+    """A row of WEIGHTS; UsageError with the most similar names if there is none.
+
+    Case, hyphens and underscores make no difference.
+    """
+    key = canonical(name)
+    if key in WEIGHTS:
+        return WEIGHTS[key]
+    near = [entry.name for entry in family_members(name) if entry.name in WEIGHTS]
+    near = near or difflib.get_close_matches(key, WEIGHTS, n=3)
+    hint = f"there are for {', '.join(near)}" if near else "see: foveate models"
+    raise UsageError(f"there are no pretrained weights for '{name}'; {hint}")
 
 
 def is_here(weights: Weights) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.catalogue import CATALOGUE
+from foveate.catalogue import CATALOGUE, canonical
 from foveate.data.preprocess import Preprocess
 from foveate.errors import UsageError
 from foveate.progress import Progress
@@ -237,10 +237,12 @@ def from_file(name: str, path: Path) -> Loaded:
     """A network of the canon with the weights of a checkpoint file."""
     from foveate.weights import build
 
-    network = build(name, weights=path)
+    published = WEIGHTS.get(canonical(name))  # resnet50.v1 says how its file expects images
+    network: Any = build(published.network if published else name, weights=path)
     file, key = split_key(path)
-    source = f"{name} {sha256(file)}{'' if key is None else f' {key}'}"
-    return Loaded(name, network, preprocess_of(name, network), source)
+    source = f"{network.name} {sha256(file)}{'' if key is None else f' {key}'}"
+    preprocess = published.preprocess if published else preprocess_of(network.name, network)
+    return Loaded(network.name, network, preprocess, source)
 
 
 def from_timm(name: str, weights: Any) -> Loaded:

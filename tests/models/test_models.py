@@ -345,7 +345,8 @@ def test_the_smallest_of_each_family_learns_eight_images_by_heart(name: str) -> 
     [
         ("efficientnet_lite9", ["'efficientnet_lite9'", " efficientnet_lite4"]),
         ("eficientnet_b0", ["'eficientnet_b0'", " efficientnet_b0"]),
-        ("resnet-50", ["'resnet-50'", " resnet50"]),
+        ("resnet-51", ["'resnet-51'", " resnet50"]),
+        ("resnet", ["'resnet'", " resnet18", " resnet152"]),
         ("xyz", ["'xyz'", " lenet5_1998", " efficientnet_lite4"]),
         ("", ["''", " lenet5_1998", " efficientnet_lite4"]),
     ],

@@ -1,14 +1,18 @@
 """build: networks with published weights, and with other classes or channels."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from refusals import refused
 
+from foveate import models
+from foveate.data.preprocess import Preprocess
 from foveate.errors import UsageError
-from foveate.weights import WEIGHTS, build, pretrained, source_file
+from foveate.weights import WEIGHTS, build, find_weights, list_models, pretrained, source_file
+from foveate.weights.starting_point import find_start
 
 LITE0 = "efficientnet_lite0"
 
@@ -95,6 +99,34 @@ def test_build_passes_on_only_what_is_given() -> None:
 def test_build_refuses(arguments: dict[str, object], names: list[str]) -> None:
     with refused(UsageError, *names):
         build(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [True, False, "imagenet"])
+def test_the_argument_of_torchvision_is_refused(value: object) -> None:
+    with refused(UsageError, f"pretrained={value!r}", 'weights="imagenet"', "None"):
+        build("resnet18", pretrained=value)  # type: ignore[call-arg]
+
+
+def test_a_network_has_one_name_however_it_is_written() -> None:
+    assert build("EfficientNet-Lite0", weights="imagenet", num_classes=2).name == LITE0
+    assert build("LeNet-5").name == "lenet5"
+    assert list_models(family="SqueezeNet") == list_models(family="squeeze-net")
+    assert find_weights("ResNet50.v1").key == "resnet50.v1"
+    assert Preprocess.of("VGG-16") == WEIGHTS["vgg16"].preprocess
+    with refused(UsageError, "'LeNet'", "lenet5", "lenet5_1998"):
+        build("LeNet")
+    with refused(UsageError, "'ResNet'", "resnet18", "resnet152"):
+        find_weights("ResNet")
+
+
+def test_a_file_may_be_of_an_older_set(tmp_path: Path) -> None:
+    """Its key says how it expects images."""
+    torch.save(models.build("mobilenet_v2").state_dict(), tmp_path / "mine")
+    start = find_start("MobileNet-V2.v1", tmp_path / "mine")
+    assert (start.name, start.preprocess) == (
+        "mobilenet_v2",
+        WEIGHTS["mobilenet_v2.v1"].preprocess,
+    )
 
 
 def test_importing_the_table_imports_neither_torch_nor_network(python: Callable[..., str]) -> None:
