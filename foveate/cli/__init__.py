@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from foveate.cli.console import complain
+from foveate.cli.console import any_console, complain, flush, forget_output, is_of_output, unwritten
 from foveate.errors import FoveateError
 
 VERBS = {  # as `foveate --help` lists them; each is a module of its name
@@ -115,7 +115,16 @@ def main() -> None:
     # Pillow warns of damaged EXIF blocks and the like, which users cannot act on
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        app()
+        any_console()
+        try:
+            app()
+        except OSError as error:
+            if not is_of_output(error):
+                raise
+            forget_output()
+            raise unwritten(error) from error
+        finally:
+            flush()
     except FoveateError as error:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
