@@ -18,7 +18,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from foveate.cli.console import complain, log_to_stderr
+from foveate.cli.console import (
+    any_console,
+    complain,
+    flush,
+    forget_output,
+    is_of_output,
+    log_to_stderr,
+    unwritten,
+)
 from foveate.cli.help import Verb
 from foveate.errors import FoveateError
 
@@ -124,7 +132,16 @@ def main() -> None:
     # Pillow warns of damaged EXIF blocks and the like, which users cannot act on
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        app(prog_name="foveate")  # also as python -m foveate
+        any_console()
+        try:
+            app(prog_name="foveate")  # also as python -m foveate
+        except OSError as error:
+            if not is_of_output(error):
+                raise
+            forget_output()
+            raise unwritten(error) from error
+        finally:
+            flush()
     except FoveateError as error:
         if os.environ.get("FOVEATE_DEBUG"):
             raise

@@ -1,17 +1,22 @@
 """The feature cache: damage is detected, work kept, old parts deleted, processes share it."""
 
+import errno
+import hashlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_backbone import FakeBackbone, by_hand, extracted, parts
+from refusals import refused
 
 from foveate import features
+from foveate.errors import ArtefactError, FoveateError, UsageError
 from foveate.features import FeatureStore, trim_cache
 from foveate.progress import Silent
 from foveate.storage import cache_root
@@ -213,3 +218,133 @@ print(found.features.shape, found.features.sum(dtype=float))
     printed = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
     assert len(printed) == 1 and printed.pop().startswith("(96, 2064)")
+
+
+# What is no part of this store
+
+
+def odd_parts(folder: Path) -> None:
+    """A folder, a pipe, and a link to nothing, each by the name of a part."""
+    (folder / f"{'0' * 32}.safetensors").mkdir()
+    os.mkfifo(folder / f"{'1' * 32}.safetensors")  # to open it would wait for ever
+    (folder / f"{'2' * 32}.safetensors").symlink_to("nothing")
+
+
+def rewritten(part: Path, features: Any, space: str | None = None, digests: Any = None) -> None:
+    """The part with other tensors, under the name that its hash gives it."""
+    from safetensors.numpy import load_file, save
+
+    held = load_file(part)
+    tensors = {"features": features(held["features"]), "digests": held["digests"]}
+    if digests is not None:
+        tensors["digests"] = digests(held["digests"])
+    data = save(tensors, {"space": part.parent.name if space is None else space})
+    part.unlink()
+    part.with_stem(hashlib.sha256(data).hexdigest()[:32]).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        lambda f: np.where(np.arange(f.size).reshape(f.shape) == 3, np.nan, f).astype(np.float32),
+        lambda f: np.full_like(f, np.inf),
+        lambda f: f[:-1].copy(),
+        lambda f: f.ravel(),
+        lambda f: f[:, :0].copy(),
+        lambda f: f.astype(np.float64),
+        lambda f: f.astype(np.int32),
+        lambda f: f[0, 0].reshape(()),
+    ],
+    ids=["nan", "inf", "short", "flat", "no width", "double", "whole numbers", "a scalar"],
+)
+def test_a_part_whose_hash_fits_is_checked_too(
+    features: Any, root: Path, backbone: FakeBackbone
+) -> None:
+    first = extracted(root)
+    rewritten(parts()[0], features)
+    again = extracted(root)
+    assert again.computed == 12 and np.array_equal(again.features, first.features)
+    assert extracted(root).computed == 0  # and it was repaired
+
+
+def test_a_part_of_another_space_is_passed_over(root: Path, backbone: FakeBackbone) -> None:
+    first = extracted(root)
+    rewritten(parts()[0], lambda f: f + 1, space="0" * 32)
+    again = extracted(root)
+    assert again.computed == 12 and np.array_equal(again.features, first.features)
+    assert len(parts()) == 2  # it is somebody's
+    odd_parts(parts()[0].parent)
+    assert np.array_equal(extracted(root).features, first.features)
+    trim_cache()
+
+
+def test_a_folder_in_the_place_of_a_part(root: Path, backbone: FakeBackbone) -> None:
+    first = extracted(root)
+    [part] = parts()
+    part.unlink()
+    part.mkdir()
+    again = extracted(root)
+    assert again.computed == 12 and np.array_equal(again.features, first.features)
+    assert part.is_dir()
+
+
+def test_another_width_is_said(root: Path, backbone: FakeBackbone) -> None:
+    extracted(root)
+    [part] = parts()
+    rewritten(part, lambda f: f[:6, :4].copy(), digests=lambda d: d[:6].copy())
+    with refused(FoveateError, str(part.parent), "width", "--clear"):
+        extracted(root)
+
+
+def test_a_warm_cache_that_can_only_be_read(
+    root: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extracted(root)
+
+    def denied(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for owner, name in ((os, "utime"), (Path, "mkdir"), (Path, "unlink"), (Path, "write_bytes")):
+        monkeypatch.setattr(owner, name, denied)
+    assert np.array_equal(extracted(root).features, first.features)
+
+
+@pytest.mark.parametrize("what", ["written", "read"])
+def test_a_cache_that_is_shut_is_named(
+    what: str, root: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = "mkdir" if what == "written" else "exists"
+    real = getattr(Path, operation)
+
+    def shut(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.is_relative_to(cache_root()):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, operation, shut)
+    with refused(FoveateError, "FOVEATE_CACHE", "features"):
+        extracted(root)
+
+
+def test_numbers_that_are_not_finite_are_no_features(
+    root: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "fake_backbone.features_of", lambda pixels: np.full((len(pixels), 6), np.nan, np.float32)
+    )
+    with refused(ArtefactError, "efficientnet_lite0", "finite"):
+        extracted(root)
+    assert parts() == []
+
+
+def test_the_engine_auto_is_the_fastest_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foveate import engine
+    from foveate.weights.starting_point import find_start
+
+    start = find_start("efficientnet_lite0")
+    for gpu in (False, True):
+        monkeypatch.setattr(engine, "has_gpu", lambda gpu=gpu: gpu)
+        made = engine.prepare_backbone("auto", start, start.preprocess, 1)
+        assert made.identity.split()[0] == engine.choose_engine("auto")
+    with refused(UsageError, "fast", "openvino"):
+        engine.prepare_backbone("fast", start, start.preprocess, 1)
