@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import foveate
 from refusals import absent
+
+from foveate.weights import build
 
 RESNET = "--recipe scratch --model resnet20 --size 24 --batch-size 16 --lr 0.05".split()
 
@@ -83,6 +86,14 @@ def test_images_below_the_networks_minimum(images: Path) -> None:
 COMMAND = (*RESNET, "--epochs", "16", "--out", "run")
 
 
+def wait_for_epoch(number: int, process: "subprocess.Popen[Any]") -> None:
+    """Until a training has saved an epoch, or has ended."""
+    for _ in range(6000):
+        if any(Path("run/checkpoints").glob(f"epoch-{number:04}*")) or process.poll() is not None:
+            break
+        time.sleep(0.01)
+
+
 def interrupted(images: Path, sent: signal.Signals) -> tuple[int, str, str]:
     """A training that gets a signal after its second epoch: exit code, and what it wrote on both
     streams."""
@@ -92,10 +103,7 @@ def interrupted(images: Path, sent: signal.Signals) -> tuple[int, str, str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    for _ in range(3000):
-        if any(Path("run/checkpoints").glob("epoch-0002*")) or process.poll() is not None:
-            break
-        time.sleep(0.02)
+    wait_for_epoch(2, process)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
@@ -109,6 +117,30 @@ def test_a_signal_has_its_exit_code(sent: signal.Signals, code: int, images: Pat
     found, out, err = interrupted(images, sent)
     assert (found, out) == (code, ""), err
     assert "--resume" in err and any(Path("run/checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_killed_fine_tuning_goes_on_to_the_same_classifier() -> None:
+    """From random weights, so that fine-tuning beats its probe, and a killed epoch is kept."""
+    torch.manual_seed(0)
+    torch.save(build("lenet5").state_dict(), "random.pth")
+    command = "train digits --recipe finetune --model lenet5 --weights random.pth".split()
+    command += "--epochs 6 --lr 0.01 --out".split()
+    whole = json.loads(foveate(*command, "whole", "--json").stdout)
+    assert whole["best_epoch"] > 0  # of the probe
+    for epoch, resume in ((1, ()), (2, ("--resume",)), (4, ("--resume",))):  # killed after each
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "foveate", *command, "run", *resume],
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for_epoch(epoch, killed)
+        killed.kill()
+        assert killed.wait(60) == -signal.SIGKILL
+    done = foveate(*command, "run", "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best_epoch"] == whole["best_epoch"]
+    tensors = "classifier/model.safetensors"
+    assert Path("run", tensors).read_bytes() == Path("whole", tensors).read_bytes()
 
 
 @pytest.mark.slow
