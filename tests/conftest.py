@@ -1,8 +1,9 @@
 """Every test has an empty cache of its own (../conftest.py). Converting a backbone takes seconds:
 once a session."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,12 @@ def python() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def logging_is_restored() -> Iterator[None]:
+    """For a test that calls the command line in its own process."""
+    logger, notes = logging.getLogger("foveate"), logging.getLogger("foveate.notes")
+    before = [*logger.handlers], logger.propagate, notes.disabled
+    yield
+    logger.handlers, logger.propagate, notes.disabled = before

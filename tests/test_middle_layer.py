@@ -1,6 +1,7 @@
 """The Python that others build on: images, networks and loops of one's own, each part alone."""
 
 import io
+import json
 import os
 import pickle
 import signal
@@ -460,10 +461,11 @@ def test_what_train_refuses(arguments: dict, words: list[str], images: Path, tmp
 
 def test_config_or_single_settings(images: Path, tmp_path: Path) -> None:
     config = foveate.TrainConfig(epochs=1, batch_size=24, warmup=0)
-    with pytest.raises(UsageError, match="epochs"):
-        foveate.train(images, "lenet5", "scratch", config=config, epochs=2, out=tmp_path / "run")
-    clf = foveate.train(images, "lenet5", "scratch", config=config, out=tmp_path / "run")
-    assert clf.metrics["epochs"] == 1
+    with pytest.raises(UsageError, match="config"):
+        foveate.train(images, "lenet5", "probe", config=config, out=tmp_path / "run")
+    clf = foveate.train(images, "lenet5", "scratch", config=config, lr=0.02, out=tmp_path / "run")
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert (recorded["epochs"], recorded["lr"]) == (clf.metrics["epochs"], 0.02) == (1, 0.02)
 
 
 # Networks of one's own

@@ -135,7 +135,7 @@ def test_files_that_cannot_be_measured(write, tmp_path: Path) -> None:
         state | {"classifier.1.bias": torch.full((1000,), float("nan"))},
         tmp_path / "nan.safetensors",
     )
-    with refused(ArtefactError, NAME, "finite", "foveate weights check"):
+    with refused(ArtefactError, "nan.safetensors", "finite", "classifier.1.bias"):
         verify(NAME, folder, weights=tmp_path / "nan.safetensors")
     with refused(UsageError, "'lenet5'", "pretrained"):
         verify("lenet5", folder)

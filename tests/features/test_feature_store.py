@@ -253,7 +253,7 @@ def rewritten(part: Path, features: Any, space: str | None = None, digests: Any 
         lambda f: f[:, :0].copy(),
         lambda f: f.astype(np.float64),
         lambda f: f.astype(np.int32),
-        lambda f: f[0, 0].reshape(()),
+        lambda f: np.array(f[0, 0]),
     ],
     ids=["nan", "inf", "short", "flat", "no width", "double", "whole numbers", "a scalar"],
 )

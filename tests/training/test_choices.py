@@ -24,7 +24,7 @@ from foveate.training.memory import (
     keep_freed_memory,
     micro_batches_that_fit,
 )
-from foveate.training.network_input import Seen, choose_preprocess, inspect_images
+from foveate.training.network_input import Seen, choose_views, inspect_images
 from foveate.training.setup import progressive
 
 
@@ -71,7 +71,7 @@ def test_inputs(model, smallest, seen, asked, expected, monkeypatch):
     monkeypatch.setattr(network_input, "inspect_images", lambda *_: seen)
     size, channels = asked
     request = SimpleNamespace(model=model, start=None, module=None, size=size, channels=channels)
-    preprocess, _ = choose_preprocess(None, None, request, 1)
+    preprocess, _ = choose_views(None, None, request, None, 1)
     assert (preprocess.crop, preprocess.channels) == expected
     assert preprocess.resize == preprocess.crop
     assert preprocess.mean == ((0.2, 0.3, 0.4) if expected[1] == 3 else (0.3,))
@@ -88,18 +88,18 @@ def test_what_images_are_like(tmp_path: Path):
         arrays.append(pixels)
         Image.fromarray(pixels).save(tmp_path / "ab"[i % 2] / f"{i}.png")
     dataset = load_dataset(tmp_path)
-    seen = inspect_images(dataset, np.arange(8), 2)
+    seen = inspect_images(dataset, np.arange(8), None, 2)
     values = np.stack(arrays).reshape(-1, 3) / 255
     assert not seen.grey and seen.short_side == 20
     np.testing.assert_allclose(seen.mean, values.mean(axis=0), atol=1e-3)
     np.testing.assert_allclose(seen.std[:2], values.std(axis=0)[:2], atol=1e-3)
     # a colour that never changes is not divided by nothing
     assert seen.std[2] == pytest.approx(0.01)
-    assert inspect_images(load_dataset("digits"), np.arange(100), 2).grey
+    assert inspect_images(load_dataset("digits"), np.arange(100), None, 2).grey
     for path in tmp_path.glob("*/*.png"):
         path.write_bytes(b"no image")
     with refused(DataError, "training", repr(dataset.name)):
-        inspect_images(dataset, np.arange(8), 2)
+        inspect_images(dataset, np.arange(8), None, 2)
 
 
 @pytest.mark.parametrize(

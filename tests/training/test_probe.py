@@ -153,7 +153,7 @@ def test_threads_change_no_byte_of_a_large_head(
     rng, n = np.random.default_rng(0), 3000
     labels = np.arange(n) % 3
     drawn = (rng.normal(size=(n, 300)) + rng.normal(size=(3, 300))[labels] / 4).astype(np.float32)
-    monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, n))
+    monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, {}, n))
     names = tuple(f"{i}.png" for i in range(n))
     dataset = Dataset(
         "drawn",

@@ -284,7 +284,7 @@ def test_preprocess_is_timms_own() -> None:
         ({"interpolation": "lanczos"}, "'lanczos'"),
         ({"input_size": (3, 224, 192)}, "224x192"),
         ({"crop_mode": "border"}, "'border'"),
-        ({"crop_pct": 1.5}, "resize=106"),
+        ({"crop_pct": 1.5}, "106"),
     ],
 )
 def test_what_no_preprocess_shows(changed: dict[str, Any], words: str) -> None:

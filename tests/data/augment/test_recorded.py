@@ -2,7 +2,8 @@
 the next: random numbers and pixels of every policy and part, for several shapes and channels.
 
 `recorded.json` was written before the parts became classes. Numbers are equal everywhere; pixels to
-the bit where torch and the processor's instructions are those of the record, elsewhere on average.
+the bit where nothing is computed with them, else on average: sums of floats differ in their last
+bit among processors.
 Write it again, knowingly, with `python tests/data/augment/test_recorded.py`.
 """
 
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from photos import photo
 
 from foveate.data.augment import POLICIES, Augment, render
@@ -53,7 +53,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 COLOURED = {"saturation", "hue", "pca", "everything"}
 SHAPES = [(1, 1), (3, 2), (20, 30), (50, 70), (300, 40)]
 EXACT = {"policy none", "policy light", "flips", "padding", "erasing"}  # no arithmetic on pixels
-MADE_BY = [torch.__version__.split("+")[0], torch.backends.cpu.get_cpu_capability()]
 
 
 def draws_and_pixels(
@@ -107,11 +106,10 @@ def found(case: str) -> dict[str, Any]:
         numbers, pixels = draws_and_pixels(OPTIONS[name], photo(*shape, channels), size, sample)
         drawn.append(plain(numbers))
         made.append(pixels)
-    return {
-        "draws": digest(json.dumps(drawn).encode()),
-        "pixels": digest(b"".join(pixels.tobytes() for pixels in made)),
-        "means": [round(float(pixels.mean()), 1) for pixels in made],
-    }
+    result: dict[str, Any] = {"draws": digest(json.dumps(drawn).encode())}
+    if name in EXACT and min(shape) >= size:
+        result["pixels"] = digest(b"".join(pixels.tobytes() for pixels in made))
+    return result | {"means": [round(float(pixels.mean()), 1) for pixels in made]}
 
 
 def batches() -> dict[str, str]:
@@ -143,10 +141,8 @@ def record() -> dict[str, Any]:
 def test_numbers_and_pixels_are_those_of_the_record(case: str, record: dict[str, Any]) -> None:
     here, then = found(case), record["images"][case]
     assert here["draws"] == then["draws"]
-    name, shape, _, size = CASES[case]
-    if record["made_by"] == MADE_BY or (name in EXACT and min(shape) >= size):
-        assert here["pixels"] == then["pixels"]
-    assert here["means"] == pytest.approx(then["means"], abs=2.0)
+    assert here.get("pixels") == then.get("pixels")
+    assert here["means"] == pytest.approx(then["means"], abs=0.2)
 
 
 def test_batches_are_those_of_the_record(record: dict[str, Any]) -> None:
@@ -155,6 +151,6 @@ def test_batches_are_those_of_the_record(record: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     images = {case: found(case) for case in CASES}
-    content = {"made_by": MADE_BY, "images": images, "batches": batches()}
+    content = {"images": images, "batches": batches()}
     lines = json.dumps(content).replace('}, "', '},\n"')  # a line a case
     RECORD.write_text(lines + "\n")
