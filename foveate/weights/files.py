@@ -4,6 +4,7 @@ converted.
 The converted file in the cache is a .safetensors under our tensor names.
 """
 
+import contextlib
 import difflib
 import importlib.util
 import os
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from foveate.download import Remote
 
 SLACK = 1.01  # a published size is in MiB, rounded
-ROUNDING = 2**20 // 1000  # bytes
 
 
 def find_weights(name: str) -> Weights:
@@ -42,13 +42,13 @@ def find_weights(name: str) -> Weights:
 def is_here(weights: Weights) -> bool:
     """Whether the weights can be read without a download.
 
-    Only checks that a file exists; its hash is checked when it is read.
+    Only checks that a file exists; its hash is checked when it is read. But of torch.hub's cache
+    only a published file counts, since any other is passed over.
     """
     published = place(weights)
     if kept_file(weights).is_file() or (published is not None and published.is_file()):
         return True
-    shared = torch_hub_file(weights)
-    return shared is not None and abs(size_of(shared) - weights.size) <= ROUNDING
+    return in_torch_hub(weights) is not None
 
 
 def source_file(weights: Weights, fetch: bool = True, progress: Progress | None = None) -> Path:
@@ -159,28 +159,24 @@ def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Pa
     path = downloads() / weights.file
     with disk_errors(path):  # the cache may be shut
         there = path.is_file()
-    if not there and (shared := in_torch_hub(weights)) is not None:
-        return shared
+    if not there:
+        if (shared := in_torch_hub(weights)) is not None:
+            return shared
+        if (unused := torch_hub_file(weights)) is not None and size_of(unused):
+            import logging  # seldom needed: predicting goes without
+
+            message = "'%s' is damaged, or may not be read, and is not used"
+            logging.getLogger("foveate").warning(message, unused)
     remote = Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False)
     return fetched_once(remote, path, allowed, progress)
 
 
 def in_torch_hub(weights: Weights) -> Path | None:
-    """The published file in torch.hub's cache; None if it is not there, or is damaged, which is
-    logged."""
+    """The published file in torch.hub's cache; None if it is not there, or is damaged."""
     path = torch_hub_file(weights)
-    if path is None or not size_of(path):
-        return None
-    try:
-        found = sha256(path)
-        if found.startswith(weights.sha256):
+    with contextlib.suppress(OSError):  # it may be another user's
+        if path is not None and size_of(path) and sha256(path).startswith(weights.sha256):
             return path
-        problem = f"is not the published file (SHA-256 {found})"
-    except OSError as error:  # it may be another user's
-        problem = f"cannot be read ({error.strerror})"
-    import logging  # seldom needed: predicting goes without
-
-    logging.getLogger("foveate").warning("'%s' %s; it is not used", path, problem)
     return None
 
 
