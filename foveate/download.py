@@ -52,8 +52,8 @@ class Remote:
     exact: bool = True
 
 
-class UnavailableError(FoveateError):
-    """An address does not give the published file."""
+class UnavailableError(Exception):
+    """An address does not give the published file; `fetch` asks the next one."""
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):
