@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from refusals import refused
+from refusals import absent, refused
 
 from foveate import download as module
 from foveate.download import Remote, check_scheme, fetch
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, UsageError
 
 BODY = np.random.default_rng(0).bytes(300_000)
 HASH = hashlib.sha256(BODY).hexdigest()
@@ -30,10 +30,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
+        self.server.paths.append(self.path)
+        self.server.authorizations.append(self.headers.get("Authorization"))
         first = len(self.server.asked) == 1
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
-        match self.path:
-            case "/good":
+        match self.path.replace(f"/127.0.0.1:{self.server.server_port}/good", ""):
+            case "/good" | "/mirror" | "/mirror/deep":
                 self.send(200, BODY)
             case "/cut-once":
                 self.send(206, BODY[start:]) if asked else self.send(200, BODY, stop=100_000)
@@ -47,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
                 )
             case "/no-length-and-short":
                 self.send(200, BODY[:5000], length=False)
-            case "/corrupt":
+            case "/corrupt" | "/corrupt-mirror":
                 self.send(200, BODY[:-1] + bytes([BODY[-1] ^ 1]))
             case "/more":
                 self.send(200, BODY + b"x" * 1_000_000, length=False)
@@ -60,6 +62,10 @@ class Handler(BaseHTTPRequestHandler):
             case path if path.startswith("/to?"):
                 self.send_response(302)
                 self.send_header("Location", path.removeprefix("/to?"))
+                self.end_headers()
+            case "/redirecting-mirror":
+                self.send_response(302)
+                self.send_header("Location", "/good")
                 self.end_headers()
             case path:
                 self.send_error(int(path[1:]))
@@ -89,6 +95,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str | None] = []
+        self.paths: list[str] = []
+        self.authorizations: list[str | None] = []
         self.stopped = threading.Event()
 
     def remote(self, path: str) -> Remote:
@@ -100,6 +108,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "sleep", lambda _: None)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("FOVEATE_OFFLINE", raising=False)
+    monkeypatch.delenv("FOVEATE_MIRROR", raising=False)
 
 
 @pytest.fixture
@@ -265,9 +274,113 @@ def test_schemes_that_are_fine(url: str) -> None:
 
 def test_offline(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-    with refused(FoveateError, "'file.bin'", "FOVEATE_OFFLINE", "--offline"):
-        fetch(server.remote("/good"), path)
+    remote = server.remote("/good")
+    with refused(FoveateError, "'file.bin'", "FOVEATE_OFFLINE", "--offline", remote.url, str(path)):
+        fetch(remote, path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"another file")
+    with refused(FoveateError, "not the published file", "FOVEATE_OFFLINE", "on a stick"):
+        fetch(remote, path, by_hand="carry it on a stick")
     assert server.asked == []
+
+
+# Mirrors
+
+
+@pytest.mark.parametrize("folder", ["/mirror", "/mirror/", "/mirror/deep"])
+def test_the_mirror_is_asked_first(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    host = f"127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("FOVEATE_MIRROR", f"http://{host}{folder}")
+    fetch(server.remote("/good"), path)
+    assert path.read_bytes() == BODY
+    assert server.paths == [f"{folder.rstrip('/')}/{host}/good"]
+    assert server.authorizations == [None]
+
+
+@pytest.mark.parametrize(
+    ("folder", "cause"),
+    [("/404", "404"), ("/500", "500"), ("/corrupt-mirror", HASH), ("/cut-always", "1,003")],
+)
+def test_what_the_mirror_lacks_comes_from_its_own_address(
+    server: Server,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    folder: str,
+    cause: str,
+) -> None:
+    monkeypatch.setenv("FOVEATE_MIRROR", f"http://127.0.0.1:{server.server_port}{folder}")
+    fetch(server.remote("/good"), path)
+    assert path.read_bytes() == BODY and left_behind(path) == ["file.bin"]
+    assert server.paths[-1] == "/good" and server.asked[-1] is None  # from its beginning
+    assert not absent(caplog.text, folder, cause)
+
+
+def test_a_mirror_that_is_down(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as down:
+        monkeypatch.setenv("FOVEATE_MIRROR", down.remote("").url)
+    fetch(server.remote("/good"), path)
+    assert path.read_bytes() == BODY
+
+
+def test_where_both_fail_both_are_named(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = f"127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("FOVEATE_MIRROR", f"http://{host}/mirror")
+    both = [f"http://{host}/mirror/{host}/404 ", f"http://{host}/404 ", str(path)]
+    with refused(FoveateError, "404", *both):
+        fetch(server.remote("/404"), path)
+    assert left_behind(path) == []
+
+
+def test_plain_http_is_for_the_mirror_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEATE_MIRROR", "http://127.0.0.1:1")
+    with refused(FoveateError, "http://example.com/x", "https"):
+        fetch(Remote("http://example.com/x", HASH, 1), path)
+
+
+@pytest.mark.parametrize("folder", ["/mirror", "/redirecting-mirror", "/404"])
+def test_credentials_are_sent_to_the_mirror_alone(
+    server: Server,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    folder: str,
+) -> None:
+    host = f"127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("FOVEATE_MIRROR", f"http://me:s%20cret@{host}{folder}")
+    fetch(server.remote("/good"), path)
+    assert server.authorizations[0] == "Basic bWU6cyBjcmV0"
+    assert server.authorizations[1:] == [None] * (folder != "/mirror")
+    assert "cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "mirror.lan/foveate",
+        "file:///mnt/mirror",
+        "http://",
+        "http://mirror.lan:port",
+        "http://mirror.lan/?file=",
+        "http://mirror.lan/a b",
+        "http://mirror.lan/ä",
+        "http://[mirror",
+        "http://me:secret@mirror.lan/#a",
+        "http://me:sec/ret@mirror.lan",
+    ],
+)
+def test_mirrors_that_are_no_address(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv("FOVEATE_MIRROR", prefix)
+    with pytest.raises(UsageError, match="FOVEATE_MIRROR") as raised:
+        fetch(server.remote("/good"), path)
+    assert "ret" not in str(raised.value)
+    assert server.asked == [] and not path.parent.exists()
 
 
 def test_a_full_disk_is_reported_and_not_retried(

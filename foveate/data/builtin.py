@@ -5,20 +5,23 @@ code reads them like files.
 """
 
 import gzip
+import hashlib
 import io
+import logging
 import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import index
-from foveate.download import Remote, fetch
+from foveate.download import Remote, fetch, is_published
 from foveate.errors import DataError
 from foveate.storage import cache_root
 
@@ -62,7 +65,25 @@ IDX_HASHES = {
         ("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
     ),
 }
-CIFAR_10 = Remote(
+# Of the files without gzip: what is put in the cache by hand may be packed by another gzip, or not
+# at all. Fashion-MNIST's were computed from Debian's package, whose files have the hashes above
+# once the names and times that it leaves out are put back. MNIST's are as several projects that
+# check both hashes publish them.
+IDX_CONTENT_HASHES = {
+    FASHION_URL: (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+    MNIST_URL: (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+}
+CIFAR_10 = Remote(  # no hash of its content is known: it is taken as it was published only
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     170_052_171,
@@ -148,12 +169,42 @@ def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def fetch_idx(name: str, url: str) -> list[Path]:
-    """Download the four IDX files of a set to the cache."""
+    """The four IDX files of a set in the cache, downloaded unless they were put there by hand."""
     folder = cache_root() / "datasets" / name
-    remotes = [
-        Remote(url + file, *known) for file, known in zip(IDX_FILES, IDX_HASHES[url], strict=True)
-    ]
-    return [fetch(remote, folder / file) for remote, file in zip(remotes, IDX_FILES, strict=True)]
+    others = f"where {', '.join(IDX_FILES)} belong, as they are or unpacked (without .gz)"
+    by_hand = f"put it in '{folder}', {others}"
+    paths = []
+    for file, known, content in zip(
+        IDX_FILES, IDX_HASHES[url], IDX_CONTENT_HASHES[url], strict=True
+    ):
+        remote, path = Remote(url + file, *known), folder / file
+        found = None if is_published(path, remote) else repacked(path, content)
+        paths.append(found or fetch(remote, path, by_hand=by_hand))
+    return paths
+
+
+def repacked(path: Path, content: str) -> Path | None:
+    """The .gz file at `path`, or the same without gzip, if its content has this SHA-256.
+
+    Another content is logged, and None.
+    """
+    for candidate in (path, path.with_suffix("")):
+        if not candidate.is_file():
+            continue
+        try:
+            with opened_idx(candidate) as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == content:  # type: ignore[arg-type]
+                    return candidate
+        except (OSError, EOFError, zlib.error):  # no gzip, or damaged
+            pass
+        message = "'%s' does not have the published content; it is not used"
+        logging.getLogger("foveate").warning(message, candidate)
+    return None
+
+
+def opened_idx(path: Path) -> BinaryIO:
+    """A file in IDX format, gzipped if its name ends in .gz."""
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def idx_parts(paths: list[Path]) -> dict[str, Part]:
@@ -166,13 +217,14 @@ def idx_parts(paths: list[Path]) -> dict[str, Part]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array from a gzipped file in LeCun's IDX format.
+    """An array from a file in LeCun's IDX format.
 
     Its header: two zero bytes, the type (8: uint8), the number of dimensions, and the length of
     each as a big-endian int32.
     """
     try:
-        raw = gzip.decompress(path.read_bytes())
+        with opened_idx(path) as file:
+            raw = file.read()
         stream = io.BytesIO(raw)
         zero, kind, dims = int.from_bytes(stream.read(2)), stream.read(1)[0], stream.read(1)[0]
         shape = [int.from_bytes(stream.read(4)) for _ in range(dims)]

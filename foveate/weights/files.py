@@ -1,17 +1,21 @@
-"""Published weights on this machine: located in a package or downloaded, checked, and converted.
+"""Published weights on this machine: in a package, in torch.hub's cache or downloaded; checked, and
+converted.
 
 The converted file in the cache is a .safetensors under our tensor names.
 """
 
+import contextlib
 import difflib
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.catalogue import canonical, family_members
 from foveate.errors import ArtefactError, MissingExtraError, UsageError
 from foveate.progress import Progress
-from foveate.storage import cache_root, disk_errors, replacing, sha256
+from foveate.storage import cache_root, disk_errors, replacing, sha256, size_of
 from foveate.weights.published import WEIGHTS, Weights
 from foveate.weights.tensors import as_state_dict, read_tensors, under_our_names
 
@@ -38,18 +42,23 @@ def find_weights(name: str) -> Weights:
 def is_here(weights: Weights) -> bool:
     """Whether the weights can be read without a download.
 
-    Only checks that a file exists; its hash is checked when it is read.
+    Only checks that a file exists; its hash is checked when it is read. But of torch.hub's cache
+    only a published file counts, since any other is passed over.
     """
     published = place(weights)
-    return kept_file(weights).is_file() or (published is not None and published.is_file())
+    if kept_file(weights).is_file() or (published is not None and published.is_file()):
+        return True
+    return in_torch_hub(weights) is not None
 
 
 def source_file(weights: Weights, fetch: bool = True, progress: Progress | None = None) -> Path:
     """The published file on this machine, checked.
 
+    A file of torch.hub's cache ($TORCH_HOME), where torchvision keeps its weights, is used there.
+
     Args:
         weights: a row of WEIGHTS.
-        fetch: download the file if it is not in the cache.
+        fetch: download the file if it is not on this machine.
         progress: receives a download that takes more than two seconds.
 
     Raises:
@@ -143,12 +152,46 @@ def install_line(weights: Weights) -> str:
 
 
 def downloaded(weights: Weights, allowed: bool, progress: Progress | None) -> Path:
-    """The file in the cache, downloaded if `allowed`."""
+    """The file in the cache or in torch.hub's, else downloaded if `allowed`."""
     # Imported here: predicting with weights that are in the cache needs no network code.
     from foveate.download import Remote
 
+    path = downloads() / weights.file
+    with disk_errors(path):  # the cache may be shut
+        there = path.is_file()
+    if not there:
+        if (shared := in_torch_hub(weights)) is not None:
+            return shared
+        if (unused := torch_hub_file(weights)) is not None and size_of(unused):
+            import logging  # seldom needed: predicting goes without
+
+            message = "'%s' is damaged, or may not be read, and is not used"
+            logging.getLogger("foveate").warning(message, unused)
     remote = Remote(weights.url, weights.sha256, int(weights.size * SLACK), exact=False)
-    return fetched_once(remote, downloads() / weights.file, allowed, progress)
+    return fetched_once(remote, path, allowed, progress)
+
+
+def in_torch_hub(weights: Weights) -> Path | None:
+    """The published file in torch.hub's cache; None if it is not there, or is damaged."""
+    path = torch_hub_file(weights)
+    with contextlib.suppress(OSError):  # it may be another user's
+        if path is not None and size_of(path) and sha256(path).startswith(weights.sha256):
+            return path
+    return None
+
+
+def torch_hub_file(weights: Weights) -> Path | None:
+    """Where torchvision keeps the published file; None for one whose hash is not published, since
+    it could not be checked."""
+    if not (weights.url and weights.sha256):
+        return None
+    if (loaded := sys.modules.get("torch.hub")) is not None:  # torch.hub.set_dir may have moved it
+        return Path(loaded.get_dir(), "checkpoints", weights.file)
+    # the same without importing torch
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", f"{cache}/torch")
+    # Path.expanduser fails where nobody knows the home folder
+    return Path(os.path.expanduser(home), "hub", "checkpoints", weights.file)  # noqa: PTH111
 
 
 def downloads() -> Path:
@@ -178,15 +221,16 @@ def fetched_once(
     from foveate.download import fetch
 
     stamp = path.with_name(f"{path.name}.sha256")
+    by_hand = f"save it as '{path}', or give it with --weights FILE"
     with disk_errors(path):  # the cache may be shut
         there = path.is_file()
     if not there:
         if not allowed:
             raise ArtefactError(
-                f"'{path.name}' is not in the cache, and downloads are off; it comes from "
-                f"{remote.url}"
+                f"'{path.name}' is not in the cache, and downloads are off; download "
+                f"{remote.url} elsewhere and {by_hand}"
             )
-        fetch(remote, path, progress)
+        fetch(remote, path, progress, by_hand)
     found = sha256(path)
     recorded = stamp.read_bytes().decode("ascii", "replace").strip() if stamp.is_file() else ""
     if recorded not in ("", found):

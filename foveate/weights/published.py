@@ -6,7 +6,7 @@ A network's best weights are under its own name, an older set of torchvision's u
     torchvision's       downloaded. A file's name ends in the first digits of its SHA-256, and
                         these are checked.
     timm's MobileNet    downloaded. No hash of it is published: the first download is trusted as
-                        far as https goes, and holds tensors only.
+                        far as https, or your mirror, goes, and holds tensors only.
 
 The full SHA-256 of the first download is recorded beside the file, and checked from then on.
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.data.dataset import listed
 from foveate.errors import ArtefactError
+from foveate.storage import sha256
 from foveate.weights.published import WEIGHTS, Rules
 
 if TYPE_CHECKING:
@@ -525,6 +526,18 @@ def describe(tensor: "Tensor") -> str:
     return shape if tensor.is_floating_point() else f"{shape} {tensor.dtype}"
 
 
+def check_published_name(path: Path) -> None:
+    """Log a message for a file that has the name of a published one and another content."""
+    named = next((w for w in WEIGHTS.values() if Path(w.file).name == path.name), None)
+    if named is not None and not sha256(path).startswith(named.sha256):
+        logging.getLogger("foveate").warning(
+            "'%s' has the name of the published weights of %s, but not their SHA-256: it is "
+            "damaged, or was changed or saved again",
+            path,
+            named.key,
+        )
+
+
 def load_network(name: str, path: Path) -> "nn.Module":
     """A network of MODELS with the weights of a file, and the file's classes and channels.
 
@@ -537,6 +550,7 @@ def load_network(name: str, path: Path) -> "nn.Module":
     from foveate.models.surgery import ends
 
     held = read_held(path)
+    check_published_name(split_key(path)[0])
     with torch.device("meta"):
         plain = models.build(name)
     rules = WEIGHTS[name].rename if name in WEIGHTS else ()

@@ -81,6 +81,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of tmp_path/site."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("FOVEATE_OFFLINE", raising=False)
+    monkeypatch.delenv("FOVEATE_MIRROR", raising=False)
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     (tmp_path / "site").mkdir()
     yield from serve(tmp_path / "site")
@@ -183,18 +184,27 @@ def test_fashion_mnist_from_the_debian_package(
     check(dataset, "test", test, named[test_labels])
 
 
-@pytest.mark.parametrize("name,url", [("mnist", "MNIST_URL"), ("fashion-mnist", "FASHION_URL")])
-def test_idx_sets_are_fetched(
-    tmp_path: Path, cache: Path, site: str, monkeypatch: pytest.MonkeyPatch, name: str, url: str
-) -> None:
-    (tmp_path / "site").rmdir()
-    train, train_labels, test, test_labels = idx_folder(tmp_path / "site")
-    files = [remote(site, tmp_path / "site" / file) for file in IDX_FILES]
+def publish_idx(site: str, folder: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> tuple:
+    """`idx_folder` at a site, as the set that is published at `url`."""
+    folder.rmdir()
+    arrays = idx_folder(folder)
+    files = [remote(site, folder / file) for file in IDX_FILES]
+    contents = [gzip.decompress((folder / file).read_bytes()) for file in IDX_FILES]
     monkeypatch.setattr(module, url, site)
     monkeypatch.setattr(
         module, "IDX_HASHES", {site: tuple((file.sha256, file.size) for file in files)}
     )
-    monkeypatch.setattr(module, "DEBIAN_FASHION", tmp_path / "nowhere")
+    hashes = tuple(hashlib.sha256(content).hexdigest() for content in contents)
+    monkeypatch.setattr(module, "IDX_CONTENT_HASHES", {site: hashes})
+    monkeypatch.setattr(module, "DEBIAN_FASHION", folder / "nowhere")
+    return arrays
+
+
+@pytest.mark.parametrize("name,url", [("mnist", "MNIST_URL"), ("fashion-mnist", "FASHION_URL")])
+def test_idx_sets_are_fetched(
+    tmp_path: Path, cache: Path, site: str, monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    train, train_labels, test, test_labels = publish_idx(site, tmp_path / "site", monkeypatch, url)
     dataset = load_dataset(name)
     published = FASHION if name == "fashion-mnist" else tuple("0123456789")
     named = np.array([dataset.classes.index(c) for c in published])
@@ -210,11 +220,77 @@ def test_a_wrong_file_from_the_site_is_refused(
     tmp_path: Path, site: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site" / IDX_FILES[0]).write_bytes(b"x" * module.IDX_HASHES[module.MNIST_URL][0][1])
-    monkeypatch.setattr(module, "IDX_HASHES", {site: module.IDX_HASHES[module.MNIST_URL]})
+    for table in ("IDX_HASHES", "IDX_CONTENT_HASHES"):
+        monkeypatch.setattr(module, table, {site: getattr(module, table)[module.MNIST_URL]})
     monkeypatch.setattr(module, "MNIST_URL", site)
     with refused(FoveateError, IDX_FILES[0], "not the published file"):
         load_builtin("mnist")
     assert list((cache / "datasets" / "mnist").iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["published", "repacked", "unpacked"])
+def test_idx_files_that_were_put_there_by_hand(
+    tmp_path: Path, site: str, cache: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    train, train_labels, *_ = publish_idx(site, tmp_path / "site", monkeypatch, "MNIST_URL")
+    monkeypatch.setenv("FOVEATE_OFFLINE", "1")
+    folder = cache / "datasets/mnist"
+    folder.mkdir(parents=True)
+    for file in IDX_FILES:
+        published = (tmp_path / "site" / file).read_bytes()
+        if form == "unpacked":
+            (folder / file.removesuffix(".gz")).write_bytes(gzip.decompress(published))
+        else:
+            repacked = gzip.compress(gzip.decompress(published), 1, mtime=1)
+            (folder / file).write_bytes(published if form == "published" else repacked)
+    dataset = load_dataset("mnist")
+    check(dataset, "train", train, train_labels)
+    assert len(dataset) == 50 and len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no gzip", "unpacked", "empty"])
+def test_a_damaged_idx_file_that_was_put_there_is_not_used(
+    tmp_path: Path,
+    site: str,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    arrays = publish_idx(site, tmp_path / "site", monkeypatch, "MNIST_URL")
+    folder = cache / "datasets/mnist"
+    folder.mkdir(parents=True)
+    published = (tmp_path / "site" / IDX_FILES[0]).read_bytes()
+    content = bytearray(gzip.decompress(published))
+    content[100] ^= 1  # a pixel
+    file = folder / (IDX_FILES[0] if damage != "unpacked" else IDX_FILES[0].removesuffix(".gz"))
+    broken = {"flip": packed(content), "truncate": published[:-9], "no gzip": b"<html>"}
+    file.write_bytes(broken.get(damage, b"") or (content if damage == "unpacked" else b""))
+    with (
+        monkeypatch.context() as offline,
+        refused(FoveateError, site + IDX_FILES[0], str(folder), *IDX_FILES, "FOVEATE_OFFLINE"),
+    ):
+        offline.setenv("FOVEATE_OFFLINE", "1")
+        load_builtin("mnist")
+    assert str(file) in caplog.text
+    check(load_dataset("mnist"), "train", arrays[0], arrays[1])  # fetched
+
+
+def test_sets_come_from_a_mirror(
+    tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose folders are those of wget -x."""
+    publish_idx(site, tmp_path / "site", monkeypatch, "MNIST_URL")
+    folder = tmp_path / "site/foveate/example.org/mnist"
+    folder.mkdir(parents=True)
+    for file in IDX_FILES:
+        (tmp_path / "site" / file).rename(folder / file)
+    there = "https://example.org/mnist/"
+    monkeypatch.setattr(module, "MNIST_URL", there)
+    for table in ("IDX_HASHES", "IDX_CONTENT_HASHES"):
+        monkeypatch.setattr(module, table, {there: getattr(module, table)[site]})
+    monkeypatch.setenv("FOVEATE_MIRROR", f"{site}foveate")
+    assert len(load_dataset("mnist")) == 50
 
 
 CIFAR_FILES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
@@ -319,6 +395,11 @@ def test_published_hashes_are_whole() -> None:
     known = [*module.IDX_HASHES[module.FASHION_URL], *module.IDX_HASHES[module.MNIST_URL]]
     known.append((module.CIFAR_10.sha256, module.CIFAR_10.size))
     assert all(len(bytes.fromhex(digest)) == 32 and size > 0 for digest, size in known)
+    assert module.IDX_CONTENT_HASHES.keys() == module.IDX_HASHES.keys()
+    contents = [digest for hashes in module.IDX_CONTENT_HASHES.values() for digest in hashes]
+    assert (
+        [len(bytes.fromhex(digest)) for digest in contents] == [32] * len(set(contents)) == 8 * [32]
+    )
     assert len({digest for digest, _ in known}) == 9
     for url in (module.FASHION_URL, module.MNIST_URL, module.CIFAR_10.url):
         assert url.startswith("https://")

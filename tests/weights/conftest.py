@@ -82,6 +82,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightsServer]:
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("FOVEATE_OFFLINE", raising=False)
+    monkeypatch.delenv("FOVEATE_MIRROR", raising=False)
     with WeightsServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -3,16 +3,18 @@
 import hashlib
 import importlib.util
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from refusals import refused
+from refusals import absent, refused
 from safetensors.torch import load_file
 from torchvision.models import get_model
 
@@ -28,6 +30,7 @@ from foveate.weights import (
     source_file,
     weights_file,
 )
+from foveate.weights.starting_point import find_start
 
 LITE0, NETWORK = "efficientnet_lite0", "efficientnet_b0"
 BODY = np.random.default_rng(0).bytes(200_000)
@@ -100,7 +103,7 @@ def test_a_source_is_fetched_once(publish: Publish, server: Any, cache: Path, di
 @pytest.mark.parametrize(
     ("path", "digits", "names"),
     [
-        ("/cut", 8, ["/cut", "of 200,000 bytes", "network"]),
+        ("/cut", 8, ["/cut", "of 200,000 bytes", "network", "weights/downloads", "--weights FILE"]),
         ("/cut", 0, ["/cut", "100,000 of 200,000 bytes", "network"]),
         ("/corrupt", 8, ["/corrupt", "not the published file", sha(CORRUPT), sha(BODY)[:8]]),
         ("/larger", 8, ["/larger", "400,000", "202,000"]),
@@ -194,10 +197,13 @@ def test_a_file_that_was_put_there_is_checked(publish: Publish, server: Any, cac
     assert server.asked == [] and left(cache) == [entry.file, f"{entry.file}.sha256"]
 
 
-def test_offline(publish: Publish, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(
+    publish: Publish, server: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = publish(BODY)
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
-    with refused(FoveateError, entry.file, "FOVEATE_OFFLINE", "--offline", entry.url):
+    place = str(cache / "weights/downloads" / entry.file)
+    with refused(FoveateError, place, "FOVEATE_OFFLINE", "--offline", entry.url, "--weights FILE"):
         build(NETWORK, weights="imagenet")
     assert server.asked == []
     monkeypatch.delenv("FOVEATE_OFFLINE")
@@ -209,7 +215,7 @@ def test_offline(publish: Publish, server: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_downloads_can_be_turned_off(publish: Publish, server: Any) -> None:
     entry = publish(BODY)
-    with refused(ArtefactError, entry.file, entry.url):
+    with refused(ArtefactError, entry.file, entry.url, "--weights FILE"):
         source_file(entry, fetch=False)
     assert not is_here(entry) and server.asked == []
 
@@ -271,6 +277,137 @@ def test_counters_that_old_files_lack_are_zero(publish: Publish) -> None:
     kept = load_file(weights_file(NETWORK))
     assert set(kept) == set(theirs.state_dict())
     assert all(torch.equal(kept[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
+# Files that were fetched by hand
+
+
+@pytest.mark.parametrize("network", ["shufflenet_v2_x0_5", "densenet121"])
+def test_a_published_file_is_taken_by_its_path(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    network: str,
+) -> None:
+    theirs = get_model(network, weights=None).state_dict()
+    if network == "densenet121":  # the published file has the names of an older torch
+        theirs = {
+            re.sub(r"(denselayer\d+\.\w+)([12])\.", r"\1.\2.", k): t for k, t in theirs.items()
+        }
+    path = tmp_path / WEIGHTS[network].file
+    torch.save(theirs, path)
+    monkeypatch.setenv("FOVEATE_OFFLINE", "1")
+    entry = replace(WEIGHTS[network], sha256=sha(path.read_bytes())[:8])
+    monkeypatch.setitem(WEIGHTS, network, entry)
+    start = find_start(network, path)
+    assert start.is_here and start.preprocess == WEIGHTS[network].preprocess
+    ours = start.network().state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
+    assert caplog.text == ""
+
+
+def test_another_content_under_a_published_name_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = "shufflenet_v2_x0_5"
+    path = tmp_path / WEIGHTS[network].file
+    torch.save(get_model(network, weights=None).state_dict(), path)
+    build(network, weights=path)
+    assert not absent(caplog.text, str(path), network, "SHA-256")
+
+
+# torch.hub's cache
+
+
+@pytest.fixture
+def torch_hub(tmp_path: Path) -> Path:
+    """Where torchvision's files are; conftest.py sets TORCH_HOME."""
+    folder = tmp_path / "torch/hub/checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_torchvisions_own_download_is_used_there(
+    publish: Publish, server: Any, cache: Path, torch_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = get_model(NETWORK, weights=None)
+    entry = publish(saved(theirs))
+    file = torch_hub / entry.file
+    file.write_bytes(server.body)
+    monkeypatch.setenv("FOVEATE_OFFLINE", "1")
+    assert is_here(entry) and source_file(entry) == file == source_file(entry, fetch=False)
+    network = build(NETWORK, weights="imagenet")
+    assert torch.equal(network.head.weight, theirs.classifier[1].weight)
+    file.unlink()
+    assert is_here(entry)  # converted
+    build(NETWORK, weights="imagenet")
+    assert server.asked == [] and left(cache) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "folder"])
+def test_a_damaged_file_of_torch_hub_is_not_used(
+    publish: Publish,
+    server: Any,
+    cache: Path,
+    torch_hub: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+) -> None:
+    entry = publish(BODY)
+    file = torch_hub / entry.file
+    if damage == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes({"flip": CORRUPT, "truncate": BODY[:100_000], "empty": b""}[damage])
+    assert not is_here(entry)
+    with monkeypatch.context() as offline, refused(FoveateError, entry.url, "FOVEATE_OFFLINE"):
+        offline.setenv("FOVEATE_OFFLINE", "1")
+        source_file(entry)
+    assert source_file(entry) == cache / "weights/downloads" / entry.file
+    assert server.asked == ["/good"]
+    assert (str(file) in caplog.text) == (damage in ("flip", "truncate"))
+
+
+def test_a_file_without_a_published_hash_is_not_taken_from_torch_hub(
+    publish: Publish, server: Any, torch_hub: Path
+) -> None:
+    entry = publish(BODY, digits=0)
+    (torch_hub / entry.file).write_bytes(CORRUPT)
+    assert not is_here(entry)
+    assert source_file(entry).read_bytes() == BODY and server.asked == ["/good"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TORCH_HOME": "/data/torch"},
+        {"TORCH_HOME": "~/torch"},
+        {"TORCH_HOME": ""},
+        {"XDG_CACHE_HOME": "/data/cache"},
+        {"XDG_CACHE_HOME": "~/c"},
+        {},
+    ],
+)
+def test_torch_hub_is_where_torch_has_it(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    entry = WEIGHTS["resnet18"]
+    expected = Path(torch.hub.get_dir(), "checkpoints", "resnet18-f37072fd.pth")
+    assert files.torch_hub_file(entry) == expected
+    monkeypatch.delitem(sys.modules, "torch.hub")  # and without torch
+    assert files.torch_hub_file(entry) == expected
+
+
+def test_torch_hub_may_have_been_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)  # what set_dir changes
+    torch.hub.set_dir(tmp_path / "moved")
+    found = files.torch_hub_file(WEIGHTS["resnet18"])
+    assert found == tmp_path / "moved/checkpoints/resnet18-f37072fd.pth"
 
 
 # Packages
