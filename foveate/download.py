@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from foveate.errors import FoveateError, UsageError
+from foveate.errors import FoveateError, UsageError, quoted
 from foveate.progress import Progress, Silent
 from foveate.storage import disk_errors, sha256
 
@@ -87,11 +87,11 @@ def fetch(remote: Remote, path: Path, progress: Progress | None = None, by_hand:
     """
     if is_published(path, remote):
         return path
-    by_hand = f"download {remote.url} elsewhere and " + (by_hand or f"save it as '{path}'")
+    by_hand = f"download {remote.url} elsewhere and " + (by_hand or f"save it as {quoted(path)}")
     if os.environ.get("FOVEATE_OFFLINE"):
         problem = "is not the published file" if path.exists() else "is not in the cache"
         raise FoveateError(
-            f"'{path.name}' {problem} and FOVEATE_OFFLINE is set; unset it, or leave out "
+            f"{quoted(path.name)} {problem} and FOVEATE_OFFLINE is set; unset it, or leave out "
             f"--offline; or {by_hand}"
         )
     check_scheme(remote.url)

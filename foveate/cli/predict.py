@@ -38,7 +38,7 @@ def predict(
             below, notes = images_below(Path(name))
             files += below
             for note in notes:
-                complain(f"note: '{name}': {note}")
+                complain(f"note: {quoted(name)}: {note}")
         else:
             files.append(name)
     several = classifier.task == "multilabel"

@@ -140,11 +140,11 @@ def split(dataset: "Dataset", seed: int) -> "Dataset":
 def training_rows(dataset: "Dataset") -> Any:
     import numpy as np
 
-    from foveate.errors import DataError
+    from foveate.errors import DataError, quoted
 
     rows = np.flatnonzero([split == "train" for split in dataset.splits])
     if not len(rows):
-        raise DataError(f"'{dataset.name}' has no training images")
+        raise DataError(f"{quoted(dataset.name)} has no training images")
     return rows
 
 
@@ -162,7 +162,7 @@ def show(
 
     from foveate.data.batches import TrainingBatches
     from foveate.data.preprocess import decode
-    from foveate.errors import DataError, ImageError
+    from foveate.errors import DataError, ImageError, quoted
 
     originals: dict[int, Any] = {}
     for row in candidates(dataset, seed):
@@ -173,7 +173,7 @@ def show(
         if len(originals) == rows:
             break
     if not originals:
-        raise DataError(f"none of the training images of '{dataset.name}' can be read")
+        raise DataError(f"none of the training images of {quoted(dataset.name)} can be read")
 
     def batches(augmentation: "Augment") -> "Iterator[Batch]":
         """One an epoch, of all the images, by the code that training runs."""

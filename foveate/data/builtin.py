@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import index
 from foveate.download import Remote, fetch, is_published
-from foveate.errors import DataError
+from foveate.errors import DataError, quoted
 from foveate.storage import cache_root
 
 Pixels = NDArray[np.uint8]  # (N, H, W) grey or (N, H, W, 3) RGB
@@ -99,7 +99,7 @@ def load_builtin(name: str) -> Dataset:
     for split, (images, labels) in parts.items():
         if len(images) != len(labels) or labels.max() >= len(classes):
             raise DataError(
-                f"the {split} split of '{name}' is damaged: its labels do not fit its images"
+                f"the {split} split of {quoted(name)} is damaged: its labels do not fit its images"
             )
         for i, label in enumerate(labels):
             file = f"{split}/{classes[label]}/{i:05d}.pnm"
@@ -161,10 +161,10 @@ def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
     try:
         member = tar.getmember(name)
     except KeyError as error:
-        raise DataError(f"the archive lacks '{name}'") from error
+        raise DataError(f"the archive lacks {quoted(name)}") from error
     file = tar.extractfile(member) if member.isreg() else None  # extractfile would follow a link
     if file is None:
-        raise DataError(f"'{name}' in the archive is not a regular file")
+        raise DataError(f"{quoted(name)} in the archive is not a regular file")
     return file.read()
 
 
@@ -232,7 +232,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             raise ValueError("not an IDX file of bytes")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
     except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
-        raise DataError(f"'{path}' is damaged: {error}; delete it to fetch it again") from error
+        raise DataError(
+            f"{quoted(path)} is damaged: {error}; delete it to fetch it again"
+        ) from error
 
 
 BUILTIN: dict[str, Callable[[], tuple[tuple[str, ...], dict[str, Part]]]] = {

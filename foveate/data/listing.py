@@ -13,7 +13,7 @@ from pathlib import Path
 
 from foveate.data.dataset import listed
 from foveate.data.image import SUFFIXES
-from foveate.errors import DataError
+from foveate.errors import DataError, quoted
 
 ENDINGS = tuple(SUFFIXES)
 # lie beside images in great numbers, and are never images: not even opened
@@ -229,7 +229,7 @@ def images_below(root: Path) -> tuple[list[Path], list[str]]:
     notes = notes_on(listing.left)
     if not names:
         why = "".join(f"; {note}" for note in notes)
-        raise DataError(f"the folder '{root}' has no images{why}")
+        raise DataError(f"the folder {quoted(root)} has no images{why}")
     return [root / name for name in names], notes
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from foveate.data.dataset import BETWEEN, Task, listed
 from foveate.data.image import read_file
 from foveate.data.listing import holds
-from foveate.errors import DataError, ImageError
+from foveate.errors import DataError, ImageError, quoted
 
 SPLITS = (
     dict.fromkeys(["train", "training", "trn"], "train")
@@ -80,7 +80,8 @@ def from_table(
     empty = next((line for line in lines if not (line.label or several or columns)), None)
     if empty:
         raise DataError(
-            f"'{table}', line {empty.number}: the label is empty; images without a label are for "
+            f"{quoted(table)}, line {empty.number}: the label is empty; images without a label "
+            "are for "
             "--task multilabel"
         )
     there = located(table, lines)
@@ -114,7 +115,9 @@ def located(table: Path, lines: list[Line]) -> list[tuple[str, str]]:
     places = [find(folder, line.path, real_folder) for line in lines]
     absent = [line.path for line, place in zip(lines, places, strict=True) if place is None]
     if absent:
-        raise DataError(f"'{table}' names {len(absent)} files that do not exist: {listed(absent)}")
+        raise DataError(
+            f"{quoted(table)} names {len(absent)} files that do not exist: {listed(absent)}"
+        )
     return [place for place in places if place is not None]
 
 
@@ -136,7 +139,7 @@ def notes_on_columns(columns: tuple[str, ...], lines: list[Line]) -> list[str]:
 
 def united(first: Image, second: Image, table: Path, task: Task) -> Image:
     """Two rows of one path as one; DataError if they contradict each other."""
-    where = f"'{table}', lines {first.line} and {second.line}: '{first.file}'"
+    where = f"{quoted(table)}, lines {first.line} and {second.line}: {quoted(first.file)}"
     if first.split != second.split:
         raise DataError(
             f"{where} is in two splits, {first.split} and {second.split}; leave one of the lines"
@@ -160,7 +163,8 @@ def check_one_hot(table: Path, task: Task, lines: list[Line]) -> None:
         n = len(separate(line.label))
         if n != 1:
             raise DataError(
-                f"'{table}', line {line.number}: {n} columns are 1, and of the task multiclass one "
+                f"{quoted(table)}, line {line.number}: {n} columns are 1, and of the task "
+                "multiclass one "
                 "is; for any number of labels add --task multilabel"
             )
 
@@ -176,7 +180,7 @@ def read_table(table: Path) -> Content:
     twice = [column for column, n in Counter(filter(None, columns)).items() if n > 1]
     if twice:
         raise DataError(
-            f"'{table}' has the column {listed(twice)} more than once; leave one of them"
+            f"{quoted(table)} has the column {listed(twice)} more than once; leave one of them"
         )
     rows = [(number, cells) for number, cells in lines if any(cell.strip() for cell in cells)]
     bits = [c for c in columns if c and c not in COLUMNS]
@@ -192,7 +196,7 @@ def read_table(table: Path) -> Content:
         if missing == ["label"] and bits and rows:
             hint = f"; in a table with a column a label, all others hold 0 or 1: {odd}"
         raise DataError(
-            f"'{table}' {what}; expected path,label[,split][,group], found {seen}{hint}"
+            f"{quoted(table)} {what}; expected path,label[,split][,group], found {seen}{hint}"
         )
     place = {column: i for i, column in enumerate(columns)}
     names = {c: header[place[c]].strip() for c in bits}
@@ -205,11 +209,11 @@ def read_table(table: Path) -> Content:
         if one_hot:
             label = BETWEEN.join(names[c] for c in bits if BITS[cells[place[c]].strip().lower()])
         if not path:
-            raise DataError(f"'{table}', line {number}: the path is empty")
+            raise DataError(f"{quoted(table)}, line {number}: the path is empty")
         split = split.strip().lower() or "train"
         if split not in SPLITS:
             raise DataError(
-                f"'{table}', line {number}: split '{split}' is none of {', '.join(SPLITS)}"
+                f"{quoted(table)}, line {number}: split '{split}' is none of {', '.join(SPLITS)}"
             )
         found.append(Line(number, path, label.strip(), SPLITS[split], group.strip()))
     return Content(found, tuple(names.values()) if one_hot else ())
@@ -245,7 +249,7 @@ def records(table: Path) -> Iterator[tuple[int, list[str]]]:
                 yield before + 1 + skipped, cells
             before = reader.line_num
     except csv.Error as error:
-        raise DataError(f"'{table}' cannot be read as a CSV: {error}") from error
+        raise DataError(f"{quoted(table)} cannot be read as a CSV: {error}") from error
 
 
 def table_text(table: Path) -> str:
@@ -253,10 +257,11 @@ def table_text(table: Path) -> str:
     try:
         found = table.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"'{table}' is not a regular file; expected a CSV")
+            raise DataError(f"{quoted(table)} is not a regular file; expected a CSV")
         if found.st_size > MOST_BYTES:
             raise DataError(
-                f"'{table}' has {found.st_size:,} bytes, and a table at most {MOST_BYTES:,}; give "
+                f"{quoted(table)} has {found.st_size:,} bytes, and a table at most "
+                f"{MOST_BYTES:,}; give "
                 "it in parts"
             )
         data = table.read_bytes()
@@ -264,7 +269,7 @@ def table_text(table: Path) -> str:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"'{table}' cannot be read as a UTF-8 CSV: {error}; save it as UTF-8"
+            f"{quoted(table)} cannot be read as a UTF-8 CSV: {error}; save it as UTF-8"
         ) from error
 
 
@@ -448,7 +453,8 @@ def first_with(mark: str, cells: list[str]) -> str:
 def unsure(table: Path, cell: str) -> DataError:
     parts = BETWEEN.join(re.findall(r"[^\s,;\[\]{}'\"]+", cell))
     return DataError(
-        f"'{table}': '{cell}' may be one label or several; separate labels by {BETWEEN}: write "
+        f"{quoted(table)}: '{cell}' may be one label or several; separate labels by {BETWEEN}: "
+        "write "
         f"{parts} if they are several, and {cell}{BETWEEN} if it is one"
     )
 

@@ -15,7 +15,7 @@ from foveate.data.image import Levels, load_image
 from foveate.data.levels import find_levels
 from foveate.data.preprocess import LARGEST, Preprocess
 from foveate.data.workers import decode_ahead
-from foveate.errors import DataError, ImageError, UsageError
+from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.features import shown
 from foveate.models.adapters import inspect_module
 from foveate.weights import usage_errors
@@ -139,7 +139,9 @@ def inspect_images(dataset: Dataset, rows: Rows, levels: Levels | None, threads:
         sums.append(np.stack([values.mean(axis=0), (values**2).mean(axis=0)]))
     if not sums:
         first = "\n  ".join(reasons[:5])
-        raise DataError(f"none of the training images of '{dataset.name}' can be read:\n  {first}")
+        raise DataError(
+            f"none of the training images of {quoted(dataset.name)} can be read:\n  {first}"
+        )
     mean, square = np.mean(sums, axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 1e-4))
     colours = tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())

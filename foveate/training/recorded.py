@@ -6,7 +6,7 @@ from typing import Any
 
 from foveate.data.augment import Augment
 from foveate.data.preprocess import Preprocess
-from foveate.errors import ArtefactError, UsageError
+from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.runs import read_json
 from foveate.training.config import TrainConfig
 from foveate.weights.starting_point import OWN
@@ -39,15 +39,19 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
     found = read_json(path)
     recipe = found.get("recipe")
     if recipe not in OF_RECIPE:
-        raise ArtefactError(f"'{path}' has the recipe {recipe!r}; expected {', '.join(OF_RECIPE)}")
+        raise ArtefactError(
+            f"{quoted(path)} has the recipe {recipe!r}; expected {', '.join(OF_RECIPE)}"
+        )
     expected = {*ALWAYS, *OF_DATA, *OF_RECIPE[recipe]} - (
         {"images"} if recipe == "probe" else set()
     )
     check_fields(path, "", set(found) - {WEIGHTS}, expected)
     if str(found["model"]).startswith(OWN):
-        raise UsageError(f"the network of '{path}' is a module: pass it to foveate.train in Python")
+        raise UsageError(
+            f"the network of {quoted(path)} is a module: pass it to foveate.train in Python"
+        )
     if WEIGHTS in found and not weights_given:
-        raise UsageError(f"'{path}' began with weights of its own: give them with --weights")
+        raise UsageError(f"{quoted(path)} began with weights of its own: give them with --weights")
     arguments = {name: found[name] for name in ALWAYS}
     if recipe == "probe":
         return arguments | {"effort": found["effort"]}
@@ -58,7 +62,7 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
         check_fields(path, "training.", set(training), {f.name for f in fields(TrainConfig)})
         config = TrainConfig(**training)
     except (UsageError, TypeError, ValueError) as error:
-        raise ArtefactError(f"'{path}' is damaged: {error}") from error
+        raise ArtefactError(f"{quoted(path)} is damaged: {error}") from error
     channels = {"channels": preprocess.channels} if recipe == "scratch" else {}
     return arguments | channels | {"augment": augment, "size": preprocess.crop, "config": config}
 
@@ -72,4 +76,6 @@ def check_fields(path: Path, above: str, found: set[str], expected: set[str]) ->
         if names
     ]
     if named:
-        raise ArtefactError(f"'{path}' is not a config.json of this version: {'; '.join(named)}")
+        raise ArtefactError(
+            f"{quoted(path)} is not a config.json of this version: {'; '.join(named)}"
+        )

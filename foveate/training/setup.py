@@ -39,7 +39,7 @@ from foveate.data.dataset import (
 )
 from foveate.data.preprocess import Preprocess
 from foveate.data.splits import check_spread, stratified_folds, with_splits
-from foveate.errors import DataError, UsageError
+from foveate.errors import DataError, UsageError, quoted
 from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment, free_memory, instructions
@@ -204,7 +204,7 @@ class Job:
         }
         if not len(rows["train"]):
             raise DataError(
-                f"'{dataset.name}' has no training images, all are for validation or test"
+                f"{quoted(dataset.name)} has no training images, all are for validation or test"
             )
         preprocess, taken = choose_preprocess(dataset, rows["train"], request, resources.threads)
         asked = request.augment

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.errors import ArtefactError, UsageError
+from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.storage import replacing, sha256
 from foveate.weights import matching
 from foveate.weights.files import kept_file
@@ -324,7 +324,8 @@ def convert(
     path, _ = split_key(path)
     if found.network is None:
         raise ArtefactError(
-            f"'{path}' fits no network, so it cannot be converted: {'; '.join(found.problems)}"
+            f"{quoted(path)} fits no network, so it cannot be converted: "
+            f"{'; '.join(found.problems)}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

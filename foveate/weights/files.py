@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.catalogue import canonical, family_members
-from foveate.errors import ArtefactError, MissingExtraError, UsageError
+from foveate.errors import ArtefactError, MissingExtraError, UsageError, quoted
 from foveate.progress import Progress
 from foveate.storage import cache_root, disk_errors, replacing, sha256, size_of
 from foveate.weights.published import WEIGHTS, Weights
@@ -36,7 +36,7 @@ def find_weights(name: str) -> Weights:
     near = [entry.name for entry in family_members(name) if entry.name in WEIGHTS]
     near = near or difflib.get_close_matches(key, WEIGHTS, n=3)
     hint = f"there are for {', '.join(near)}" if near else "see: foveate models"
-    raise UsageError(f"there are no pretrained weights for '{name}'; {hint}")
+    raise UsageError(f"there are no pretrained weights for {quoted(name)}; {hint}")
 
 
 def is_here(weights: Weights) -> bool:
@@ -135,11 +135,13 @@ def packaged(weights: Weights) -> Path:
             f"the weights of {weights.key} are in the package {package}: {install_line(weights)}"
         )
     if not path.is_file():
-        raise ArtefactError(f"'{path.name}' is not in the package {weights.package}; reinstall it")
+        raise ArtefactError(
+            f"{quoted(path.name)} is not in the package {weights.package}; reinstall it"
+        )
     found = sha256(path)
     if found != weights.sha256:
         raise ArtefactError(
-            f"'{path.name}' is not the published file (SHA-256 {found}); reinstall "
+            f"{quoted(path.name)} is not the published file (SHA-256 {found}); reinstall "
             f"{weights.package}"
         )
     return path
@@ -221,13 +223,13 @@ def fetched_once(
     from foveate.download import fetch
 
     stamp = path.with_name(f"{path.name}.sha256")
-    by_hand = f"save it as '{path}', or give it with --weights FILE"
+    by_hand = f"save it as {quoted(path)}, or give it with --weights FILE"
     with disk_errors(path):  # the cache may be shut
         there = path.is_file()
     if not there:
         if not allowed:
             raise ArtefactError(
-                f"'{path.name}' is not in the cache, and downloads are off; download "
+                f"{quoted(path.name)} is not in the cache, and downloads are off; download "
                 f"{remote.url} elsewhere and {by_hand}"
             )
         fetch(remote, path, progress, by_hand)
@@ -235,12 +237,15 @@ def fetched_once(
     recorded = stamp.read_bytes().decode("ascii", "replace").strip() if stamp.is_file() else ""
     if recorded not in ("", found):
         raise ArtefactError(
-            f"'{path.name}' is not the file that was downloaded first (SHA-256 {found}, recorded "
-            f"{recorded[:64]!r}); delete '{path}' and '{stamp.name}' beside it to download it again"
+            f"{quoted(path.name)} is not the file that was downloaded first (SHA-256 {found}, "
+            "recorded "
+            f"{recorded[:64]!r}); delete {quoted(path)} and {quoted(stamp.name)} beside it to "
+            "download it again"
         )
     if not found.startswith(remote.sha256):
         raise ArtefactError(
-            f"'{path.name}' is not the published file (SHA-256 {found}); delete '{path}'"
+            f"{quoted(path.name)} is not the published file (SHA-256 {found}); delete "
+            f"{quoted(path)}"
         )
     if not recorded:
         with replacing(stamp) as temporary:

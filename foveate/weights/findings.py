@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from foveate.data.dataset import listed
+from foveate.errors import quoted
 from foveate.weights.matching import Match, blueprint
 from foveate.weights.tensors import COUNTER, Held
 
@@ -44,7 +45,7 @@ def problems(match: Match, left: tuple[str, ...]) -> Iterable[str]:
             f"{listed(match.unexpected, 3)}"
         )
     for name, theirs, ours in match.misshapen[:5]:
-        yield f"'{name}' is {theirs}; {network} has {ours}"
+        yield f"{quoted(name)} is {theirs}; {network} has {ours}"
     if len(match.misshapen) > 5:
         yield f"{len(match.misshapen) - 5} more tensors have another shape or kind"
 
@@ -100,7 +101,7 @@ def container(
         yield f"every name begins with '{wrapped}': saved from {PREFIXES_FROM[wrapped]}; removed"
     if prefix:
         whole = "their names begin" if left else "every name begins"
-        yield f"{whole} with '{prefix}': saved as part of a larger module"
+        yield f"{whole} with {quoted(prefix)}: saved as part of a larger module"
     if left := tuple(name for name in left if name.partition(".")[0] not in sets):
         tensors = "1 tensor is" if len(left) == 1 else f"{len(left)} tensors are"
         yield f"{tensors} no part of the network, and left: {listed(left)}"

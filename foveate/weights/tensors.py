@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.data.dataset import listed
-from foveate.errors import ArtefactError
+from foveate.errors import ArtefactError, quoted
 from foveate.storage import sha256
 from foveate.weights.published import WEIGHTS, Rules
 
@@ -143,9 +143,10 @@ def read_held(path: Path, key: str | None = None) -> Held:
     """
     file, own = split_key(path)
     if file.is_dir():
-        raise ArtefactError(f"'{file}' is a folder; expected a file of weights")
+        raise ArtefactError(f"{quoted(file)} is a folder; expected a file of weights")
     if not file.is_file():
-        problem = f"'{file}' is no regular file" if file.exists() else f"there is no file '{file}'"
+        found = f"{quoted(file)} is no regular file"
+        problem = found if file.exists() else f"there is no file {quoted(file)}"
         raise ArtefactError(f"{problem}; expected a file of weights, as .pth or .safetensors")
     content = read_content(file)
     return chosen(content, file, key or own)
@@ -157,7 +158,7 @@ def read_content(path: Path) -> Any:
         with path.open("rb") as file:
             begin = file.read(9)
     except OSError as error:
-        raise ArtefactError(f"'{path}' cannot be read: {error.strerror}") from error
+        raise ArtefactError(f"{quoted(path)} cannot be read: {error.strerror}") from error
     if begin[8:] == b"{" or (
         path.suffix == ".safetensors" and begin[:2] not in (b"PK", b"\x80\x02")
     ):
@@ -174,7 +175,7 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
         raise
     except Exception as error:  # of safetensors, or of a type of numbers that torch lacks
         raise ArtefactError(
-            f"'{path.name}' is damaged, or no safetensors file that can be read: {error}"
+            f"{quoted(path.name)} is damaged, or no safetensors file that can be read: {error}"
         ) from error
 
 
@@ -183,7 +184,9 @@ def read_pickled(path: Path, begin: bytes) -> Any:
     import torch
 
     if begin.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        raise ArtefactError(f"'{path.name}' is compressed: unpack it first (gunzip, bunzip2, unxz)")
+        raise ArtefactError(
+            f"{quoted(path.name)} is compressed: unpack it first (gunzip, bunzip2, unxz)"
+        )
     try:
         refuse_bombs(path)
         with ONE_AT_A_TIME, warnings.catch_warnings():
@@ -196,7 +199,8 @@ def read_pickled(path: Path, begin: bytes) -> Any:
     except Exception as error:  # a damaged file fails anywhere in zipfile, pickle or torch
         reason = re.search(r"(?:Unsupported|Trying to load unsupported)[^\n]*", str(error))
         raise ArtefactError(
-            f"'{path.name}' is damaged, or holds more than tensors and was not read, since it "
+            f"{quoted(path.name)} is damaged, or holds more than tensors and was not read, since "
+            "it "
             f"could run code ({reason[0] if reason else type(error).__name__}); if you trust its "
             "source, load it there and save its tensors alone: "
             "torch.save(network.state_dict(), FILE)"
@@ -248,7 +252,8 @@ def refuse_bombs(path: Path) -> None:
         size = sum(part.file_size for part in parts)
         if size > path.stat().st_size:
             raise ArtefactError(
-                f"'{path.name}' would unpack to {size:,} bytes, more than its own size, which "
+                f"{quoted(path.name)} would unpack to {size:,} bytes, more than its own size, "
+                "which "
                 "torch.save never writes: refused; save it again with "
                 "torch.save(network.state_dict(), FILE)"
             )
@@ -257,7 +262,7 @@ def refuse_bombs(path: Path) -> None:
 
 def too_many(n: int, name: str) -> None:
     if n > MANY:
-        raise ArtefactError(f"'{name}' holds {n:,} tensors; at most {MANY:,} are read")
+        raise ArtefactError(f"{quoted(name)} holds {n:,} tensors; at most {MANY:,} are read")
 
 
 # Which tensors
@@ -295,7 +300,8 @@ def chosen(content: Any, file: Path, key: str | None) -> Held:
     networks = [k for k, tensors in likely.items() if 2 * len(tensors) >= largest]
     if not networks:
         raise ArtefactError(
-            f"'{file.name}' holds no state_dict (names and tensors), neither at its top level nor "
+            f"{quoted(file.name)} holds no state_dict (names and tensors), neither at its top "
+            "level nor "
             "in a dictionary below it; save one with torch.save(network.state_dict(), FILE)"
         )
     if key is None:
@@ -303,7 +309,9 @@ def chosen(content: Any, file: Path, key: str | None) -> Held:
     tensors = found.get(key) or beginning(found, key)
     if not tensors:
         known = listed([k or "(top level)" for k in networks])
-        raise ArtefactError(f"'{file.name}' holds no set of tensors called '{key}'; it has {known}")
+        raise ArtefactError(
+            f"{quoted(file.name)} holds no set of tensors called '{key}'; it has {known}"
+        )
     left: tuple[str, ...] = ()
     if all(name.startswith(PREFIXES[0]) for name in tensors if name != AVERAGED):
         left = tuple(name for name in tensors if name == AVERAGED)
@@ -356,19 +364,22 @@ def refuse_unreadable(tensors: "Mapping[str, Tensor]", file: Path) -> None:
         # an expanded tensor repeats few stored numbers: copying it would allocate them all
         if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise ArtefactError(
-                f"'{file.name}' does not hold every number of its tensor '{key}' (sparse, repeated "
+                f"{quoted(file.name)} does not hold every number of its tensor '{key}' (sparse, "
+                "repeated "
                 "or without data): refused; save it dense, with .contiguous()"
             )
         if tensor.is_quantized or not readable(tensor.dtype):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ArtefactError(
-                f"'{file.name}' holds its tensor '{key}' as {kind}, quantised numbers that are not "
+                f"{quoted(file.name)} holds its tensor '{key}' as {kind}, quantised numbers that "
+                "are not "
                 "read; save the network in float32, before it is quantised"
             )
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if claimed > 4 * file.stat().st_size:  # tied weights are in a file once
         raise ArtefactError(
-            f"the tensors in '{file.name}' overlap: they claim {claimed:,} bytes, in a file of "
+            f"the tensors in {quoted(file.name)} overlap: they claim {claimed:,} bytes, in a file "
+            "of "
             f"{file.stat().st_size:,}: refused; save them apart, with .clone()"
         )
 
@@ -505,7 +516,7 @@ def as_state_dict(
             f"{len(names)} {what}: {', '.join(names)}" for what, names in parts.items() if names
         )
         raise ArtefactError(
-            f"the tensors in '{source}' are not the network's {len(expected)}: {listing}"
+            f"the tensors in {quoted(source)} are not the network's {len(expected)}: {listing}"
         )
     # what may be missing are counters
     absent = {name: torch.zeros(t.shape) for name, t in expected.items() if name not in named}
@@ -513,7 +524,7 @@ def as_state_dict(
     state = {name: named[name].to(like.dtype).contiguous() for name, like in expected.items()}
     if infinite := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ArtefactError(
-            f"{len(infinite)} tensors in '{source}' hold numbers that are not finite (NaN or "
+            f"{len(infinite)} tensors in {quoted(source)} hold numbers that are not finite (NaN or "
             f"infinity), so that no result would be: {listed(infinite)}; take a checkpoint from "
             "before the training failed"
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.data.preprocess import INTERPOLATIONS, Preprocess
-from foveate.errors import ArtefactError, MissingExtraError, UsageError
+from foveate.errors import ArtefactError, MissingExtraError, UsageError, quoted
 from foveate.progress import Progress
 from foveate.storage import sha256
 from foveate.weights.files import downloads, fetched_once
@@ -112,7 +112,9 @@ def timm_network(
         network.timm.num_classes = num_classes
     if in_channels is not None and in_channels != network.in_channels:
         if network.folding != 1:
-            raise UsageError(f"'{name}' with weights reads {network.in_channels} channels only")
+            raise UsageError(
+                f"{quoted(name)} with weights reads {network.in_channels} channels only"
+            )
         set_in_channels(network, in_channels)
     return network
 
@@ -135,12 +137,13 @@ def timm_weights(name: str) -> TimmWeights:
     if not hub or file != FILE:
         if config.get("url") or hub:
             raise UsageError(
-                f"the weights of '{name}' are published as a pickle only, which could run code: "
+                f"the weights of {quoted(name)} are published as a pickle only, which could run "
+                "code: "
                 f"download {config.get('url') or f'{HUB}/{hub}'}, and give the path of the file"
             )
         others = tags(name)
         hint = f"there are: {', '.join(others)}" if others else "there are none in timm"
-        raise UsageError(f"there are no published weights for '{name}'; {hint}")
+        raise UsageError(f"there are no published weights for {quoted(name)}; {hint}")
     repository, _, revision = str(hub).partition("@")
     return TimmWeights(
         name=full_name(config),
@@ -283,7 +286,9 @@ def checked(path: Path) -> Path:
     """A file of huggingface's cache, which names the bytes of a large one by their SHA-256."""
     named = path.resolve().name
     if len(named) == 64 and named != (found := sha256(path)):
-        raise ArtefactError(f"'{path}' is damaged (SHA-256 {found}, expected {named}); delete it")
+        raise ArtefactError(
+            f"{quoted(path)} is damaged (SHA-256 {found}, expected {named}); delete it"
+        )
     return path
 
 
@@ -306,7 +311,7 @@ def create(name: str, num_classes: int | None = None, in_channels: int | None = 
         return library().create_model(name, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         asked = ", ".join(f"{key}={value}" for key, value in options.items())
-        raise UsageError(f"timm does not build '{name}' with {asked}: {error}") from error
+        raise UsageError(f"timm does not build {quoted(name)} with {asked}: {error}") from error
 
 
 def wrapped(module: "nn.Module", name: str) -> "TimmNetwork":
@@ -315,7 +320,7 @@ def wrapped(module: "nn.Module", name: str) -> "TimmNetwork":
     try:
         return adapt_timm(module)
     except ValueError as error:
-        raise UsageError(f"'{name}' cannot be used: {error}") from error
+        raise UsageError(f"{quoted(name)} cannot be used: {error}") from error
 
 
 def with_published(name: str, path: Path) -> Any:
@@ -326,7 +331,9 @@ def with_published(name: str, path: Path) -> Any:
             name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors}
         )
     except (KeyError, RuntimeError) as error:
-        raise ArtefactError(f"the tensors in '{path.name}' are not {name}'s: {error}") from error
+        raise ArtefactError(
+            f"the tensors in {quoted(path.name)} are not {name}'s: {error}"
+        ) from error
     module.pretrained_cfg.pop("state_dict", None)  # or they would be kept twice
     return module
 
