@@ -111,7 +111,8 @@ def index() -> str:
         [
             *lines,
             "",
-            "`foveate models` lists them with their figures; `foveate models NAME` shows one.",
+            "`foveate models` lists them with their figures; `foveate models NAME` shows one, and "
+            "`--diagram FILE.svg` draws it.",
             "",
         ]
     )

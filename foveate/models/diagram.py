@@ -234,7 +234,7 @@ class Kinds:
         if node.inner:
             label, more = self.block(node, before, count)
         elif extras and (wide or node.role == "point"):
-            label, extras = f"{node.label} · {extras}{count}", ""
+            label, extras = f"{node.label} · {extras}{',' * (n > 1)}{count}", ""
         tip = f"{node.name}: {node.about}" if node.about else node.name
         return Box([label, more, extras, by_times(node.shape)], node.role, node.shape, tip=tip)
 
@@ -245,7 +245,8 @@ class Kinds:
         strided = len(before) == len(node.shape) == 3 and before[1] > node.shape[1]
         details = [kernel(node)] if len(kernels) > 1 else []
         details += [f"/{round(before[1] / node.shape[1])}"] if strided else []
-        label = f"{self.names[kind]}{count}{', ' if details else ''}{' '.join(details)}"
+        comma = "," if len(kernels) > 1 else ""
+        label = " ".join([f"{self.names[kind]}{count}{comma}", *details])
         blocks = Counter(self.names[kind_of(inside)] for inside in node.inner if inside.inner)
         more = ", ".join(f"{n} × {name}" for name, n in blocks.items() if n > 1)
         return label, more
@@ -291,7 +292,6 @@ class Track:
     start: int  # rank of the first and of the last row that it needs
     end: int
     boxes: list[int] = field(default_factory=list)
-    x: float = 0.0
 
     def collides(self, other: "Track") -> bool:
         """Between two of one column an empty row is left, for the edges."""
@@ -367,6 +367,7 @@ class Layout:
             self.extent[rank] = (self.extent[rank][0], max(self.extent[rank][1], right))
 
     def tracks(self, start: int, end: int) -> tuple[list[Track], list[Track]]:
+        """The branches of some rows, and the lanes, whose first box is where the edge begins."""
         boxes = self.boxes
         inside = [i for i, box in enumerate(boxes) if start <= box.rank <= end]
         tracks: list[Track] = []

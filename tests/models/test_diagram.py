@@ -159,7 +159,7 @@ def test_what_is_drawn_is_all_there_is(name: str, sign: str, times: int) -> None
     ]
     found = row.count(sign)
     for label in row:
-        block = re.fullmatch(r"(\w+(?: [A-Z])?)(?: ×(\d+))?(?:, .*)?", label)
+        block = re.fullmatch(r"(\w+(?: [A-Z])?)(?: ×(\d+))?,?(?: .*)?", label)
         if block:
             found += inside[block[1]] * int(block[2] or 1)
     assert found == times
