@@ -86,7 +86,7 @@ def pages() -> dict[str, str]:
     found = {"index.md": index()}
     for file, names in papers().items():
         face = FACES.get(file, names[0])
-        found[f"{file}.svg"] = draw(meta_twin(face), title=face) + "\n"
+        found[f"{file}.svg"] = f"{draw(meta_twin(face), title=face)}\n"
         found[f"{file}.md"] = page(file, names, face)
     return found
 
@@ -111,7 +111,8 @@ def index() -> str:
         [
             *lines,
             "",
-            "`foveate models` lists them with their figures; `foveate models NAME` shows one.",
+            "`foveate models` lists them with their figures; `foveate models NAME` shows one, and "
+            "`--diagram FILE.svg` draws it.",
             "",
         ]
     )

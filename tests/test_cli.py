@@ -215,6 +215,8 @@ def test_one_model(work: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "arXiv:1512.03385" in done.stdout and "11,689,512 parameters" in done.stdout
     assert Path("resnet18.svg").read_text().startswith("<svg")
+    assert foveate("models", "lenet5", "--diagram", "lenet5.PNG").returncode == 0
+    assert Path("lenet5.PNG").read_bytes().startswith(b"\x89PNG")
     found = json.loads(foveate("models", "resnet18", "--json").stdout)
     assert found["summary"]["depth"] == 18 and found["weights"][0]["key"] == "resnet18"
 
@@ -230,7 +232,7 @@ def test_one_model(work: Path) -> None:
         (["--max-params", "-1"], ["--max-params", "above 0"]),
         (["resnet18", "--input", "3x0x9"], ["--input", "channels x height x width"]),
         (["alexnet", "--input", "3x32x32"], ["AlexNet", "63x63", "32x32"]),
-        (["resnet18", "--diagram", "x.png"], ["SVG", ".svg"]),
+        (["resnet18", "--diagram", "x.pdf"], ["x.pdf", ".svg", ".png"]),
     ],
 )
 def test_models_refuses(arguments: list[str], names: list[str]) -> None:

@@ -36,7 +36,7 @@ def models(
         str, typer.Option("--input", help="Of the layer table: CxHxW, as in 3x224x224.")
     ] = "",
     diagram: Annotated[
-        str, typer.Option("--diagram", help="Draw the network into this .svg file.")
+        str, typer.Option("--diagram", help="Draw the network into this .svg or .png file.")
     ] = "",
     family: Annotated[
         str,
@@ -198,7 +198,7 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
 
     from foveate import models
     from foveate.catalogue import CATALOGUE, unknown_network
-    from foveate.models.diagram import draw
+    from foveate.models.diagram import check_suffix, draw
     from foveate.models.summary import as_text, summarise
     from foveate.storage import disk_errors
     from foveate.weights import WEIGHTS
@@ -207,6 +207,7 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
         raise UsageError(unknown_network(name))
     size = read_size(image) if image else None
     try:
+        check_suffix(Path(diagram or "none.svg"))
         with torch.device("meta"):
             network = models.build(name, in_channels=size[0] if size else None)
         summary = summarise(network, size)
@@ -215,13 +216,8 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
     entry = CATALOGUE[name]
     sets = [weights for weights in WEIGHTS.values() if weights.network == name]
     if diagram:
-        path = Path(diagram)
-        if path.suffix != ".svg":
-            raise UsageError(
-                f"the diagram is SVG: expected a name that ends in .svg, got '{diagram}'"
-            )
-        with disk_errors(path):
-            path.write_text(draw(network, size, title=name), encoding="utf-8")
+        with disk_errors(Path(diagram)):
+            draw(network, size, title=name).save(diagram)
     if as_json:
         print_json(as_dict(entry, summary, sets) | ({"diagram": diagram} if diagram else {}))
         return

@@ -24,6 +24,7 @@ from foveate.models.densenet import (
     densenet201,
     densenet_bc_100_12,
 )
+from foveate.models.diagram import draw
 from foveate.models.efficientnet import (
     EfficientNet,
     efficientnet_b0,
@@ -140,6 +141,7 @@ __all__ = [
     "densenet169",
     "densenet201",
     "densenet_bc_100_12",
+    "draw",
     "efficientnet_b0",
     "efficientnet_b1",
     "efficientnet_b2",

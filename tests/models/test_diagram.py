@@ -3,192 +3,262 @@
 import functools
 import itertools
 import re
-from typing import Any
+from collections import Counter
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from PIL import Image
 from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
 from foveate.models import MODELS
-from foveate.models.diagram import LETTER, WIDTH, draw
-from foveate.models.efficientnet_lite import MBConv
+from foveate.models.diagram import Diagram, draw
+from foveate.models.drawing import BOLD, SIZES, Arrow, Rectangle, Text, width_of
 
 SVG = "{http://www.w3.org/2000/svg}"
-SIZES = {"title": 18, "name": 12, "middle": 12, "faint": 11}  # pixels, as in the style sheet
 
 
 @functools.cache
-def drawing(name: str) -> str:
+def drawing(name: str) -> Diagram:
     with torch.device("meta"):
         network = models.build(name)
     return draw(network, title=name)
 
 
-def boxes(root: ElementTree.Element) -> list[dict[str, Any]]:
-    """All rectangles but the page: left, top, right, bottom, and the line in it if it has one."""
-    found = []
-    for parent in root.iter():
-        for rect in parent.findall(f"{SVG}rect"):
-            x, y, width, height = (
-                float(rect.attrib.get(key, 0)) for key in ("x", "y", "width", "height")
-            )
-            line = parent.find(f"{SVG}text") if parent.tag == f"{SVG}g" else None
-            label = line.text if line is not None else None
-            found.append(
-                {
-                    "box": (x, y, x + width, y + height),
-                    "label": label,
-                    "class": rect.attrib["class"],
-                }
-            )
-    return [box for box in found if box["class"] != "page"]
+def panels(diagram: Diagram) -> list[Rectangle]:
+    return [s for s in diagram.shapes if isinstance(s, Rectangle) and s.style == "panel"]
 
 
-def length(line: ElementTree.Element) -> float:
-    """In pixels, at the most."""
-    style = line.attrib["class"].split()[-1]
-    rest = line.find(f"{SVG}tspan")
-    return SIZES[style] * LETTER * len(line.text or "") + (
-        0 if rest is None else 10 + 11 * LETTER * len(rest.text or "")
-    )
+def boxes(diagram: Diagram) -> list[Rectangle]:
+    return [s for s in diagram.shapes if isinstance(s, Rectangle) and s.style != "panel"]
+
+
+def lines(diagram: Diagram) -> list[Text]:
+    return [s for s in diagram.shapes if isinstance(s, Text)]
+
+
+def holds(box: Rectangle, x: float, y: float, edge: float = 0) -> bool:
+    """A point is in a box; with an edge, that far from its border or farther."""
+    across = box.x + edge <= x <= box.x + box.width - edge
+    return across and box.y + edge <= y <= box.y + box.height - edge
+
+
+def overlap(a: Rectangle, b: Rectangle) -> bool:
+    across = a.x < b.x + b.width and b.x < a.x + a.width
+    return across and a.y < b.y + b.height and b.y < a.y + a.height
+
+
+def crosses(box: Rectangle, a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """A horizontal or vertical line passes through the inside of a box."""
+    left, right = sorted((a[0], b[0]))
+    top, bottom = sorted((a[1], b[1]))
+    across = left < box.x + box.width - 0.1 and box.x + 0.1 < right
+    along = top < box.y + box.height - 0.1 and box.y + 0.1 < bottom
+    if left == right:
+        across = box.x + 0.1 < left < box.x + box.width - 0.1
+    if top == bottom:
+        along = box.y + 0.1 < top < box.y + box.height - 0.1
+    return across and along
+
+
+def check(diagram: Diagram) -> None:
+    """Nothing overlaps, nothing sticks out, and every arrow leads from a box to a box."""
+    found, around = boxes(diagram), panels(diagram)
+    page = Rectangle(0, 0, diagram.width, diagram.height, "page")
+    for group in (found, around):
+        for a, b in itertools.combinations(group, 2):
+            assert not overlap(a, b), (a, b)
+    for box in found + around:
+        assert holds(page, box.x, box.y) and holds(page, box.x + box.width, box.y + box.height)
+    for box in found:
+        inside = [p for p in around if overlap(p, box)]
+        assert len(inside) <= 1
+        assert all(holds(p, box.x, box.y) for p in inside)
+        assert all(holds(p, box.x + box.width, box.y + box.height) for p in inside)
+
+    for arrow in (s for s in diagram.shapes if isinstance(s, Arrow)):
+        (x0, y0), (x1, y1) = arrow.points[0], arrow.points[-1]
+        assert any(abs(y0 - b.y - b.height) < 0.1 and holds(b, x0, y0 - 0.2) for b in found)
+        assert any(
+            (abs(y1 - b.y) < 0.1 and holds(b, x1, y1 + 0.2))
+            or (b.style == "join" and abs(x1 - b.x - b.width) < 0.1 and holds(b, x1 - 0.2, y1))
+            for b in found
+        )
+        for a, b in itertools.pairwise(arrow.points):
+            assert a[0] == pytest.approx(b[0]) or a[1] == pytest.approx(b[1]), "a slanting line"
+            assert not any(crosses(box, a, b) for box in found)
+            assert holds(page, *a) and holds(page, *b)
+
+    for line in lines(diagram):
+        long = width_of(line.line, line.style)
+        left = line.x - long / 2 if line.middle else line.x
+        owner = [b for b in found if holds(b, line.x, line.y - 2)]
+        assert len(owner) == line.middle  # titles and headings are in no box
+        for box in owner or [page]:
+            assert box.x < left and left + long < box.x + box.width, line
+            assert box.y < line.y - 0.75 * SIZES[line.style] and line.y + 2 < box.y + box.height
+    for box in found:
+        base = [line.y for line in lines(diagram) if holds(box, line.x, line.y - 2)]
+        assert base, "an empty box"
+        assert all(b - a >= 14 for a, b in itertools.pairwise(sorted(base)))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_drawings_are_sound(name: str) -> None:
-    root = ElementTree.fromstring(drawing(name))
-    _, _, width, height = (float(n) for n in root.attrib["viewBox"].split())
-    assert width == WIDTH and f"{SVG}script" not in {e.tag for e in root.iter()}
-    found = boxes(root)
-    for a, b in itertools.combinations([box["box"] for box in found], 2):
-        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], "two boxes overlap"
-    for box in found:
-        left, top, right, bottom = box["box"]
-        assert 0 <= left < right <= width and 0 <= top < bottom <= height
-        if box["label"]:
-            assert 12 * LETTER * len(box["label"]) <= right - left
-    for line in root.iter(f"{SVG}text"):
-        x, y, long = float(line.attrib["x"]), float(line.attrib["y"]), length(line)
-        assert 0 < y < height
-        start = x - long / 2 if "middle" in line.attrib["class"] else x
-        assert start >= 0 and start + long <= width, line.text
+    diagram = drawing(name)
+    check(diagram)
+    root = ElementTree.fromstring(str(diagram))
+    assert [float(n) for n in root.attrib["viewBox"].split()][2:] == pytest.approx(
+        [diagram.width, diagram.height], abs=0.51
+    )
+    assert root.attrib["role"] == "img" and root[0].tag == f"{SVG}title" and root[0].text == name
+    assert f"{SVG}script" not in {element.tag for element in root.iter()}
+    # legible on a slide or a page: no more than so many boxes
+    assert len(boxes(diagram)) <= 75 and max(diagram.width, diagram.height) < 2100
 
 
-@pytest.mark.parametrize("name", list({MODELS[name].__module__: name for name in MODELS}.values()))
-def test_every_stage_is_there(name: str) -> None:
-    root = ElementTree.fromstring(drawing(name))
-    with torch.device("meta"):
-        network = models.build(name).eval()
-        first = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
-        x = torch.zeros(1, first, network.input_size, network.input_size)
-    lines = [line.text for line in root.iter(f"{SVG}text")]
-    shapes = [" × ".join(str(n) for n in y.shape[1:]) for y in (x, *network.stages(x), network(x))]
-    assert [line for line in lines if re.fullmatch(r"\d+( × \d+)*", line or "")] == shapes
-    names = ["image", *(f"stage {i}" for i in range(1, len(shapes) - 1)), "head"]
-    assert [line for line in lines if re.fullmatch(r"image|stage \d+|head", line or "")] == names
-    assert not any("BatchNorm" in (line or "") or "Sequential" in (line or "") for line in lines)
-    fronts = [b["box"] for b in boxes(root) if b["class"] == "front"]
-    heights = [round(bottom - top, 1) for _, top, _, bottom in fronts]
-    assert heights == sorted(heights, reverse=True) and len(fronts) == len(shapes)
+@pytest.mark.parametrize("name", MODELS)
+def test_text_is_as_wide_as_it_is_taken_for(name: str) -> None:
+    """In the font of the PNG, which is wider than those of most browsers."""
+    for line in {(line.line, line.style) for line in lines(drawing(name))}:
+        text, style = line
+        font = FontProperties(weight="bold" if style in BOLD else "normal")
+        path = TextPath((0, 0), text, size=SIZES[style], prop=font)
+        assert path.get_extents().width <= width_of(text, style) + 1, line
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "times"),
+    [
+        ("resnet18", "+", 8),
+        ("resnet152", "+", 50),
+        ("googlenet", "concat", 9),
+        ("squeezenet1_0", "concat", 8),
+        ("mobilenet_v2", "+", 10),
+        ("shufflenet_v1", "channel shuffle", 16),
+        ("shufflenet_v2_x1_0", "channel shuffle", 16),
+        ("efficientnet_b0", "+", 9),
+    ],
+)
+def test_what_is_drawn_is_all_there_is(name: str, sign: str, times: int) -> None:
+    """So many in the panels, each as often as its block is in the row."""
+    diagram = drawing(name)
+    inside: Counter[str] = Counter()
+    for panel in panels(diagram):
+        texts = [line.line for line in lines(diagram) if holds(panel, line.x, line.y)]
+        inside[texts[0]] = texts.count(sign)
+    row = [
+        line.line
+        for line in lines(diagram)
+        if line.style == "name" and not any(holds(p, line.x, line.y) for p in panels(diagram))
+    ]
+    found = row.count(sign)
+    for label in row:
+        block = re.fullmatch(r"(\w+(?: [A-Z])?)(?: ×(\d+))?,?(?: .*)?", label)
+        if block:
+            found += inside[block[1]] * int(block[2] or 1)
+    assert found == times
+
+
+def test_layers_of_a_plain_network_are_all_there() -> None:
+    labels = [line.line for line in lines(drawing("lenet5")) if line.style == "name"]
+    convolutions = ["conv 5×5 · ReLU", "avg pool 2×2 /2"] * 2
+    assert labels == ["image", *convolutions, *["linear · ReLU"] * 2, "linear"]
+    shapes = [line.line for line in lines(drawing("lenet5")) if line.style == "faint"][1:]
+    assert shapes[:3] == ["1 × 28 × 28", "6 × 28 × 28", "6 × 14 × 14"] and shapes[-1] == "10"
+
+
+def test_repeated_blocks_are_one_box_and_say_what_they_do() -> None:
+    labels = [line.line for line in lines(drawing("efficientnet_lite0")) if line.style == "name"]
+    assert {"MBConv C ×2, 5×5", "MBConv B, 3×3 /2", "conv 1×1 · BN · ReLU6"} <= set(labels)
+    tips = [box.tip for box in boxes(drawing("efficientnet_lite0"))]
+    assert any(tip.startswith("features.2.0: Widen, filter") for tip in tips)
+    assert "16 × DenseLayer" in {line.line for line in lines(drawing("densenet121"))}
 
 
 def test_the_same_network_gives_the_same_drawing() -> None:
     torch.manual_seed(0)
-    network = models.build("efficientnet_lite0")
-    assert draw(network, title="efficientnet_lite0") == drawing("efficientnet_lite0")
-
-
-def test_repeated_blocks_are_one_box_and_say_what_they_do() -> None:
-    root = ElementTree.fromstring(drawing("efficientnet_lite0"))
-    labels = [box["label"] for box in boxes(root) if box["label"]]
-    blocks = ["MBConv", "MBConv ×2", "MBConv ×2", "MBConv ×3", "MBConv ×3", "MBConv ×4", "MBConv"]
-    assert labels == ["ConvSame 3x3 /2", *blocks, "Conv2d 1x1", "Linear"]
-    tips = [title.text for group in root.iter(f"{SVG}g") for title in group.findall(f"{SVG}title")]
-    docstring = (MBConv.__doc__ or "").splitlines()[0]
-    assert tips[2] == f"features.2.0: {docstring}" and docstring.startswith("Widen")
-    assert tips[-1] == "classifier.1"  # a class of torch needs no words
-    figures = [line.text for line in root.iter(f"{SVG}tspan")]
-    assert figures[2] == "13,968 parameters, 54.94 M MACs, field 19"
-    assert figures[-1] == "1,281,000 parameters, 1.28 M MACs"
-
-
-class Wide(nn.Module):
-    """Many & various layers, one after the other: <not all fit into a line>."""
-
-    input_size, min_size = 32, 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Conv2d(4, 4, kernel, padding=kernel // 2) for kernel in (3, 5, 3, 5, 3, 5, 3))
-        )
-        self.mixed = Mixed()
-        self.head = nn.Linear(4, 2)
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        return [self.mixed(self.body(x))]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stages(x)[-1].mean(dim=(2, 3)))
+    network = models.build("resnet18")
+    assert str(draw(network, title="resnet18")) == str(drawing("resnet18"))
 
 
 class Mixed(nn.Module):
-    """1x1 & 3x3, <concatenated>."""
+    """1x1 & 3x3, <side by side>, and the input twice."""
 
-    def __init__(self, c_in: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, 4, 1)
+        self.one, self.three = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.deep = nn.Sequential(*(nn.Conv2d(4, 4, 1) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        three = self.three(x)
+        left = torch.cat([self.one(three), three, x], dim=1).narrow(1, 0, 4)
+        return self.deep(left) + left * torch.sigmoid(three) + x
 
 
-def test_long_stages_go_on_in_the_next_line() -> None:
-    root = ElementTree.fromstring(draw(Wide(), (4, 20, 30)))
-    found = [box for box in boxes(root) if box["label"]]
-    assert [box["label"] for box in found] == [
-        *(f"Conv2d {k}x{k}" for k in (3, 5, 3, 5, 3, 5, 3)),
-        "Mixed",
-        "Linear",
-    ]
-    assert len({box["box"][1] for box in found[:-1]}) == 2  # lines
-    assert max(box["box"][2] for box in found) <= WIDTH
-    title = root.find(f"{SVG}title")
-    assert title is not None and title.text == "Wide"
-    assert "body.0" in draw(Wide()) and "mixed: 1x1 &amp; 3x3, &lt;concatenated&gt;." in draw(
-        Wide()
-    )
+class Ladder(nn.Module):
+    """Maps that go past others, and two answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.steps[0](x)
+        b = self.steps[1](a)
+        c = self.steps[2](b) + a
+        return self.steps[3](c) + b, c + x
 
 
-class Dense(nn.ModuleDict):
-    """Blocks in a row, each reading all before it."""
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.blocks = nn.Sequential(Mixed(), Mixed(), Mixed())
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.values():
-            x = torch.cat([x, block(x)], dim=1)
-        return x
+        return self.blocks(self.stem(x))
 
 
-class Transition(nn.Sequential):
-    """A block, whatever it is made of."""
+@pytest.mark.parametrize("network", [Both(), Ladder(), Mixed()], ids=lambda n: type(n).__name__)
+def test_a_module_of_yours_is_drawn(network: nn.Module) -> None:
+    diagram = draw(network, (4 if isinstance(network, Mixed) else 3, 20, 30))
+    check(diagram)
+    assert diagram.title == type(network).__name__
+    if isinstance(network, Both):
+        assert "Mixed ×3" in {line.line for line in lines(diagram)}
+        assert "blocks.0: 1x1 &amp; 3x3, &lt;side by side&gt;" in str(diagram)
 
 
-def test_a_container_of_blocks_is_drawn_as_its_blocks() -> None:
-    network = Wide()
-    blocks = {f"block{i}": nn.Sequential(Mixed(4 + 4 * i)) for i in range(3)}
-    halve = Transition(nn.BatchNorm2d(16), nn.Conv2d(16, 4, 1), nn.AvgPool2d(2))
-    network.body = nn.Sequential(Dense(blocks), halve, nn.BatchNorm2d(4))
-    labels = [box["label"] for box in boxes(ElementTree.fromstring(draw(network))) if box["label"]]
-    assert labels == ["Mixed ×3", "Transition", "Mixed", "Linear"]
+def test_a_notebook_shows_it_and_files_hold_it(tmp_path: Path) -> None:
+    diagram = drawing("lenet5")
+    assert diagram._repr_svg_() == str(diagram) and "lenet5" in repr(diagram)
+    diagram.save(tmp_path / "lenet.svg")
+    assert (tmp_path / "lenet.svg").read_text("utf-8") == f"{diagram}\n"
+    diagram.save(str(tmp_path / "lenet.png"))
+    with Image.open(tmp_path / "lenet.png") as image:
+        assert image.size == (2 * round(diagram.width), 2 * round(diagram.height))
+        assert image.text["Title"] == "lenet5"
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+    with refused(ValueError, "lenet.pdf", ".svg", ".png"):
+        diagram.save(tmp_path / "lenet.pdf")
 
 
-def test_titles_are_escaped() -> None:
-    root = ElementTree.fromstring(draw(Wide(), title="a < b & c"))
-    assert next(line.text for line in root.iter(f"{SVG}text")) == "a < b & c"
+def test_titles_are_escaped(tmp_path: Path) -> None:
+    diagram = draw(Both(), (3, 8, 8), title="a < b & c $x_1$")
+    root = ElementTree.fromstring(str(diagram))
+    assert next(line.text for line in root.iter(f"{SVG}text")) == diagram.title
+    diagram.save(tmp_path / "x.png")
 
 
-def test_sizes_are_refused_as_in_a_summary() -> None:
+def test_a_size_is_needed() -> None:
+    with refused(TypeError, "Both", "input_size", "channels, height, width"):
+        draw(Both())
     with refused(ValueError, "channels, height, width"):
-        draw(Wide(), (4, 0, 3))
+        draw(Both(), (4, 0, 3))
