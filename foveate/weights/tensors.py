@@ -13,6 +13,7 @@ of tensors in it, as `last.pth#model_ema`.
 import logging
 import os
 import re
+import shlex
 import threading
 import warnings
 import zipfile
@@ -47,6 +48,7 @@ NO_NETWORK = re.compile(r"optim|sched|scaler|criterion|loss|metric", re.IGNORECA
 USUAL = ("state_dict", "model")  # preferred among equals
 DEEP = 4  # levels of containers that are searched for tensors
 MANY = 20_000  # tensors in a file; the canon's largest network has 1,700
+FEW = 5  # names of tensors in a message
 
 NUMPY = [
     f"numpy.{core}.multiarray.{function}"
@@ -498,8 +500,7 @@ def as_state_dict(
         source: the file's name, for messages.
 
     Raises:
-        ArtefactError: tensors are missing, unexpected or of another shape; all are named. Numbers
-            are not finite.
+        ArtefactError: tensors are missing, unexpected or of another shape. Numbers are not finite.
     """
     import torch
 
@@ -513,10 +514,13 @@ def as_state_dict(
     parts = {"missing": missing, "unexpected": unexpected, "of another shape or kind": misshapen}
     if any(parts.values()):
         listing = "; ".join(
-            f"{len(names)} {what}: {', '.join(names)}" for what, names in parts.items() if names
+            f"{len(names)} {what}: {', '.join(names[:FEW])}{', ...' if len(names) > FEW else ''}"
+            for what, names in parts.items()
+            if names
         )
         raise ArtefactError(
-            f"the tensors in {quoted(source)} are not the network's {len(expected)}: {listing}"
+            f"the tensors in {quoted(source)} are not the network's {len(expected)}: {listing}; to "
+            f"see which network they fit: foveate weights check {shlex.quote(source)}"
         )
     # what may be missing are counters
     absent = {name: torch.zeros(t.shape) for name, t in expected.items() if name not in named}

@@ -329,17 +329,13 @@ def test_misfits_are_named(
         build(NETWORK, weights=tmp_path / "mine.pth")
 
 
-def test_every_misfit_is_named(state: State, tmp_path: Path) -> None:
-    other = models.build("efficientnet_b2").state_dict()
-    torch.save(other, tmp_path / "other.pth")
+def test_of_many_misfits_a_few_are_named(state: State, tmp_path: Path) -> None:
+    torch.save(models.build("efficientnet_b2").state_dict(), tmp_path / "other.pth")
     with pytest.raises(ArtefactError) as caught:
         build(NETWORK, weights=tmp_path / "other.pth")
-    wrong = [
-        k
-        for k, v in other.items()
-        if k not in state or (v.shape != state[k].shape and not k.startswith("classifier"))
-    ]
-    assert len(wrong) > 200 and not absent(str(caught.value), *wrong)
+    said = str(caught.value)
+    assert not absent(said, "other.pth", "unexpected", "...", "foveate weights check")
+    assert len(said) < 1200
 
 
 class Evil:
