@@ -12,7 +12,7 @@ from foveate.training.config import TrainConfig
 from foveate.weights.starting_point import OWN
 
 ALWAYS = ("recipe", "model", "seed", "on_bad", "engine", "task")  # recorded as `train` takes them
-OF_DATA = ("data", "fingerprint", "images")  # other data are welcome
+OF_DATA = ("data", "fingerprint", "order", "images")  # other data are welcome
 OF_STEPS = ("policy", "augmentation", "preprocess", "training")
 OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}
 WEIGHTS = "weights"  # identity of weights that are not published ones
