@@ -147,6 +147,11 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{name} cannot be written: the name is too long for this system; choose a "
                 "shorter one"
             ) from error
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            raise FoveateError(
+                f"{name} cannot be written: there is no folder {quoted(path.parent)}, and none "
+                "can be made there; choose another"
+            ) from error
         raise
 
 

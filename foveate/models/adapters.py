@@ -277,15 +277,12 @@ class Taken:
         channels: of an image.
         size: side of an image, pixels.
         outputs: numbers an image, one a class.
-        channels_last: it reads images in that memory format too; a forward that flattens a map by
-            `view` does not, one that does by `flatten` or `reshape` does.
         text: all of it, and how it was found, for a person.
     """
 
     channels: int
     size: int
     outputs: int
-    channels_last: bool
     text: str = field(compare=False)
 
 
@@ -357,14 +354,11 @@ def inspect_module(
             f"{kind(module)} gives {outputs} outputs, and there are {num_classes} classes; give "
             f"its last layer {num_classes} outputs"
         )
-    last = duplicate(twin).to(memory_format=torch.channels_last)
-    with same_randomness(parameter.device):
-        other, *_ = run_once(last, images.to(parameter).to(memory_format=torch.channels_last))
     text = (
         f"{channels} {'channel' if channels == 1 else 'channels'}{by}, {side}x{side} pixels"
         f"{found}, {outputs} outputs"
     )
-    return Taken(channels, side, outputs, other == outputs, text)
+    return Taken(channels, side, outputs, text)
 
 
 def check_complete(module: nn.Module) -> None:

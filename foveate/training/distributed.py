@@ -132,14 +132,3 @@ def is_lost(error: RuntimeError) -> bool:
         "Gloo",
     )
     return isinstance(error, dist.DistBackendError) or any(word in str(error) for word in words)
-
-
-@contextmanager
-def torch_threads(n: int) -> Iterator[None]:
-    """So many cores for torch's operations; afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -324,6 +324,11 @@ class EpochLog:
             self.writer.add_scalar(name, value, record.epoch)
         self.writer.flush()
 
+    def close(self) -> None:
+        """End the writer's thread."""
+        if self.writer is not None:
+            self.writer.close()
+
 
 TRAINING, VALIDATION, MARK = "#4878a8", "#c8643c", "#909090"
 

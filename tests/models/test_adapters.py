@@ -84,7 +84,7 @@ class Convolutional(nn.Module):
 
 def test_the_lectures_lenet() -> None:
     taken = inspect_module(lecture(), 10)
-    assert taken == Taken(channels=1, size=28, outputs=10, channels_last=True, text="")
+    assert taken == Taken(channels=1, size=28, outputs=10, text="")
     assert all(word in taken.text for word in ("1 channel", "28x28", "10 outputs"))
 
 
@@ -117,11 +117,6 @@ def test_images_that_a_module_reads(
 ) -> None:
     taken = inspect_module(module, classes, **given)
     assert (taken.channels, taken.size, taken.outputs) == (*expected, classes)
-
-
-def test_view_does_not_read_channels_last() -> None:
-    assert not inspect_module(Net(), 10).channels_last
-    assert inspect_module(Convolutional(), 4).channels_last
 
 
 def test_a_module_and_the_generators_stay_as_they_are() -> None:
