@@ -84,8 +84,13 @@ def option(name: str, value: Any = None) -> str:
     """
     if not ON_THE_COMMAND_LINE:
         return name if value is None else f"{name}={value!r}"
-    spelt = f"--{name.replace('_', '-')}"
+    spelt = f"--{spoken(name)}"
     return spelt if value is None or value is True else f"{spelt} {value}"
+
+
+def spoken(name: str) -> str:
+    """A setting's name in a message: on the command line with hyphens."""
+    return name.replace("_", "-") if ON_THE_COMMAND_LINE else name
 
 
 def shown(value: Any) -> str:

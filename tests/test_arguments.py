@@ -324,3 +324,23 @@ time.sleep(60)
     assert done.returncode == -15, done.stderr
     assert "torch.compile" in done.stdout and "compile" in done.stdout.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+# How messages spell options
+
+
+def test_messages_spell_options_for_who_reads_them(images: Path, python: Any) -> None:
+    with refused(UsageError, "recipe='finetune'", "batch_size"):
+        foveate.train(images, recipe="probe", batch_size=3)
+    program = """
+import sys
+from foveate.cli import main
+sys.argv = ["foveate", "train", sys.argv[1], "--recipe", "probe", "--batch-size", "3"]
+sys.stderr = sys.stdout
+try:
+    main()
+except SystemExit as end:
+    print(end.code)
+"""
+    found = python(program, images)
+    assert "--recipe finetune" in found and "batch-size" in found and found.split()[-1] == "2"

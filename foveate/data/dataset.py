@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.arguments import shown
+from foveate.arguments import option, shown
 from foveate.data.image import load_image
 from foveate.data.workers import LIMIT, work_ahead
 from foveate.errors import DataError, ImageError, UsageError
@@ -378,11 +378,14 @@ def apply_policy(
     what = f"{len(bad)} of {n} images are unreadable"
     if policy == "error":
         what = f"{len(bad)} of {n} images are unreadable or damaged"
-        hint = "leave out --on-bad error" if few else "give --on-bad skip"
+        hint = (
+            f"leave out {option('on_bad', 'error')}" if few else f"give {option('on_bad', 'skip')}"
+        )
         raise DataError(f"{what} ({hint} to skip the unreadable ones):\n  {reasons}")
     if policy is None and not few:
         raise DataError(
-            f"{what}, more than {MAX_BAD:.0%} (give --on-bad skip to leave them out all the same):"
+            f"{what}, more than {MAX_BAD:.0%} (give {option('on_bad', 'skip')} to leave them out "
+            "all the same):"
             f"\n  {reasons}"
         )
     if len(bad) == n:
@@ -400,7 +403,8 @@ def damage_notes(damaged: dict[str, str]) -> list[str]:
     if not damaged:
         return []
     return [
-        f"damaged, and used as far as they could be decoded: {listed(damaged)}; --on-bad error "
+        f"damaged, and used as far as they could be decoded: {listed(damaged)}; "
+        f"{option('on_bad', 'error')} "
         "refuses them"
     ]
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from foveate.arguments import checked_path, shown
+from foveate.arguments import checked_path, option, shown
 from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
 from foveate.data.image import SUFFIXES
 from foveate.data.listing import LOOSE, Folder, Listing, notes_on, present
@@ -528,7 +528,8 @@ def remarks(dataset: Dataset) -> list[str]:
             read, weigh = "macro-F1", ""
         else:
             read = "the balanced accuracy and macro-F1"
-            weigh = "; with finetune and scratch, --balance weights gives all classes equal weight"
+            remedy = option("balance", "weights")
+            weigh = f"; with finetune and scratch, {remedy} gives all classes equal weight"
         notes.append(
             f"the classes are imbalanced: '{most}' has {sizes[most]} images, '{least}' "
             f"{sizes[least]}; read {read}, not the accuracy alone{weigh}"

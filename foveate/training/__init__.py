@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
-from foveate.arguments import check_switch, checked_path, whole_number
+from foveate.arguments import check_switch, checked_path, option, spoken, whole_number
 from foveate.catalogue import CATALOGUE, canonical, unknown_network
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
@@ -263,7 +263,7 @@ def find_lr(
 
     check_names(settings)
     model = canonical(model) if isinstance(model, str) else model
-    seed = check_request(recipe, model, seed, None, ["find-lr"])
+    seed = check_request(recipe, model, seed, None, ["find_lr"])
     threads = cores_to_use(threads)
     dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
@@ -392,11 +392,13 @@ def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: lis
         raise UsageError(f"no effort is called {effort!r}; expected {' or '.join(EFFORTS)}")
     if effort is not None and recipe != "probe":
         raise UsageError(
-            f"effort applies to the recipe probe, and this one is {recipe}; choose a --size instead"
+            f"effort applies to the recipe probe, and this one is {recipe}; choose a "
+            f"{option('size')} instead"
         )
     if by_steps and recipe == "probe":
-        names = ", ".join(name.replace("_", "-") for name in by_steps)
+        names = ", ".join(map(spoken, by_steps))
         raise UsageError(
-            f"{names}: this applies to the recipes finetune and scratch; give --recipe finetune"
+            f"{names}: this applies to the recipes finetune and scratch; give "
+            f"{option('recipe', 'finetune')}"
         )
     return seed

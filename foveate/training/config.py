@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from foveate.arguments import as_number, as_whole, check_switch, shown
+from foveate.arguments import as_number, as_whole, check_switch, option, shown, spoken
 from foveate.errors import UsageError
 
 Freeze = int | Literal["none", "early", "backbone"]
@@ -96,7 +96,7 @@ class TrainConfig:
         check_switch("compile", self.compile)
         object.__setattr__(self, "freeze", what_to_freeze(self.freeze))
         if self.unfreeze_at >= self.epochs:
-            raise UsageError(f"unfreeze-at must lie within the {self.epochs} epochs")
+            raise UsageError(f"{spoken('unfreeze_at')} must lie within the {self.epochs} epochs")
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many "
@@ -108,7 +108,8 @@ class TrainConfig:
             )
         if self.unfreeze_at >= 0 and self.freeze in ("none", 0):
             raise UsageError(
-                "unfreeze-at applies where something is frozen; give --freeze backbone or a number "
+                f"{spoken('unfreeze_at')} applies where something is frozen; give "
+                f"{option('freeze', 'backbone')} or a number "
                 "too"
             )
         if self.warmup > self.epochs:
@@ -212,7 +213,7 @@ def resolve_config(
     if not isinstance(whole, TrainConfig | None):
         raise UsageError(f"config is a TrainConfig, not {type(whole).__name__}")
     if "batch_norm" in given and not norms:
-        raise UsageError("batch-norm does not apply: the network has none")
+        raise UsageError(f"{spoken('batch_norm')} does not apply: the network has none")
     if "momentum" in given and given.get("optimizer") == "adamw":
         raise UsageError("momentum applies to the optimizer sgd; adamw has betas of its own")
     kind = recipe if norms or recipe == "finetune" else "scratch without norms"
@@ -230,8 +231,8 @@ def resolve_config(
     if optimizer != base.optimizer and optimizer in DECAYS:
         if whole is not None and not {"lr", "weight_decay"} <= given.keys():
             raise UsageError(
-                f"the optimizer {optimizer} needs an lr and a weight-decay of its own: those of "
-                f"the config are for {base.optimizer}"
+                f"the optimizer {optimizer} needs an lr and a {spoken('weight_decay')} of its own: "
+                f"those of the config are for {base.optimizer}"
             )
         rate = {"sgd": SGD_RATES, "adamw": ADAMW_RATES}[optimizer][kind]
         base = replace(base, lr=rate, head_lr=rate, weight_decay=DECAYS[optimizer])
@@ -239,8 +240,8 @@ def resolve_config(
         given.setdefault("head_lr", given["lr"])
     if "momentum" in given and base.optimizer == "adamw" and "optimizer" not in given:
         raise UsageError(
-            "momentum applies to the optimizer sgd, and the one here is adamw; give --optimizer "
-            "sgd too"
+            "momentum applies to the optimizer sgd, and the one here is adamw; give "
+            f"{option('optimizer', 'sgd')} too"
         )
     return replace(base, **given)
 
@@ -253,8 +254,3 @@ def check_names(given: Iterable[str]) -> None:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
             raise UsageError(f"no setting of training is called {name!r}; {hint}")
-
-
-def spoken(name: str) -> str:
-    """A field as the command line spells it."""
-    return name.replace("_", "-")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.arguments import whole_number
+from foveate.arguments import option, whole_number
 from foveate.data.preprocess import is_number
 from foveate.errors import UsageError
 from foveate.forking import torch_threads
@@ -309,7 +309,8 @@ def without_numbers(
     except (ValueError, RuntimeError) as error:
         sides = "x".join(str(n) for n in size[1:])
         raise UsageError(
-            f"{type(network).__name__} cannot read images of {sides} pixels: {error} (--size)"
+            f"{type(network).__name__} cannot read images of {sides} pixels: {error} "
+            f"({option('size')})"
         ) from error
 
 

@@ -381,7 +381,8 @@ class Trainer:
         self.log(f"the batch whose {what.split()[-1]} is not finite: {', '.join(batch.names)}")
         return (
             f"{what} is not finite at step {number + 1} (epoch {self.epoch + 1}, batch "
-            f"{batch.number + 1}, rate {rate:.3g}); nothing was learnt from it. Lower --lr, or "
+            f"{batch.number + 1}, rate {rate:.3g}); nothing was learnt from it. Lower "
+            f"{option('lr')}, or "
             f"look at these images: {', '.join(batch.names[:5])}"
             f"{', others are in log.txt' if len(batch.names) > 5 else ''}"
         )
@@ -406,9 +407,10 @@ class Trainer:
             raise error
         smallest = self.micro_batches >= self.most_micro_batches(images)
         if smallest or self.ranks.world > 1:
+            larger = "" if smallest else f", or a larger {option('accumulate')}"
             raise FoveateError(
                 f"out of memory with {-(-images // self.micro_batches)} images at once; choose a "
-                f"smaller --size or network{'' if smallest else ', or a larger --accumulate'}"
+                f"smaller {option('size')} or network{larger}"
             ) from error
         self.micro_batches = min(2 * self.micro_batches, self.most_micro_batches(images))
         self.inputs.clear()
@@ -468,7 +470,7 @@ class Trainer:
         if not np.isfinite(logits).all():
             raise FoveateError(
                 f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower "
-                "--lr"
+                + option("lr")
             )
         # Calibrated, so that an epoch is not preferred for being less sure of itself: the
         # temperature is fitted anew before the classifier is saved.
