@@ -21,7 +21,7 @@ from foveate.catalogue import CATALOGUE, canonical, folded, unknown_network
 from foveate.errors import UsageError
 from foveate.forking import torch_threads
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
-from foveate.weights.published import WEIGHTS, Weights
+from foveate.weights.published import SETS, WEIGHTS, Weights
 from foveate.weights.starting_point import preprocess_of
 from foveate.weights.tensors import load_network, split_key
 
@@ -42,7 +42,6 @@ __all__ = [
     "weights_file",
 ]
 
-SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # suffix of the network's name in WEIGHTS
 # A name that ends so is meant as a file, there or not; a file that is there may end in anything.
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
 

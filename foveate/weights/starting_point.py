@@ -26,7 +26,7 @@ from foveate.errors import UsageError
 from foveate.progress import Progress, unmonitored
 from foveate.storage import sha256
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
-from foveate.weights.published import WEIGHTS, Weights
+from foveate.weights.published import SETS, WEIGHTS, Weights
 from foveate.weights.tensors import split_key
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def find_start(model: Any, weights: Any = None) -> StartingPoint:
             "foveate.train that goes on from a run"
         )
     # what `foveate.build` calls them; a file of that name would come first
-    if weights in ("imagenet", "imagenet-v1") and not Path(str(weights)).is_file():
+    if weights in SETS and not Path(str(weights)).is_file():
         raise UsageError(
             f"weights is a checkpoint file or a run here, not {weights!r}: published weights are "
             "taken without it, those of torchvision's older set as NAME.v1"
@@ -267,14 +267,14 @@ def check_module(model: Any) -> None:
 def from_module(module: Any, weights: Any) -> Loaded:
     """A network that was handed in, with the weights that it has, or those of a file."""
     check_module(module)
-    from foveate.models.adapters import check_for, check_stages, is_timm
+    from foveate.models.adapters import check_parts, check_stages, is_timm
     from foveate.weights import usage_errors
     from foveate.weights.tensors import load_into
     from foveate.weights.timm import adapt
 
     network = adapt(module) if is_timm(module) else module
     with usage_errors():
-        check_for(network, "finetune")  # stages and head: the head is replaced
+        check_parts(network)  # stages and head: the head is replaced
     if weights is not None:
         if getattr(network, "preprocess", None) is not None:
             raise UsageError(

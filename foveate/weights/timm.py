@@ -175,12 +175,6 @@ def timm_file(name: str, fetch: bool = True, progress: Progress | None = None) -
     return fetched_once(Remote(weights.url, "", limit, exact=False), path, fetch, progress)
 
 
-def timm_is_here(name: str) -> bool:
-    """Whether the published weights can be read without a download."""
-    weights = timm_weights(name)
-    return (downloads() / weights.file).is_file() or in_hugging_face_cache(weights) is not None
-
-
 def timm_preprocess(config: Mapping[str, Any]) -> Preprocess:
     """How timm shows images to a network in validation, as a Preprocess.
 

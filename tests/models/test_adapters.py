@@ -18,10 +18,9 @@ from foveate.engine.conversion import to_graph
 from foveate.engine.openvino import OpenVinoEngine
 from foveate.models.adapters import (
     Taken,
-    check_for,
+    check_parts,
     inspect_module,
     is_timm,
-    missing_for,
     module_hash,
 )
 
@@ -189,32 +188,26 @@ def test_a_module_that_cannot_be_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "what", "missing"),
-    [
-        (lecture(), "scratch", ()),
-        (lecture(), "probe", ("stages",)),
-        (lecture(), "finetune", ("stages", "head")),
-        (lecture(), "embed", ("embed",)),
-        *[(models.build("lenet5"), what, ()) for what in ("probe", "finetune", "embed", "explain")],
-    ],
+    ("module", "missing"), [(lecture(), ("stages", "head")), (models.build("lenet5"), ())]
 )
-def test_parts_that_are_missing(module: nn.Module, what: str, missing: tuple[str, ...]) -> None:
-    assert missing_for(module, what) == missing
+def test_parts_that_are_missing(module: nn.Module, missing: tuple[str, ...]) -> None:
     if missing:
-        with refused(ValueError, what, *missing):
-            check_for(module, what)
+        with refused(ValueError, *missing):
+            check_parts(module)
     else:
-        check_for(module, what)
+        check_parts(module)
 
 
 def test_a_head_is_a_module_inside() -> None:
     module = Net()
     module.stages = lambda x: [x]  # type: ignore[assignment]
-    assert missing_for(module, "finetune") == ("head",)
+    with refused(ValueError, "head"):
+        check_parts(module)
     module.__dict__["head"] = nn.Linear(2, 2)  # nowhere in the module
-    assert missing_for(module, "finetune") == ("head",)
+    with refused(ValueError, "head"):
+        check_parts(module)
     module.__dict__["head"] = module.fc2
-    assert missing_for(module, "finetune") == ()
+    check_parts(module)
 
 
 def test_what_is_timms() -> None:
