@@ -34,7 +34,8 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
     """
     number = as_whole(value)
     if number is None or number < least or (most is not None and number > most):
-        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        highest = "2^63 - 1" if most == 2**63 - 1 else most
+        span = f"of at least {least}" if most is None else f"from {least} to {highest}"
         raise UsageError(f"{name} must be a whole number {span}, not {shown(value)}")
     return number
 
