@@ -11,6 +11,7 @@ package costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from foveate import forking as forking
 from foveate.errors import (
     ArtefactError,
     DataError,
@@ -21,6 +22,9 @@ from foveate.errors import (
 )
 
 if TYPE_CHECKING:
+    from foveate import (
+        arguments as arguments,
+    )
     from foveate import (
         catalogue as catalogue,
     )
@@ -89,11 +93,10 @@ if TYPE_CHECKING:
     from foveate.data.preprocess import Preprocess
     from foveate.evaluation import evaluate
     from foveate.features import extract_features
-    from foveate.models.surgery import replace_head, set_in_channels
     from foveate.training import find_lr, train
     from foveate.training.config import TrainConfig
     from foveate.training.freezing import freeze
-    from foveate.weights import build, list_models
+    from foveate.weights import build, list_models, replace_head, set_in_channels
 
 __version__ = "0.1.0"
 
@@ -138,13 +141,14 @@ HOMES = {
     "list_models": "foveate.weights",
     "load_dataset": "foveate.data.layouts",
     "load_image": "foveate.data.image",
-    "replace_head": "foveate.models.surgery",
-    "set_in_channels": "foveate.models.surgery",
+    "replace_head": "foveate.weights",
+    "set_in_channels": "foveate.weights",
     "train": "foveate.training",
 }
 SUBMODULES = (
-    "catalogue checkpoint classifier cli data download engine errors evaluation features heads "
-    "machine metrics models probe progress runs storage training verification weights"
+    "arguments catalogue checkpoint classifier cli data download engine errors evaluation features "
+    "forking heads machine metrics models probe progress runs storage training verification "
+    "weights"
 ).split()
 
 

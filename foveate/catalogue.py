@@ -371,6 +371,12 @@ def family_members(name: str) -> list[Entry]:
 
 def unknown_network(name: str) -> str:
     """What to say of a name that is no network's: the family of that name, or the nearest names."""
+    if name.startswith("timm:"):
+        return (
+            f"'{name}' is a network of timm, which is not built here: foveate.train(data, "
+            f"model={name!r}) takes it, as do find_lr and extract_features; to have it in hand: "
+            f"timm.create_model({name.removeprefix('timm:')!r})"
+        )
     if members := family_members(name):
         names = ", ".join(entry.name for entry in members)
         return f"'{name}' is not one network; there are {names}"

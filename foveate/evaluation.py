@@ -51,7 +51,7 @@ def evaluate(
         raise UsageError(
             f"evaluate takes a Classifier, not {type(classifier).__name__}: Classifier.load(RUN)"
         )
-    dataset = as_dataset(data, classifier.task)
+    dataset = data if isinstance(data, Dataset) else as_dataset(data, classifier.task)
     split = "test" if "test" in dataset.splits else "all"
     if split == "test":
         dataset = dataset.select(np.array([i for i, s in enumerate(dataset.splits) if s == "test"]))

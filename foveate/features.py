@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
+from foveate.arguments import check_switch
 from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER, Pixels
 from foveate.data.layouts import as_dataset
@@ -26,6 +27,7 @@ from foveate.data.preprocess import Preprocess, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, quoted
+from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.storage import (
@@ -140,6 +142,7 @@ def shown(own: Preprocess, scale: float = 1.0) -> Preprocess:
     return own.at(size, STRETCH)
 
 
+@torch_threads()
 def extract_features(
     dataset: Dataset | str | os.PathLike[str],
     model: Any = "efficientnet_lite0",
@@ -175,6 +178,7 @@ def extract_features(
             that is none.
     """
     kind, n = choose_engine(engine), cores_to_use(threads)
+    check_switch("mirror", mirror)
     dataset = as_dataset(dataset)
     start = find_start(model, weights)
     preprocess = shown(start.preprocess)

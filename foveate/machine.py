@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveate.errors import UsageError
+from foveate.arguments import whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +29,7 @@ def cores_to_use(threads: int | None, shared: bool = True) -> int:
         UsageError: threads is no whole number of at least 1. With none at work, whoever waits for
             them would wait for ever.
     """
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and threads >= 1):
-        raise UsageError(f"threads must be a whole number of at least 1, not {threads!r}")
+    threads = None if threads is None else whole_number("threads", threads, 1)
     processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if shared else 1
     return min(threads, cores()) if threads else max(1, cores() // processes)
 

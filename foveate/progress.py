@@ -163,6 +163,21 @@ def bars(progress: Progress | None) -> Iterator[Progress]:
         yield Logged()
 
 
+@contextmanager
+def unmonitored() -> Iterator[None]:
+    """No thread that watches tqdm's bars, which torch.export and torch.compile make, hidden ones
+    too: nothing would end it."""
+    from torch import hub
+
+    bar: Any = hub.tqdm  # type: ignore[attr-defined]
+    before = getattr(bar, "monitor_interval", 0)  # torch's own stand-in has none
+    bar.monitor_interval = 0
+    try:
+        yield
+    finally:
+        bar.monitor_interval = before
+
+
 def in_notebook() -> bool:
     """Whether this process is a notebook's kernel."""
     shell = sys.modules.get("IPython")

@@ -8,6 +8,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from foveate.arguments import option
 from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.machine import environment
 from foveate.storage import disk_errors, encode, read_object, unreadable, write_json
@@ -63,7 +64,7 @@ class Run:
                 )
                 raise UsageError(
                     f"{quoted(folder)} was begun with other settings ({was}); repeat them, or "
-                    "choose another --out"
+                    f"choose another {option('out')}"
                 )
             return cls(folder, fresh=False)
         with disk_errors(folder):
@@ -71,13 +72,14 @@ class Run:
                 folder.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise UsageError(
-                    f"{quoted(folder)} would lie below a file; choose another --out"
+                    f"{quoted(folder)} would lie below a file; choose another {option('out')}"
                 ) from error
             try:
                 folder.mkdir()
             except FileExistsError as error:
                 raise UsageError(
-                    f"{quoted(folder)} exists; choose another --out, or --resume to go on with it"
+                    f"{quoted(folder)} exists; choose another {option('out')}, or "
+                    f"{option('resume', True)} to go on with it"
                 ) from error
         run = cls(folder, fresh=True)
         with run.kept_if_whole():
@@ -136,7 +138,7 @@ class Run:
             except OSError as error:
                 raise UsageError(
                     f"another process is training in {quoted(self.folder)}; wait, or choose "
-                    "another --out"
+                    f"another {option('out')}"
                 ) from error
             yield
 
@@ -187,7 +189,9 @@ def last(name: str, fingerprint: str = "") -> Path:
         return max(others, key=lambda run: ((run / "config.json").stat().st_mtime, run))
     if taken:
         return taken[-1]
-    raise ArtefactError(f"there is no run {quoted(unused(name))} to resume; leave --resume out")
+    raise ArtefactError(
+        f"there is no run {quoted(unused(name))} to resume; leave {option('resume', True)} out"
+    )
 
 
 def settings_of(run: Path) -> dict[str, Any]:

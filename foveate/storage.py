@@ -17,6 +17,7 @@ from typing import Any
 
 import platformdirs
 
+from foveate.arguments import option
 from foveate.errors import ArtefactError, FoveateError, UsageError, quoted
 
 # folders of the cache; anything else in it was not made by Foveate and is not touched
@@ -124,7 +125,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveateError(
                 f"the disk is full: {name} could not be written and nothing was replaced; free "
-                "some space, or point --out or FOVEATE_CACHE to another disk"
+                f"some space, or point {option('out')} or FOVEATE_CACHE to another disk"
             ) from error
         if error.errno == errno.EFBIG:
             raise FoveateError(
@@ -146,6 +147,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise UsageError(
                 f"{name} cannot be written: the name is too long for this system; choose a "
                 "shorter one"
+            ) from error
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            raise FoveateError(
+                f"{name} cannot be written: there is no folder {quoted(path.parent)}, and none "
+                "can be made there; choose another"
             ) from error
         raise
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "foveate"
 # A folder, or a file beside the folders, may import what stands above it here, and its own
 # neighbours in a line.
 LAYERS = [
-    {"errors"},
+    {"errors", "arguments", "forking"},
     {"machine", "storage", "progress", "catalogue", "metrics"},
     {"download", "models"},
     {"data"},

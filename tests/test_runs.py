@@ -86,7 +86,7 @@ def test_what_exists_is_not_overwritten(desk: Path, there: str) -> None:
     else:
         out.write_text("mine")
     before = sorted(desk.rglob("*"))
-    with refused(UsageError, "out'", "exists", "--out", "--resume"):
+    with refused(UsageError, "out'", "exists", "out", "resume"):
         begin(out)
     assert sorted(desk.rglob("*")) == before
 
@@ -94,7 +94,7 @@ def test_what_exists_is_not_overwritten(desk: Path, there: str) -> None:
 @pytest.mark.parametrize("below", ["file/out", "file/deep/out"])
 def test_below_a_file(desk: Path, below: str) -> None:
     (desk / "file").write_text("mine")
-    with refused(UsageError, f"{below}'", "below a file", "--out"):
+    with refused(UsageError, f"{below}'", "below a file", "out"):
         begin(desk / below)
     assert (desk / "file").read_text() == "mine"
 
@@ -145,7 +145,7 @@ def test_resume_with_a_setting_left_out(desk: Path) -> None:
 @pytest.mark.parametrize("name", ["photos", "photos-7", "photos 7", "7", "-", ""])
 def test_resume_where_there_is_no_run(desk: Path, name: str) -> None:
     begin(desk / "runs" / "photos-6")
-    with refused(ArtefactError, "'runs/", "--resume"):
+    with refused(ArtefactError, "'runs/", "resume"):
         resume(name=name)
 
 

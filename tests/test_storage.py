@@ -185,7 +185,7 @@ def test_a_folder_does_not_replace_a_file(home: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_reported(home: Path, code: int) -> None:
     with (
-        refused(FoveateError, str(home / "x"), "disk is full", "--out", "FOVEATE_CACHE"),
+        refused(FoveateError, str(home / "x"), "disk is full", "out", "FOVEATE_CACHE"),
         replacing(home / "x"),
     ):
         raise OSError(code, os.strerror(code))

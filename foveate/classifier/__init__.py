@@ -12,6 +12,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.arguments import checked_path, whole_number
 from foveate.classifier.card import GRAPH, TENSORS, read_card
 from foveate.classifier.decision import Decision
 from foveate.classifier.tta import Tta, Views
@@ -28,8 +30,9 @@ from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
-from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
-from foveate.machine import cores
+from foveate.errors import ArtefactError, FoveateError, ImageError, UsageError, quoted
+from foveate.forking import torch_threads
+from foveate.machine import cores_to_use
 from foveate.runs import read_metrics
 from foveate.storage import check_regular, unreadable
 from foveate.weights import WEIGHTS, find_weights
@@ -94,7 +97,7 @@ class Classifier:
         self.preprocess = Preprocess.from_dict(card["preprocess"])
         thresholds = card["thresholds"]
         self.decision = Decision(None if thresholds is None else tuple(thresholds))
-        self.threads = cores() if threads is None else min(threads, cores())
+        self.threads = cores_to_use(threads, shared=False)
         self.module = module
         self.engines: dict[int, Engine] = {}  # by process: none outlives a fork
 
@@ -111,10 +114,7 @@ class Classifier:
                 were saved.
             UsageError: the path is none; fewer than one thread.
         """
-        if not isinstance(path, (str, os.PathLike)):
-            raise UsageError(f"load takes the path of a run or classifier, not {kind_of(path)}")
-        check_number("threads", threads)
-        folder = Path(path)
+        folder = checked_path("load takes the path of a run or classifier", path)
         try:
             folder = folder / "classifier" if (folder / "classifier").is_dir() else folder
             there = (folder / "card.json").exists()
@@ -164,8 +164,8 @@ class Classifier:
 
         Args:
             source: a path, a file's bytes, an open file, a PIL image, or an array (H, W, 3) or
-                (H, W), uint8, RGB or grey. Many: a folder, an array (N, H, W, 3), or a list or
-                other iterable of any of these.
+                (H, W), uint8, RGB or grey. Many: a folder, a Dataset, an array (N, H, W, 3), or a
+                list or other iterable of any of these.
             top: how many classes to name.
             tta: test-time augmentation: "mirror" adds the mirror image, for twice the time; "ten"
                 takes ten crops.
@@ -187,7 +187,7 @@ class Classifier:
     def predict_each(self, sources: Any, top: int = 3, tta: Tta = "none") -> Iterator[Prediction]:
         """As `predict` for many images, giving each Prediction as it is made; images are taken
         from the iterable as they are needed."""
-        check_number("top", top)
+        top = whole_number("top", top, 1)
         for image, outcome in self.probabilities(self.decoded(expand(sources), tta), tta):
             if isinstance(outcome, ImageError):
                 yield Prediction(image.name, error=str(outcome))
@@ -337,6 +337,7 @@ class Classifier:
     def channels_last(self) -> bool:
         return not self.card["model"].startswith(OWN)
 
+    @torch_threads()
     def make_engine(self) -> Engine:
         if self.has_graph and choose_engine() == "openvino":
             from foveate.engine.openvino import OpenVinoEngine
@@ -352,6 +353,7 @@ class Classifier:
 
         return TorchEngine(self.network(), self.preprocess, self.threads, self.channels_last)
 
+    @torch_threads()
     def network(self, module: "nn.Module | Callable[[], nn.Module] | None" = None) -> Any:
         """The torch module, with its weights, in evaluation: a Probe, or the network as it is.
 
@@ -359,13 +361,17 @@ class Classifier:
             module: for a network whose code is not Foveate's: its class, or a module of it. Its
                 tensors become those that were saved.
 
+        Returns:
+            The network. Its `preprocess` says how it expects images, its `input_size` how large.
+
         Raises:
-            UsageError: the network's code is needed and not given.
+            UsageError: the network's code is needed and not given; something else is given.
             ArtefactError: the tensors do not fit the network.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file as load_tensors
 
+        from foveate.models.network import is_size
         from foveate.probe import Probe
 
         path, name = self.folder / TENSORS, self.card["model"]
@@ -389,6 +395,9 @@ class Classifier:
                 f"{quoted(path)} holds numbers that are not finite, in {quoted(unfit[0])}: its "
                 "weights are damaged; train again"
             )
+        network.name, network.preprocess = name, self.preprocess
+        if not is_size(getattr(network, "input_size", None)):
+            network.input_size = self.preprocess.crop
         return network.eval()
 
     def rebuilt(self, module: Any, num_classes: int | None) -> Any:
@@ -398,7 +407,7 @@ class Classifier:
         name, channels = self.card["model"], self.preprocess.channels
         own = module if module is not None else self.module
         if own is not None:
-            return copy.deepcopy(own() if isinstance(own, type) or not is_module(own) else own)
+            return copy.deepcopy(handed_in(own))
         if name.startswith(OWN):
             code = name.removeprefix(OWN)
             raise UsageError(
@@ -422,7 +431,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Given:
-    """An image that was given: its name, and a path, bytes, an array or a PIL image."""
+    """An image that was given: its name, and a path, bytes, what reads them, an array or a PIL
+    image."""
 
     name: str
     content: Any
@@ -434,6 +444,8 @@ class Given:
             content = Image.fromarray(content)
         if isinstance(content, Image.Image):
             return preprocess.pixels(upright_rgb(content, self.name, preprocess.levels))
+        if callable(content):
+            content = content()
         data = content if isinstance(content, bytes) else read_file(content)
         return decode(data, self.name, preprocess)
 
@@ -446,6 +458,8 @@ def is_many(source: Any) -> bool:
     iterable that is no image itself."""
     if isinstance(source, np.ndarray):
         return source.ndim == 4
+    if isinstance(source, Dataset):
+        return True
     if isinstance(source, (str, os.PathLike)):
         return bool(os.fspath(source)) and is_folder(Path(source))
     if isinstance(source, (bytes, bytearray, memoryview, Image.Image)) or hasattr(source, "read"):
@@ -455,7 +469,7 @@ def is_many(source: Any) -> bool:
 
 def expand(sources: Any) -> Iterator[Given]:
     """Each image among what was given, one after the other."""
-    if isinstance(sources, (str, os.PathLike)):
+    if isinstance(sources, (str, os.PathLike, Dataset)):
         sources = [sources]
     for source in sources:
         yield from expand_one(source)
@@ -466,17 +480,20 @@ def expand_one(source: Any) -> Iterator[Given]:
         yield Given(getattr(source, "filename", "") or "(image)", source)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield Given("(bytes)", bytes(source))
+    elif isinstance(source, Dataset):
+        yield from (Given(name, partial(source.read, i)) for i, name in enumerate(source.files))
     elif isinstance(source, np.ndarray):
         yield Given("(array)", checked_array(source))
     elif hasattr(source, "read"):
-        content = source.read()
+        try:
+            content = source.read()
+        except ValueError as error:
+            raise UsageError(f"an image is {TAKEN}, not a file that is closed") from error
         if not isinstance(content, bytes):
             raise UsageError("an open file must be opened in binary mode: open(path, 'rb')")
         yield Given(str(getattr(source, "name", "(file)")), content)
     elif isinstance(source, (str, os.PathLike)):
-        if not os.fspath(source):  # Path("") is the working folder
-            raise DataError("no such image: the name '' is empty")
-        path = Path(source)
+        path = checked_path(f"an image is {TAKEN}", source)
         if not is_folder(path):
             yield Given(str(path), path)
             return
@@ -506,16 +523,21 @@ def kind_of(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
-def check_number(name: str, value: Any) -> None:
-    """UsageError unless it is a whole number of at least 1, or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UsageError(f"{name} is a whole number of at least 1, not {value!r}")
-
-
-def is_module(value: Any) -> bool:
+def handed_in(value: Any) -> Any:
+    """A module, or what a class of modules or a function makes; UsageError if that is none."""
     from torch import nn
 
-    return isinstance(value, nn.Module)
+    taken = "network takes a torch.nn.Module, or its class or a function that makes one"
+    made = value
+    if isinstance(value, type) or (callable(value) and not isinstance(value, nn.Module)):
+        try:
+            made = value()
+        except TypeError as error:
+            name = getattr(value, "__name__", repr(value))
+            raise UsageError(f"{taken} without arguments; {name}() fails: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"{taken}, not {kind_of(made)}")
+    return made
 
 
 def is_folder(path: Path) -> bool:

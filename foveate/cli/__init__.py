@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from foveate import arguments
 from foveate.cli.console import (
     any_console,
     complain,
@@ -129,6 +130,7 @@ def terminate(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, terminate)
+    arguments.ON_THE_COMMAND_LINE = True  # messages spell options as it does
     # Pillow warns of damaged EXIF blocks and the like, which users cannot act on
     warnings.filterwarnings("ignore", module="PIL")
     try:

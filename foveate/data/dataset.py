@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.arguments import option, shown
 from foveate.data.image import load_image
 from foveate.data.workers import LIMIT, work_ahead
 from foveate.errors import DataError, ImageError, UsageError
@@ -170,9 +171,13 @@ class Dataset:
         )
         return tuple(chain.from_iterable(digests))
 
-    def select(self, rows: NDArray[np.int64]) -> "Dataset":
-        """The dataset of these rows only."""
-        read = self.read
+    def select(self, rows: Any) -> "Dataset":
+        """The dataset of these rows only: their numbers in any sequence, or (N,) of bool.
+
+        Raises:
+            UsageError: it has no such rows.
+        """
+        rows, read = known_rows(rows, len(self)), self.read
         chosen = replace(
             self,
             files=tuple(self.files[i] for i in rows),
@@ -251,6 +256,23 @@ class Dataset:
                 if key[1]:
                     parent[root(i)] = root(first.setdefault(key, i))
         return np.array([root(i) for i in range(len(self))], dtype=np.int64)
+
+
+def known_rows(rows: Any, n: int) -> NDArray[np.int64]:
+    """Numbers of images, in any sequence, or which they are, (n,) of bool, as an array.
+
+    Raises:
+        UsageError: not all are 0 to n - 1.
+    """
+    try:
+        found = np.asarray(rows if len(rows) else np.zeros(0, np.int64))
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.dtype == bool and found.shape == (n,):
+        return np.flatnonzero(found)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or not ((found >= 0) & (found < n)).all():
+        raise UsageError(f"rows are whole numbers from 0 to {n - 1}, not {shown(rows)}")
+    return found.astype(np.int64)
 
 
 def read_row(read: Callable[[int], bytes], rows: NDArray[np.int64], i: int) -> bytes:
@@ -356,11 +378,14 @@ def apply_policy(
     what = f"{len(bad)} of {n} images are unreadable"
     if policy == "error":
         what = f"{len(bad)} of {n} images are unreadable or damaged"
-        hint = "leave out --on-bad error" if few else "give --on-bad skip"
+        hint = (
+            f"leave out {option('on_bad', 'error')}" if few else f"give {option('on_bad', 'skip')}"
+        )
         raise DataError(f"{what} ({hint} to skip the unreadable ones):\n  {reasons}")
     if policy is None and not few:
         raise DataError(
-            f"{what}, more than {MAX_BAD:.0%} (give --on-bad skip to leave them out all the same):"
+            f"{what}, more than {MAX_BAD:.0%} (give {option('on_bad', 'skip')} to leave them out "
+            "all the same):"
             f"\n  {reasons}"
         )
     if len(bad) == n:
@@ -378,7 +403,8 @@ def damage_notes(damaged: dict[str, str]) -> list[str]:
     if not damaged:
         return []
     return [
-        f"damaged, and used as far as they could be decoded: {listed(damaged)}; --on-bad error "
+        f"damaged, and used as far as they could be decoded: {listed(damaged)}; "
+        f"{option('on_bad', 'error')} "
         "refuses them"
     ]
 

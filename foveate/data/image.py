@@ -31,6 +31,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.arguments import checked_path, whole_number
 from foveate.errors import ImageError, quoted
 
 Pixels = NDArray[np.uint8]  # (H, W, C), not to be written to
@@ -130,7 +131,10 @@ def load_image(
         ImageError: the file cannot be read, is empty, truncated or damaged, is of another format,
             has more than MAX_PIXELS pixels, or, without `levels`, holds numbers without a defined
             white (floating point, 32-bit integers).
+        UsageError: the source is neither bytes nor a path; a short side below 1.
     """
+    if short_side is not None:
+        short_side = whole_number("short_side", short_side, 1)
     data, name = named_bytes(source, name)
     if data.startswith(JPEG):
         pixels = jpeg_pixels(data, short_side, to_copy=True)
@@ -169,9 +173,12 @@ def load_pixels(
 
 def named_bytes(source: bytes | str | os.PathLike[str], name: str) -> tuple[bytes, str]:
     """A file's bytes, and what to call it in messages."""
+    if isinstance(source, (bytearray, memoryview)):
+        source = bytes(source)
     if not isinstance(source, bytes):
+        path = checked_path("an image is a file's bytes or its path", source)
         name = name or os.fspath(source)
-        source = read_file(Path(source))
+        source = read_file(path)
     name = name or "(bytes)"
     if not source:
         raise ImageError(f"image {name!r} is empty (0 bytes); remove it")

@@ -20,6 +20,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import combinations
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from foveate.arguments import checked_path, option, shown
 from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
 from foveate.data.image import SUFFIXES
 from foveate.data.listing import LOOSE, Folder, Listing, notes_on, present
@@ -49,6 +51,10 @@ ANNOTATIONS = frozenset("labels annotations masks mask bboxes labelmasks".split(
 SPLIT_WORD = re.compile(
     rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})({'|'.join(FILLERS)})?"
 )
+SOURCES = (
+    "data is a folder, a CSV, a built-in name, or a Dataset, such as foveate.Dataset.of(paths, "
+    "labels)"
+)
 UNLABELLED = "images of a split without class folders (foveate predict classifies them)"
 
 
@@ -64,13 +70,13 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     Raises:
         DataError: nothing is there; no images; no classes; a table lacks columns, or files that it
             lists; the task is multilabel and the source is not a CSV.
-        UsageError: no such task.
+        UsageError: no such task; the source is something else, or the empty text.
     """
     from foveate.data.builtin import BUILTIN, load_builtin
 
     if task not in TASKS:
         raise UsageError(f"no task is called {task!r}; expected {' or '.join(TASKS)}")
-    path = Path(source)
+    path = checked_path(SOURCES, source)
     is_table = present(path) and path.is_file()
     if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
         raise DataError(
@@ -92,16 +98,20 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     raise DataError(f"no such folder or file: '{path}' (built-in sets: {', '.join(BUILTIN)})")
 
 
-def as_dataset(data: Any, task: Task = "multiclass") -> Dataset:
-    """What `data` stands for."""
-    if isinstance(data, Dataset):
-        return data
-    if not isinstance(data, (str, os.PathLike)):
+def as_dataset(data: Any, task: Task | None = None) -> Dataset:
+    """What `data` stands for; of the task multiclass, if it is no Dataset and none is asked for.
+
+    Raises:
+        UsageError: it stands for nothing; a Dataset is of another task than is asked for.
+    """
+    if not isinstance(data, Dataset):
+        return load_dataset(data, "multiclass" if task is None else task)
+    if task is not None and task != data.task:
         raise UsageError(
-            f"data is a folder, a CSV, a built-in name or a Dataset, not {type(data).__name__}; "
-            "from lists of paths and labels: foveate.Dataset.of(paths, labels)"
+            f"task is {task!r}, and '{data.name}' is a Dataset of the task {data.task!r}: leave "
+            "task out"
         )
-    return load_dataset(data, task)
+    return data
 
 
 # Folders
@@ -370,17 +380,19 @@ def from_lists(
     name: str,
 ) -> Dataset:
     """Index image files and labels that are given in lists; `Dataset.of` explains them."""
-    for what, given in (("paths", paths), ("labels", labels), ("splits", splits)):
-        if isinstance(given, (str, bytes)) or not (given is None or isinstance(given, Iterable)):
-            raise UsageError(f"{what} is a list, an array or a column, not {type(given).__name__}")
-    files, marks = list(paths), list(labels)
-    parts = ["train"] * len(files) if splits is None else list(splits)
-    together = [""] * len(files) if groups is None else list(groups)
+    if not isinstance(name, str):
+        raise UsageError(f"name is text, not {type(name).__name__}")
+    files, marks = listing_of("paths", paths), listing_of("labels", labels)
+    parts = ["train"] * len(files) if splits is None else listing_of("splits", splits)
+    together = [""] * len(files) if groups is None else listing_of("groups", groups)
     lengths = {"paths": files, "labels": marks, "splits": parts, "groups": together}
     if len({len(given) for given in lengths.values()}) > 1:
         counts = ", ".join(f"{len(given)} {what}" for what, given in lengths.items())
         raise UsageError(f"paths, labels, splits and groups must be as many: got {counts}")
-    several = any(isinstance(mark, (list, tuple, set, frozenset)) for mark in marks)
+    several = any(is_listing(mark) for mark in marks)
+    if several and not all(is_listing(mark) for mark in marks):
+        one = next(mark for mark in marks if not is_listing(mark))
+        raise UsageError(f"labels are lists for some images and not for others: {shown(one)}")
     rows = []
     for file, mark, part, group in zip(files, marks, parts, together, strict=True):
         if not isinstance(file, (str, os.PathLike)):
@@ -403,6 +415,19 @@ def from_lists(
     names, read = named([row[0] for row in rows], Path())
     rows = [(file, *row[1:]) for file, row in zip(names, rows, strict=True)]
     return index(name, "lists of paths and labels", rows, read, (), (), task)
+
+
+def listing_of(what: str, given: Any) -> list[Any]:
+    """A list, an array, a column or another iterable, as a list; UsageError if it is none."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        with suppress(TypeError):  # an array of no dimension
+            return list(given)
+    raise UsageError(f"{what} is a list, an array or a column, not {type(given).__name__}")
+
+
+def is_listing(mark: Any) -> bool:
+    """Whether it is several labels."""
+    return isinstance(mark, (list, tuple, set, frozenset))
 
 
 def text_of(label: Any) -> str:
@@ -503,7 +528,8 @@ def remarks(dataset: Dataset) -> list[str]:
             read, weigh = "macro-F1", ""
         else:
             read = "the balanced accuracy and macro-F1"
-            weigh = "; with finetune and scratch, --balance weights gives all classes equal weight"
+            remedy = option("balance", "weights")
+            weigh = f"; with finetune and scratch, {remedy} gives all classes equal weight"
         notes.append(
             f"the classes are imbalanced: '{most}' has {sizes[most]} images, '{least}' "
             f"{sizes[least]}; read {read}, not the accuracy alone{weigh}"

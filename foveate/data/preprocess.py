@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.arguments import LARGEST, as_number, as_whole, shown, whole_number
 from foveate.data.image import Levels, load_image
 from foveate.errors import ArtefactError, UsageError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from foveate.data.dataset import Dataset
 
-LARGEST = 4096  # the longest side that an image may be resized to, pixels
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -61,9 +61,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):
-            side = getattr(self, name)
-            if type(side) is not int or not 1 <= side <= LARGEST:
-                raise UsageError(f"{name} is a whole number from 1 to {LARGEST}, not {side!r}")
+            side = whole_number(name, getattr(self, name), 1, LARGEST)
+            object.__setattr__(self, name, side)
         if self.crop > self.resize:
             raise UsageError(f"crop is at most resize, which is {self.resize}, not {self.crop}")
         if not (is_number(self.stretch) and self.stretch >= 1):
@@ -71,8 +70,7 @@ class Preprocess:
         if self.interpolation not in tuple(INTERPOLATIONS):  # a tuple also takes what has no hash
             known = " or ".join(INTERPOLATIONS)
             raise UsageError(f"interpolation is {known}, not {self.interpolation!r}")
-        if type(self.channels) is not int or self.channels not in (1, 3):
-            raise UsageError(f"channels is 1 for grey or 3 for colour, not {self.channels!r}")
+        object.__setattr__(self, "channels", colours_or_grey(self.channels))
         for name in ("mean", "std"):
             object.__setattr__(self, name, self.a_number_each(name))
         if min(self.std) <= 0:
@@ -82,7 +80,7 @@ class Preprocess:
             pair = isinstance(levels, (tuple, list)) and all(is_number(n) for n in levels)
             if not pair or len(levels) != 2 or levels[0] >= levels[1]:
                 raise UsageError(f"levels is two numbers, the lower first, or None, not {levels!r}")
-            object.__setattr__(self, "levels", tuple(levels))
+            object.__setattr__(self, "levels", (as_number(levels[0]), as_number(levels[1])))
 
     def a_number_each(self, name: str) -> tuple[float, ...]:
         """`mean` or `std`, given as any sequence, as a tuple: it is hashed and written as JSON."""
@@ -93,7 +91,7 @@ class Preprocess:
             raise UsageError(
                 f"{name} has one number for each of {self.channels} channels, not {value!r}"
             )
-        return tuple(numbers)
+        return tuple(n if type(n) is int else float(n) for n in numbers)
 
     def window(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of an image inside the crop: (left, top, right, bottom), in its own pixels."""
@@ -178,8 +176,7 @@ class Preprocess:
         Raises:
             UsageError: size is no whole number from 1 to 4096.
         """
-        if type(size) is not int or not 1 <= size <= LARGEST:
-            raise UsageError(f"size is a whole number from 1 to {LARGEST}, not {size!r}")
+        size = whole_number("size", size, 1, LARGEST)
         return replace(self, resize=size, crop=size, stretch=stretch)
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,9 +209,18 @@ class Preprocess:
             raise ArtefactError(f"not a Preprocess: {value!r}") from error
 
 
+def colours_or_grey(channels: Any) -> int:
+    """3 or 1; UsageError if it is neither."""
+    number = as_whole(channels)
+    if number not in (1, 3):
+        raise UsageError(f"channels must be 1 for grey or 3 for colour, not {shown(channels)}")
+    return number
+
+
 def is_number(value: object) -> bool:
     """Whether it is an ordinary number, neither infinite nor NaN; a bool is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = as_number(value)
+    return number is not None and abs(number) < math.inf
 
 
 def decode(

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.arguments import option
 from foveate.data.dataset import Dataset, listed
 from foveate.errors import DataError
 
@@ -190,7 +191,7 @@ def with_splits(dataset: Dataset, seed: int) -> tuple[Dataset, list[str]]:
             raise DataError(
                 f"{len(learn)} images in {len(np.unique(groups))} groups are too few to hold some "
                 f"out for {split}; "
-                "a probe needs none: --recipe probe"
+                f"a probe needs none: {option('recipe', 'probe')}"
             )
     counts = " and ".join(
         f"{int((part == n).sum())} for {split}" for n, split in enumerate(wanted, start=1)

@@ -19,6 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from foveate.arguments import option
 from foveate.data.dataset import BETWEEN, Task, listed
 from foveate.data.image import read_file
 from foveate.data.listing import holds
@@ -81,8 +82,7 @@ def from_table(
     if empty:
         raise DataError(
             f"{quoted(table)}, line {empty.number}: the label is empty; images without a label "
-            "are for "
-            "--task multilabel"
+            "are for " + option("task", "multilabel")
         )
     there = located(table, lines)
     repeated = len({real for _, real in there}) < len(there)
@@ -147,7 +147,7 @@ def united(first: Image, second: Image, table: Path, task: Task) -> Image:
     if task == "multiclass" and first.labels != second.labels:
         raise DataError(
             f"{where} has two labels, '{first.labels[0]}' and '{second.labels[0]}'; leave one of "
-            "the lines, or add --task multilabel for both labels"
+            f"the lines, or add {option('task', 'multilabel')} for both labels"
         )
     if first.group and second.group and first.group != second.group:
         raise DataError(
@@ -164,8 +164,7 @@ def check_one_hot(table: Path, task: Task, lines: list[Line]) -> None:
         if n != 1:
             raise DataError(
                 f"{quoted(table)}, line {line.number}: {n} columns are 1, and of the task "
-                "multiclass one "
-                "is; for any number of labels add --task multilabel"
+                "multiclass one is; for any number of labels add " + option("task", "multilabel")
             )
 
 
@@ -466,8 +465,11 @@ def unseparated(labels: Iterable[str]) -> list[str]:
     if not several:
         return []
     remedy = (
-        "add --task multilabel to split it"
+        f"add {option('task', 'multilabel')} to split it"
         if BETWEEN in several[0]
-        else (f"for several labels write them with {BETWEEN} between, and add --task multilabel")
+        else (
+            f"for several labels write them with {BETWEEN} between, and add "
+            f"{option('task', 'multilabel')}"
+        )
     )
     return [f"a label such as {several[0]!r} is read as one; {remedy}"]

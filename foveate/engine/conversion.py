@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from foveate.data.preprocess import Preprocess
 from foveate.engine import RULES
 from foveate.errors import FoveateError
+from foveate.progress import unmonitored
 from foveate.storage import cache_root, fingerprint, read_bytes, replacing, sha256
 from foveate.weights.starting_point import StartingPoint, find_start
 
@@ -85,7 +86,7 @@ def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
     shape = (2, preprocess.crop, preprocess.crop, preprocess.channels)
     noise = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
-    with torch.no_grad():
+    with torch.no_grad(), unmonitored():
         fold_batchnorm(whole, pixels[:1])
         # Exported for a batch of two, as that takes a third of the time, if nothing in the network
         # depends on it; a channel shuffle does, that of ShuffleNet, which makes the number of

@@ -10,6 +10,7 @@ from foveate.data.preprocess import Preprocess
 from foveate.engine import Engine
 from foveate.engine.pixels import FromPixels
 from foveate.errors import ArtefactError, printable
+from foveate.forking import torch_threads
 from foveate.machine import device
 from foveate.probe import PooledStages
 from foveate.weights.starting_point import StartingPoint
@@ -41,9 +42,7 @@ class TorchEngine:
         self.threads = threads
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads):
             for pixels in batches:
                 x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
                 try:
@@ -64,8 +63,6 @@ class TorchEngine:
                         "each"
                     )
                 yield rows
-        finally:
-            torch.set_num_threads(before)
 
 
 class TorchBackbone:

@@ -2,7 +2,7 @@
 
 A network of Foveate has `stages`, `embed`, `head`, `input_size` and `min_size`. One of timm's gets
 them from `TimmNetwork`. A plain module (a class with a `forward`, an `nn.Sequential`) is taken as
-it is: `inspect_module` finds out which images it reads and what it gives, `missing_for` which parts
+it is: `inspect_module` finds out which images it reads and what it gives, `check_parts` which parts
 it lacks. Nothing here imports timm: whoever has one of its modules has it installed.
 
 >>> lenet = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 24 * 24, 10))
@@ -254,17 +254,9 @@ def blank(channels: int, side: int) -> Tensor:
 
 SIDES = (28, 32, 64, 96, 224)  # of digits, of CIFAR, of small photos, of photos
 
-# What a use needs of a network.
-NEEDS = {
-    "scratch": (),
-    "probe": ("stages",),
-    "finetune": ("stages", "head"),
-    "embed": ("embed",),
-    "explain": ("stages", "head"),
-}
+# What a probe and a fine-tuning need of a network.
 PARTS = {
     "stages": "stages(x), a list of the maps at the end of each stage, (N, C, H, W) each",
-    "embed": "embed(x), what its last layer reads, (N, width)",
     "head": "head, its last layer, a module inside it",
 }
 
@@ -277,15 +269,12 @@ class Taken:
         channels: of an image.
         size: side of an image, pixels.
         outputs: numbers an image, one a class.
-        channels_last: it reads images in that memory format too; a forward that flattens a map by
-            `view` does not, one that does by `flatten` or `reshape` does.
         text: all of it, and how it was found, for a person.
     """
 
     channels: int
     size: int
     outputs: int
-    channels_last: bool
     text: str = field(compare=False)
 
 
@@ -357,14 +346,11 @@ def inspect_module(
             f"{kind(module)} gives {outputs} outputs, and there are {num_classes} classes; give "
             f"its last layer {num_classes} outputs"
         )
-    last = duplicate(twin).to(memory_format=torch.channels_last)
-    with same_randomness(parameter.device):
-        other, *_ = run_once(last, images.to(parameter).to(memory_format=torch.channels_last))
     text = (
         f"{channels} {'channel' if channels == 1 else 'channels'}{by}, {side}x{side} pixels"
         f"{found}, {outputs} outputs"
     )
-    return Taken(channels, side, outputs, other == outputs, text)
+    return Taken(channels, side, outputs, text)
 
 
 def check_complete(module: nn.Module) -> None:
@@ -415,25 +401,12 @@ def same_randomness(device: torch.device) -> Iterator[None]:
         random.setstate(before)
 
 
-def missing_for(module: nn.Module, what: str) -> tuple[str, ...]:
-    """The parts of a network that a use needs and a module lacks.
-
-    Args:
-        module: any.
-        what: a key of NEEDS.
-
-    >>> missing_for(nn.Linear(2, 2), "finetune")
-    ('stages', 'head')
-    """
-    missing = missing_parts(module)
-    return tuple(part for part in NEEDS[what] if part in missing)
-
-
-def check_for(module: nn.Module, what: str) -> None:
-    """ValueError, with what to write, if a module lacks what a use needs (a key of NEEDS)."""
-    if missing := missing_for(module, what):
+def check_parts(module: nn.Module) -> None:
+    """ValueError, with what to write, if a module lacks what a probe or a fine-tuning needs."""
+    lacking = missing_parts(module)
+    if missing := [part for part in PARTS if part in lacking]:
         raise ValueError(
-            f"{kind(module)} cannot be used for {what}: it has no {' and no '.join(missing)}; "
+            f"{kind(module)} cannot be probed or fine-tuned: it has no {' and no '.join(missing)}; "
             f"define {'; '.join(PARTS[part] for part in missing)}; or train it with the recipe "
             "scratch, which needs its forward alone"
         )

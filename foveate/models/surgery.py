@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -38,7 +39,7 @@ def replace_head(network: Module, num_classes: int) -> Module:
         The network.
 
     Raises:
-        ValueError: num_classes is below 1.
+        ValueError: num_classes is below 1; there is no last layer whose like can be made.
     """
     if num_classes < 1:
         raise ValueError(f"a head has at least one output, got num_classes={num_classes}")
@@ -64,7 +65,7 @@ def set_in_channels(network: Module, channels: int) -> Module:
         The network.
 
     Raises:
-        ValueError: channels is below 1; there is no convolution.
+        ValueError: channels is below 1; there is no convolution, or one in groups or lazy.
 
     >>> from foveate.models import build
     >>> set_in_channels(build("resnet18"), 1).conv1.weight.shape
@@ -77,6 +78,12 @@ def set_in_channels(network: Module, channels: int) -> Module:
         raise ValueError(f"{type(network).__name__} has no convolution that reads the image")
     if channels == first.in_channels:
         return network
+    if first.groups != 1 or is_lazy(first.weight):
+        kind = "in groups" if first.groups != 1 else "lazy, without weights yet"
+        raise ValueError(
+            f"the first convolution of {type(network).__name__} is {kind}: its channels cannot be "
+            "changed"
+        )
     with torch.no_grad():
         mean = first.weight.mean(dim=1, keepdim=True)  # (C_out, 1, k, k)
         weight = mean.repeat(1, channels, 1, 1) * (first.in_channels / channels)
@@ -106,8 +113,11 @@ def ends(network: nn.Module) -> tuple[str, str]:
 
 def last_layers(network: nn.Module) -> Iterator[nn.Module]:
     """The head, and the last layer of each auxiliary classifier that the network was built with."""
-    head = network.head
-    assert isinstance(head, nn.Module)
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Module):
+        raise ValueError(
+            f"{type(network).__name__} has no `head`, its last layer, a module inside it"
+        )
     yield head
     for path in getattr(network, "AUXILIARY", ()):
         yield network.get_submodule(path)
@@ -119,7 +129,7 @@ def place(network: nn.Module, layer: nn.Module) -> tuple[nn.Module, str]:
         for name, child in parent.named_children():
             if child is layer:
                 return parent, name
-    raise AssertionError("the head is not a submodule of its network")
+    raise ValueError(f"the head of {type(network).__name__} is no module inside it")
 
 
 def with_outputs(head: nn.Module, outputs: int) -> nn.Module:
@@ -132,12 +142,18 @@ def with_outputs(head: nn.Module, outputs: int) -> nn.Module:
     make = getattr(head, "with_outputs", None)
     if make is not None:
         return make(outputs)
+    if any(is_lazy(parameter) for parameter in head.parameters(recurse=False)):
+        raise ValueError("the head is lazy, without weights yet: show it a batch of images first")
     if isinstance(head, nn.Linear):
         w = head.weight
         return nn.Linear(
             head.in_features, outputs, head.bias is not None, device=w.device, dtype=w.dtype
         )
-    assert isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1)
+    if not (isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1)):
+        raise ValueError(
+            f"the head is {type(head).__name__}; one with other outputs can be made of a linear "
+            "layer, a 1x1 convolution, or a layer that has `with_outputs`"
+        )
     w = head.weight
     return nn.Conv2d(
         head.in_channels, outputs, 1, bias=head.bias is not None, device=w.device, dtype=w.dtype

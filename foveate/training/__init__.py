@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
+from foveate.arguments import check_switch, checked_path, option, spoken, whole_number
 from foveate.catalogue import CATALOGUE, canonical, unknown_network
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
@@ -24,8 +25,10 @@ from foveate.data.dataset import (
     learnable,
 )
 from foveate.data.layouts import as_dataset
+from foveate.data.preprocess import Preprocess
 from foveate.engine import choose_engine
 from foveate.errors import UsageError
+from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.runs import Run
@@ -35,6 +38,7 @@ from foveate.training.report import Clock, dataset_fingerprint
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import (
     TIMM,
+    WEIGHTS_TAKEN,
     Loaded,
     StartingPoint,
     check_module,
@@ -81,13 +85,14 @@ class Settings(TypedDict, total=False):
     auxiliary: float
 
 
+@torch_threads()
 def train(
     data: str | os.PathLike[str] | Dataset,
     model: "str | nn.Module" = "efficientnet_lite0",
     recipe: Recipe | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
-    task: Task = "multiclass",
+    task: Task | None = None,
     effort: Literal["fast", "best"] | None = None,
     augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
@@ -117,8 +122,8 @@ def train(
             the default elsewhere.
         weights: of probe and finetune: a checkpoint file of the model, or the run to go on from,
             whose network and weights are then the start.
-        task: "multiclass", each image is of one class; or "multilabel", it has any number of
-            labels, from a CSV. A Dataset has its own.
+        task: "multiclass", each image is of one class, the default; or "multilabel", it has any
+            number of labels, from a CSV. A Dataset has its own.
         effort: of a probe: "fast" (the default) sees each image once at the weights' own size;
             "best" sees it larger, and its mirror image, for about twice the cost.
         augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong"; an
@@ -169,11 +174,14 @@ def train(
     given = [name for name, value in by_steps.items() if value is not None]
     if isinstance(augment, PolicyOptions):
         given = [*augment.options, *given[int(augment.policy is None) :]]
-    check_request(recipe, model, seed, effort, [*given, *settings])
-    check_run_options(out, resume, tensorboard)
+    seed = check_request(recipe, model, seed, effort, [*given, *settings])
+    folder = None if out is None else checked_path("out is the path of the run's folder", out)
+    check_switch("resume", resume)
+    check_switch("tensorboard", tensorboard)
+    if not isinstance(command, str):
+        raise UsageError(f"command is text, not {type(command).__name__}")
     dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
-    out = Path(out) if out is not None else None
     clock = Clock()
     with bars(progress) as progress:
         with clock.phase("reading"):
@@ -193,7 +201,7 @@ def train(
             )
 
             def solve() -> Classifier:
-                run = Run.open(out, dataset.name, asked.to_dict(), resume)
+                run = Run.open(folder, dataset.name, asked.to_dict(), resume)
                 if resume and run.finished:
                     return Classifier.load(run.folder, threads)
                 with run.kept_if_whole():
@@ -218,20 +226,21 @@ def train(
             engine=kind,
         )
         resources = Resources(threads, cache or "ram", tensorboard, progress, clock, command)
-        with opened(dataset, fingerprint, request, resources, out, resume) as job:
+        with opened(dataset, fingerprint, request, resources, folder, resume) as job:
             if resume and job.run.finished:
                 return Classifier.load(job.run.folder, threads)
             with job.own_folder():
                 return job.fit(resume)
 
 
+@torch_threads()
 def find_lr(
     data: str | os.PathLike[str] | Dataset,
     model: "str | nn.Module" = "efficientnet_lite0",
     recipe: Literal["finetune", "scratch"] = "finetune",
     *,
     weights: str | os.PathLike[str] | None = None,
-    task: Task = "multiclass",
+    task: Task | None = None,
     augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
@@ -254,7 +263,7 @@ def find_lr(
 
     check_names(settings)
     model = canonical(model) if isinstance(model, str) else model
-    check_request(recipe, model, seed, None, ["find-lr"])
+    seed = check_request(recipe, model, seed, None, ["find_lr"])
     threads = cores_to_use(threads)
     dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
@@ -288,7 +297,7 @@ def opened(
     resume: bool,
 ) -> Iterator["Job"]:
     """A job on each of the processes that torchrun started, or on this one, with its threads."""
-    from foveate.training.distributed import joined, torch_threads
+    from foveate.training.distributed import joined
     from foveate.training.setup import Job
 
     with joined() as ranks, torch_threads(resources.threads):
@@ -329,9 +338,20 @@ def origin(
 
 def starting_point(model: Any, weights: Any) -> StartingPoint:
     """The network and weights of a probe or a fine-tuning."""
-    if isinstance(weights, (str, os.PathLike)) and Path(weights).is_dir():
-        return from_run(Path(weights), model)
+    if weights is not None and (path := checked_path(WEIGHTS_TAKEN, weights)).is_dir():
+        return from_run(path, model)
+    if weights is None and is_module_of_run(model):
+        return Loaded(model.name, model.backbone, model.preprocess)
     return find_start(model, weights)
+
+
+def is_module_of_run(model: Any) -> bool:
+    """Whether it is the Probe that `Classifier.network` gives: its backbone is then the start."""
+    if isinstance(model, str) or not isinstance(getattr(model, "name", None), str):
+        return False
+    from foveate.probe import Probe
+
+    return isinstance(model, Probe) and isinstance(getattr(model, "preprocess", None), Preprocess)
 
 
 def from_run(folder: Path, model: Any) -> Loaded:
@@ -357,11 +377,10 @@ def choose_recipe(model: Any, weights: Any = None) -> Literal["probe", "scratch"
     return "probe" if getattr(model, "preprocess", None) is not None else "scratch"
 
 
-def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: list[str]) -> None:
-    """UsageError for a recipe, model, seed or effort that does not exist, and for what does not
-    apply."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
+def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: list[str]) -> int:
+    """The seed; UsageError for a recipe, model, seed or effort that does not exist, and for what
+    does not apply."""
+    seed = whole_number("seed", seed, 0, 2**63 - 1)
     if recipe not in RECIPES:
         raise UsageError(f"no recipe is called {recipe!r}; expected {', '.join(RECIPES)}")
     if isinstance(model, str):
@@ -369,24 +388,17 @@ def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: lis
             raise UsageError(unknown_network(model))
     else:
         check_module(model)
-    if effort is not None and effort not in EFFORTS:
+    if effort is not None and effort not in tuple(EFFORTS):
         raise UsageError(f"no effort is called {effort!r}; expected {' or '.join(EFFORTS)}")
     if effort is not None and recipe != "probe":
         raise UsageError(
-            f"effort applies to the recipe probe, and this one is {recipe}; choose a --size instead"
+            f"effort applies to the recipe probe, and this one is {recipe}; choose a "
+            f"{option('size')} instead"
         )
     if by_steps and recipe == "probe":
-        names = ", ".join(name.replace("_", "-") for name in by_steps)
+        names = ", ".join(map(spoken, by_steps))
         raise UsageError(
-            f"{names}: this applies to the recipes finetune and scratch; give --recipe finetune"
+            f"{names}: this applies to the recipes finetune and scratch; give "
+            f"{option('recipe', 'finetune')}"
         )
-
-
-def check_run_options(out: Any, resume: Any, tensorboard: Any) -> None:
-    """UsageError for a folder that is no path, and for a switch that is neither on nor off: any
-    text, "no" too, would be on."""
-    if out is not None and not isinstance(out, (str, os.PathLike)):
-        raise UsageError(f"out is the path of the run's folder, not {out!r}")
-    for name, value in (("resume", resume), ("tensorboard", tensorboard)):
-        if not isinstance(value, bool):
-            raise UsageError(f"{name} must be True or False, not {value!r}")
+    return seed

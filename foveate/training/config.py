@@ -1,11 +1,11 @@
 """How a network is trained step by step: every number of it, with each recipe's own choice."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from foveate.arguments import as_number, as_whole, check_switch, option, shown, spoken
 from foveate.errors import UsageError
 
 Freeze = int | Literal["none", "early", "backbone"]
@@ -78,30 +78,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
+            if not (isinstance(getattr(self, name), str) and getattr(self, name) in choices):
                 raise UsageError(
                     f"no {spoken(name)} is called {getattr(self, name)!r}; expected "
                     f"{', '.join(choices)}"
                 )
         for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
+            given = getattr(self, name)
             whole = isinstance(getattr(type(self), name), int)  # as the default is
-            fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not (fits and math.isfinite(value) and low <= value <= high):
+            value = as_whole(given) if whole else as_number(given)
+            if value is None or not low <= value <= high:
                 number = "a whole number" if whole else "a number"
                 raise UsageError(
-                    f"{spoken(name)} must be {number} from {low:g} to {high:g}, not {value!r}"
+                    f"{spoken(name)} must be {number} from {low:g} to {high:g}, not {shown(given)}"
                 )
-        if not isinstance(self.compile, bool):
-            raise UsageError(f"compile must be True or False, not {self.compile!r}")
-        named = self.freeze in ("none", "early", "backbone")
-        # not isinstance: True would freeze one stage
-        if not named and not (type(self.freeze) is int and self.freeze >= 0):
-            raise UsageError(
-                f"freeze must be none, early, backbone or a number of stages, not {self.freeze!r}"
-            )
+            object.__setattr__(self, name, value)
+        check_switch("compile", self.compile)
+        object.__setattr__(self, "freeze", what_to_freeze(self.freeze))
         if self.unfreeze_at >= self.epochs:
-            raise UsageError(f"unfreeze-at must lie within the {self.epochs} epochs")
+            raise UsageError(f"{spoken('unfreeze_at')} must lie within the {self.epochs} epochs")
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate {self.accumulate}: a batch of {self.batch_size} has not so many "
@@ -113,7 +108,8 @@ class TrainConfig:
             )
         if self.unfreeze_at >= 0 and self.freeze in ("none", 0):
             raise UsageError(
-                "unfreeze-at applies where something is frozen; give --freeze backbone or a number "
+                f"{spoken('unfreeze_at')} applies where something is frozen; give "
+                f"{option('freeze', 'backbone')} or a number "
                 "too"
             )
         if self.warmup > self.epochs:
@@ -130,6 +126,19 @@ class TrainConfig:
         return asdict(self)
 
 
+def what_to_freeze(value: Any) -> Freeze:
+    """A choice or a number of stages; UsageError if it is none."""
+    if isinstance(value, str) and value in FREEZE:
+        return value  # type: ignore[return-value]
+    stages = as_whole(value)
+    if stages is None or stages < 0:
+        raise UsageError(
+            f"freeze must be {', '.join(FREEZE)} or a number of stages, not {shown(value)}"
+        )
+    return stages
+
+
+FREEZE = ("none", "early", "backbone")
 CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "one-cycle", "constant"),
@@ -204,15 +213,15 @@ def resolve_config(
     if not isinstance(whole, TrainConfig | None):
         raise UsageError(f"config is a TrainConfig, not {type(whole).__name__}")
     if "batch_norm" in given and not norms:
-        raise UsageError("batch-norm does not apply: the network has none")
+        raise UsageError(f"{spoken('batch_norm')} does not apply: the network has none")
     if "momentum" in given and given.get("optimizer") == "adamw":
         raise UsageError("momentum applies to the optimizer sgd; adamw has betas of its own")
     kind = recipe if norms or recipe == "finetune" else "scratch without norms"
     recipes = {"finetune": FINETUNE, "scratch": SCRATCH}
     base = whole or recipes.get(kind, SCRATCH_WITHOUT_NORMS)
     given = dict(given)
-    epochs = given.get("epochs", base.epochs)
-    if whole is None and isinstance(epochs, int) and epochs > 0:
+    epochs = as_whole(given.get("epochs", base.epochs))
+    if whole is None and epochs is not None and epochs > 0:
         given.setdefault(
             "warmup",
             0.0 if given.get("schedule") == "one-cycle" else min(base.warmup, RISING * epochs),
@@ -222,8 +231,8 @@ def resolve_config(
     if optimizer != base.optimizer and optimizer in DECAYS:
         if whole is not None and not {"lr", "weight_decay"} <= given.keys():
             raise UsageError(
-                f"the optimizer {optimizer} needs an lr and a weight-decay of its own: those of "
-                f"the config are for {base.optimizer}"
+                f"the optimizer {optimizer} needs an lr and a {spoken('weight_decay')} of its own: "
+                f"those of the config are for {base.optimizer}"
             )
         rate = {"sgd": SGD_RATES, "adamw": ADAMW_RATES}[optimizer][kind]
         base = replace(base, lr=rate, head_lr=rate, weight_decay=DECAYS[optimizer])
@@ -231,8 +240,8 @@ def resolve_config(
         given.setdefault("head_lr", given["lr"])
     if "momentum" in given and base.optimizer == "adamw" and "optimizer" not in given:
         raise UsageError(
-            "momentum applies to the optimizer sgd, and the one here is adamw; give --optimizer "
-            "sgd too"
+            "momentum applies to the optimizer sgd, and the one here is adamw; give "
+            f"{option('optimizer', 'sgd')} too"
         )
     return replace(base, **given)
 
@@ -245,8 +254,3 @@ def check_names(given: Iterable[str]) -> None:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
             raise UsageError(f"no setting of training is called {name!r}; {hint}")
-
-
-def spoken(name: str) -> str:
-    """A field as the command line spells it."""
-    return name.replace("_", "-")

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from foveate import machine
+from foveate.arguments import option
 from foveate.errors import FoveateError
 
 # that a rank waits for the others in a step before it gives them up
@@ -113,7 +114,7 @@ def joined() -> Iterator[Ranks]:
             raise FoveateError(
                 f"rank {ranks.rank} lost the others: one of the {world} processes has ended or "
                 "does not answer; "
-                "see its output, then start all of them again with --resume"
+                f"see its output, then start all of them again with {option('resume', True)}"
             ) from error
         raise
     finally:
@@ -132,14 +133,3 @@ def is_lost(error: RuntimeError) -> bool:
         "Gloo",
     )
     return isinstance(error, dist.DistBackendError) or any(word in str(error) for word in words)
-
-
-@contextmanager
-def torch_threads(n: int) -> Iterator[None]:
-    """So many cores for torch's operations; afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

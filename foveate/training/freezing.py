@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from foveate.arguments import option, whole_number
 from foveate.data.preprocess import is_number
 from foveate.errors import UsageError
+from foveate.forking import torch_threads
 from foveate.models.adapters import check_stages
 from foveate.models.summary import meta_twin
 from foveate.models.surgery import first_convolution
 from foveate.probe import Probe
+from foveate.training.config import Freeze, what_to_freeze
 from foveate.weights import usage_errors
 
 EARLY = 0.4  # of the stages: edges, colours and textures, which are the same in all photos
-Freeze = int | Literal["none", "early", "backbone"]
 Size = tuple[int, int, int]  # of an image: channels, height, width
 Norm = nn.modules.batchnorm._BatchNorm
 
@@ -307,7 +309,8 @@ def without_numbers(
     except (ValueError, RuntimeError) as error:
         sides = "x".join(str(n) for n in size[1:])
         raise UsageError(
-            f"{type(network).__name__} cannot read images of {sides} pixels: {error} (--size)"
+            f"{type(network).__name__} cannot read images of {sides} pixels: {error} "
+            f"({option('size')})"
         ) from error
 
 
@@ -373,6 +376,7 @@ class ParameterGroups:
         return f"ParameterGroups({'; '.join(lines)})"
 
 
+@torch_threads()
 def freeze(
     network: nn.Module,
     what: Freeze = "backbone",
@@ -419,9 +423,7 @@ def freeze(
             raise UsageError(
                 f"freeze needs `{part}` of a network, and {type(network).__name__} has none"
             )
-    named = what in ("none", "early", "backbone")
-    if not named and (isinstance(what, bool) or not isinstance(what, int) or what < 0):
-        raise UsageError(f"freeze takes none, early, backbone or a number of stages, not {what!r}")
+    what = what_to_freeze(what)
     for name, rate in (("lr", lr), ("head_lr", head_lr)):
         if rate is not None and not (is_number(rate) and rate > 0):
             raise UsageError(f"{name} must be a number above 0, not {rate!r}")
@@ -456,8 +458,7 @@ def freeze(
 
 def size_of(network: nn.Module, side: int | None) -> Size:
     """Of an image that a network can read, (channels, height, width)."""
-    if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
-        raise UsageError(f"size must be a whole number of pixels, at least 1, not {side!r}")
+    side = None if side is None else whole_number("size", side, 1)
     first = first_convolution(network)
     given = getattr(network, "input_size", None) if side is None else side
     if first is None or not isinstance(given, int):

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import torch
 
+from foveate.arguments import option
 from foveate.errors import UsageError
 from foveate.training.optim import set_rates
 from foveate.training.trainer import Trainer
@@ -78,7 +79,7 @@ def rising(trainer: Trainer, steps: int) -> RateTest:
     if len(losses) < LEAST:
         raise UsageError(
             f"the loss jumped at a rate of {trainer.config.lr * factors[len(losses)]:.2g}; start "
-            "lower, --lr"
+            f"lower, {option('lr')}"
         )
     return RateTest(tuple(rates), tuple(losses), suggest(rates, losses))
 

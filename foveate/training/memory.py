@@ -14,6 +14,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
+from foveate.arguments import option
 from foveate.errors import UsageError
 from foveate.models.folding import folded
 from foveate.training.config import TrainConfig
@@ -113,11 +114,11 @@ def check_batches(plan: Plan, images: int, config: TrainConfig, world: int) -> N
     steps = -(-images // config.batch_size)
     smallest = images // steps // world // config.accumulate
     if smallest < plan.least(config.epochs - 1):
-        remedies = ["--batch-norm frozen"]
+        remedies = [option("batch_norm", "frozen")]
         if config.accumulate > 1:
-            remedies.insert(0, "a smaller --accumulate")
+            remedies.insert(0, f"a smaller {option('accumulate')}")
         if config.batch_size < images:
-            remedies.insert(0, "a larger --batch-size")
+            remedies.insert(0, f"a larger {option('batch_size')}")
         raise UsageError(
             "batch-norm takes statistics from a batch, and some would have one image (of each "
             f"process and micro-batch); give {' or '.join(remedies)}"

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from foveate import models
+from foveate.arguments import LARGEST, whole_number
 from foveate.catalogue import CATALOGUE
 from foveate.data.dataset import Dataset, evenly_spaced
 from foveate.data.image import Levels, load_image
 from foveate.data.levels import find_levels
-from foveate.data.preprocess import LARGEST, Preprocess
+from foveate.data.preprocess import Preprocess, colours_or_grey
 from foveate.data.workers import decode_ahead
 from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.features import shown
@@ -61,11 +62,8 @@ def choose_views(
 ) -> tuple[Preprocess, list[str]]:
     """Size, channels and normalisation."""
     size, channels = request.size, request.channels
-    # not isinstance: True would be an image of one pixel
-    if size is not None and not (type(size) is int and 1 <= size <= LARGEST):
-        raise UsageError(f"size must be a whole number from 1 to {LARGEST}, not {size!r}")
-    if channels is not None and not (type(channels) is int and channels in (1, 3)):
-        raise UsageError(f"channels must be 1 for grey or 3 for colour, not {channels!r}")
+    size = None if size is None else whole_number("size", size, 1, LARGEST)
+    channels = None if channels is None else colours_or_grey(channels)
     if request.start is not None:
         own = request.start.preprocess
         if channels not in (None, own.channels):
@@ -85,7 +83,7 @@ def choose_views(
                 image_side=seen.short_side,
             )
         note = f"{request.model.removeprefix(OWN)} reads {taken.text}"
-        return preprocess_of(seen, taken.size, taken.channels), [note]
+        return normalised_as(seen, taken.size, taken.channels), [note]
     if request.model.startswith(TIMM):
         from foveate.weights.timm import timm_network
 
@@ -99,10 +97,10 @@ def choose_views(
     if size is None:  # small images are shown as they are to networks for small images
         small = max(smallest, min(own_size, seen.short_side))
         size = small if own_size <= SMALL else own_size
-    return preprocess_of(seen, size, channels or (1 if seen.grey else 3)), []
+    return normalised_as(seen, size, channels or (1 if seen.grey else 3)), []
 
 
-def preprocess_of(seen: Seen, size: int, channels: int) -> Preprocess:
+def normalised_as(seen: Seen, size: int, channels: int) -> Preprocess:
     """Whole images at a size, normalised by their own mean and deviation."""
     if channels == 3:
         return Preprocess(size, size, mean=seen.mean, std=seen.std)

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from foveate.arguments import option
 from foveate.data.augment import Augment
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError, UsageError, quoted
@@ -51,7 +52,9 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
             f"the network of {quoted(path)} is a module: pass it to foveate.train in Python"
         )
     if WEIGHTS in found and not weights_given:
-        raise UsageError(f"{quoted(path)} began with weights of its own: give them with --weights")
+        raise UsageError(
+            f"{quoted(path)} began with weights of its own: give them with {option('weights')}"
+        )
     arguments = {name: found[name] for name in ALWAYS}
     if recipe == "probe":
         return arguments | {"effort": found["effort"]}

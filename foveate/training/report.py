@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.arguments import option
 from foveate.classifier.decision import Decision
 from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
 from foveate.errors import MissingExtraError
@@ -232,13 +233,14 @@ def remarks(
     nothing = enough and is_guessing(epochs, labels)
     if enough and last.loss > 1.05 * first.loss:
         notes.append(
-            f"the training loss rose, from {first.loss:.3f} to {last.loss:.3f}: lower --lr"
+            f"the training loss rose, from {first.loss:.3f} to {last.loss:.3f}: lower "
+            f"{option('lr')}"
         )
     elif nothing:
         chance = commonest(labels)
         notes.append(
             f"nothing was learnt: validation accuracy never passed {chance:.0%}, the share of the "
-            "commonest answer; try another --lr: --find-lr suggests one"
+            f"commonest answer; try another {option('lr')}: {option('find_lr')} suggests one"
         )
     if best.epoch == 0:
         notes.append(
@@ -246,19 +248,27 @@ def remarks(
             "is kept"
         )
     elif len(epochs) - best.epoch >= FEW and last.accuracy - last.validation_accuracy > GAP:
-        remedy = "More images" if policy == "strong" else "A stronger --augment or more images"
+        remedy = (
+            "More images"
+            if policy == "strong"
+            else f"A stronger {option('augment')} or more images"
+        )
         notes.append(
             f"it overfits: after epoch {best.epoch} validation got worse while training accuracy "
             f"rose to {last.accuracy:.0%}; epoch {best.epoch} is kept. {remedy} help"
         )
     elif best is last and not stopped_early and enough and last.validation_accuracy < 1:
-        notes.append("the last epoch was the best: more --epochs may bring more")
+        notes.append(f"the last epoch was the best: more {option('epochs')} may bring more")
     there = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
     never = np.flatnonzero(there.any(axis=0) & ~given.any(axis=0))
     if len(never):
         rare = labels.ndim == 1 and bool((sizes[never] <= RARE * sizes.mean()).all())
         several = "they are" if len(never) > 1 else "it is"
-        remedy = f"; {several} rare: try --balance sampling" if rare and balance == "none" else ""
+        remedy = (
+            f"; {several} rare: try {option('balance', 'sampling')}"
+            if rare and balance == "none"
+            else ""
+        )
         names = listed([classes[c] for c in never])
         notes.append(f"never predicted on validation: {names}{remedy}")
     return notes
@@ -323,6 +333,11 @@ class EpochLog:
         }.items():  # nothing is learnt before epoch 1
             self.writer.add_scalar(name, value, record.epoch)
         self.writer.flush()
+
+    def close(self) -> None:
+        """End the writer's thread."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 TRAINING, VALIDATION, MARK = "#4878a8", "#c8643c", "#909090"

@@ -177,6 +177,7 @@ class Job:
         self.preprocess, self.policy, self.augmentation = preprocess, policy, augmentation
         self.plan, self.provenance, self.notes = plan, provenance, notes
         self.bad: dict[str, str] = {}
+        self.listener: EpochLog | None = None
         if not ranks.first:
             self.resources = replace(resources, progress=Silent())
 
@@ -294,7 +295,8 @@ class Job:
     def prepare(self) -> Trainer:
         """The trainer before its first step; the plan is shown and saved."""
         job, config, preprocess = self, self.config, self.preprocess
-        listener = EpochLog(self.run.folder, self.resources.tensorboard and self.ranks.first)
+        tensorboard = self.resources.tensorboard and self.ranks.first
+        listener = self.listener = EpochLog(self.run.folder, tensorboard)
         loader = Loader(self)
         with self.resources.clock.phase("network"):
             network = starting_network(self, loader)
@@ -339,9 +341,13 @@ class Job:
 
     def fit(self, resume: bool = False) -> Classifier:
         """Train, calibrate, measure and save. All ranks get the classifier."""
-        trainer = self.prepare()
-        with self.resources.clock.phase("training"):
-            fitted = trainer.run(resume)
+        try:
+            trainer = self.prepare()
+            with self.resources.clock.phase("training"):
+                fitted = trainer.run(resume)
+        finally:
+            if self.listener is not None:
+                self.listener.close()
         classifier = None
         if self.ranks.first:
             with self.resources.clock.phase("saving"):

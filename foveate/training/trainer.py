@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from foveate.arguments import option
 from foveate.checkpoint import (
     Found,
     State,
@@ -49,7 +50,7 @@ from foveate.errors import ArtefactError, FoveateError, printable, quoted
 from foveate.heads import fit_temperature
 from foveate.metrics import log_loss_of_logits
 from foveate.models.folding import folded
-from foveate.progress import Progress
+from foveate.progress import Progress, unmonitored
 from foveate.storage import check, is_of
 from foveate.training.config import TrainConfig
 from foveate.training.distributed import Ranks
@@ -129,6 +130,20 @@ def seed_dropout(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
+
+
+def is_of_compiler(error: BaseException) -> bool:
+    """Whether torch.compile has failed; its own classes would take seconds to import."""
+    homes = ("torch._dynamo", "torch._inductor")
+    return any(kind.__module__.startswith(homes) for kind in type(error).__mro__)
+
+
+def not_compiled(error: BaseException) -> FoveateError:
+    reason = printable((str(error).strip().splitlines() or [repr(error)])[0][:200])
+    return FoveateError(
+        f"torch.compile cannot make a program of the network ({reason}): train without "
+        f"{option('compile')}, or see whether a C++ compiler works here"
+    )
 
 
 @dataclass
@@ -366,7 +381,8 @@ class Trainer:
         self.log(f"the batch whose {what.split()[-1]} is not finite: {', '.join(batch.names)}")
         return (
             f"{what} is not finite at step {number + 1} (epoch {self.epoch + 1}, batch "
-            f"{batch.number + 1}, rate {rate:.3g}); nothing was learnt from it. Lower --lr, or "
+            f"{batch.number + 1}, rate {rate:.3g}); nothing was learnt from it. Lower "
+            f"{option('lr')}, or "
             f"look at these images: {', '.join(batch.names[:5])}"
             f"{', others are in log.txt' if len(batch.names) > 5 else ''}"
         )
@@ -376,8 +392,11 @@ class Trainer:
         many answers were right."""
         while True:
             try:
-                return self.attempt(module, batch)
+                with unmonitored() if self.config.compile else nullcontext():
+                    return self.attempt(module, batch)
             except (RuntimeError, MemoryError) as error:
+                if is_of_compiler(error):
+                    raise not_compiled(error) from error
                 self.cut_smaller(len(batch.rows), error)
             gc.collect()  # out of the handler, which holds what filled the memory
 
@@ -388,9 +407,10 @@ class Trainer:
             raise error
         smallest = self.micro_batches >= self.most_micro_batches(images)
         if smallest or self.ranks.world > 1:
+            larger = "" if smallest else f", or a larger {option('accumulate')}"
             raise FoveateError(
                 f"out of memory with {-(-images // self.micro_batches)} images at once; choose a "
-                f"smaller --size or network{'' if smallest else ', or a larger --accumulate'}"
+                f"smaller {option('size')} or network{larger}"
             ) from error
         self.micro_batches = min(2 * self.micro_batches, self.most_micro_batches(images))
         self.inputs.clear()
@@ -450,7 +470,7 @@ class Trainer:
         if not np.isfinite(logits).all():
             raise FoveateError(
                 f"validation after epoch {self.epoch + 1} gives numbers that are not finite; lower "
-                "--lr"
+                + option("lr")
             )
         # Calibrated, so that an epoch is not preferred for being less sure of itself: the
         # temperature is fitted anew before the classifier is saved.

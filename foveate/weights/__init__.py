@@ -14,12 +14,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from foveate.arguments import check_switch, checked_path, whole_number
 from foveate.catalogue import CATALOGUE, canonical, folded, unknown_network
 from foveate.errors import UsageError
+from foveate.forking import torch_threads
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
-from foveate.weights.published import WEIGHTS, Weights
+from foveate.weights.published import SETS, WEIGHTS, Weights
 from foveate.weights.starting_point import preprocess_of
 from foveate.weights.tensors import load_network, split_key
 
@@ -34,16 +36,18 @@ __all__ = [
     "is_here",
     "list_models",
     "pretrained",
+    "replace_head",
+    "set_in_channels",
     "source_file",
     "weights_file",
 ]
 
-SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # suffix of the network's name in WEIGHTS
 # A name that ends so is meant as a file, there or not; a file that is there may end in anything.
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
 
 
 Parameters = ParamSpec("Parameters")
+Module = TypeVar("Module", bound="nn.Module")
 
 
 def without_pretrained(
@@ -64,6 +68,7 @@ def without_pretrained(
 
 
 @without_pretrained
+@torch_threads()
 def build(
     name: str,
     num_classes: int | None = None,
@@ -104,9 +109,15 @@ def build(
     10
     """
     from foveate import models
-    from foveate.models.surgery import replace_head, set_in_channels
 
-    check_arguments(name, num_classes, in_channels, weights)
+    if not isinstance(name, str):
+        raise UsageError(f"build takes a network's name, not {type(name).__name__}")
+    if num_classes is not None:
+        num_classes = whole_number("num_classes", num_classes, 1)
+    if in_channels is not None:
+        in_channels = whole_number("in_channels", in_channels, 1)
+    if weights is not None:
+        checked_path(f"weights is {', '.join(map(repr, SETS))}, a file or None", weights)
     name = canonical(name)
     if name not in CATALOGUE:
         raise UsageError(unknown_network(name))
@@ -147,21 +158,58 @@ def is_file_name(weights: str | os.PathLike[str]) -> bool:
         return True
     file, key = split_key(weights)
     named = file.suffix.partition("#")[0] in SUFFIXES or file.name != weights
-    return bool(weights) and (named or key is not None or file.exists())
+    return named or key is not None or file.exists()
 
 
-def check_arguments(name: Any, num_classes: Any, in_channels: Any, weights: Any) -> None:
-    """UsageError for what is of a wrong type or range, saying what is taken."""
-    if not isinstance(name, str):
-        raise UsageError(f"build takes a network's name, not {type(name).__name__}")
-    for what, n in (("num_classes", num_classes), ("in_channels", in_channels)):
-        whole = isinstance(n, int) and not isinstance(n, bool)
-        if n is not None and not (whole and n >= 1):
-            raise UsageError(f"{what} is a whole number of at least 1, not {n!r}")
-    if weights is not None and not isinstance(weights, (str, os.PathLike)):
-        raise UsageError(
-            f"weights is {', '.join(map(repr, SETS))}, a file or None, not {weights!r}"
-        )
+def replace_head(network: Module, num_classes: int) -> Module:
+    """As `foveate.models.replace_head`: fresh last layers for other classes, in place.
+
+    Args:
+        network: of the canon, or any module with a `head`.
+        num_classes: outputs, at least 1.
+
+    Returns:
+        The network.
+
+    Raises:
+        UsageError: it is no module, or has no head whose like can be made; num_classes is no whole
+            number of at least 1.
+    """
+    from foveate.models import surgery
+
+    check_module("replace_head", network)
+    with usage_errors():
+        return surgery.replace_head(network, whole_number("num_classes", num_classes, 1))
+
+
+def set_in_channels(network: Module, channels: int) -> Module:
+    """As `foveate.models.set_in_channels`: let a network read images of other channels, in place,
+    keeping what its first convolution has learned.
+
+    Args:
+        network: any module with a convolution.
+        channels: at least 1.
+
+    Returns:
+        The network.
+
+    Raises:
+        UsageError: it is no module, or has no convolution that can be changed; channels is no whole
+            number of at least 1.
+    """
+    from foveate.models import surgery
+
+    check_module("set_in_channels", network)
+    with usage_errors():
+        return surgery.set_in_channels(network, whole_number("channels", channels, 1))
+
+
+def check_module(function: str, network: Any) -> None:
+    """UsageError unless it is a module."""
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"{function} takes a torch.nn.Module, not {type(network).__name__}")
 
 
 def list_models(pretrained: bool | None = None, family: str | None = None) -> list[str]:
@@ -173,11 +221,14 @@ def list_models(pretrained: bool | None = None, family: str | None = None) -> li
             difference.
 
     Raises:
-        UsageError: no such family; the message lists them.
+        UsageError: no such family; the message lists them. pretrained is neither True, False nor
+            None.
 
     >>> list_models(family="densenet", pretrained=False)
     ['densenet_bc_100_12']
     """
+    if pretrained is not None:
+        check_switch("pretrained", pretrained)
     entries = list(CATALOGUE.values())
     if family is not None:
         families = {folded(entry.family): entry.family for entry in entries}
@@ -190,7 +241,7 @@ def list_models(pretrained: bool | None = None, family: str | None = None) -> li
     if pretrained is None:
         return names
     with_weights = {weights.network for weights in WEIGHTS.values()}
-    return [name for name in names if (name in with_weights) == bool(pretrained)]
+    return [name for name in names if (name in with_weights) == pretrained]
 
 
 def pretrained(key: str) -> "nn.Module":

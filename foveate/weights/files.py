@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.catalogue import canonical, family_members
+from foveate.catalogue import CATALOGUE, canonical, family_members, unknown_network
 from foveate.errors import ArtefactError, MissingExtraError, UsageError, quoted
 from foveate.progress import Progress
 from foveate.storage import cache_root, disk_errors, replacing, sha256, size_of
@@ -34,6 +34,8 @@ def find_weights(name: str) -> Weights:
     if key in WEIGHTS:
         return WEIGHTS[key]
     near = [entry.name for entry in family_members(name) if entry.name in WEIGHTS]
+    if not near and key.partition(".")[0] not in CATALOGUE:
+        raise UsageError(unknown_network(name))
     near = near or difflib.get_close_matches(key, WEIGHTS, n=3)
     hint = f"there are for {', '.join(near)}" if near else "see: foveate models"
     raise UsageError(f"there are no pretrained weights for {quoted(name)}; {hint}")

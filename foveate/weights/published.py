@@ -23,6 +23,8 @@ from foveate.data.preprocess import Preprocess
 
 Rules = tuple[tuple[str, str], ...]
 
+SETS = {"imagenet": "", "imagenet-v1": ".v1"}  # suffix of the network's name in WEIGHTS
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -11,7 +11,6 @@ graph is converted in a process of its own, before this one has imported torch.
 
 import copy
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +19,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.arguments import checked_path
 from foveate.catalogue import CATALOGUE, canonical
 from foveate.data.preprocess import Preprocess
 from foveate.errors import UsageError
-from foveate.progress import Progress
+from foveate.progress import Progress, unmonitored
 from foveate.storage import sha256
 from foveate.weights.files import find_weights, is_here, source_file, weights_file
-from foveate.weights.published import WEIGHTS, Weights
+from foveate.weights.published import SETS, WEIGHTS, Weights
 from foveate.weights.tensors import split_key
 
 if TYPE_CHECKING:
     from torch import nn
 
 TIMM = "timm:"  # begins the name of a network of timm
+WEIGHTS_TAKEN = "weights is a checkpoint file or a run (without it, published ones are taken)"
 OWN = "module:"  # begins the name of a network that was handed in; its class follows
 
 
@@ -182,7 +183,8 @@ def graph_identity(module: "nn.Module", preprocess: Preprocess) -> str:
     side = preprocess.crop
     try:
         image = torch.zeros(2, preprocess.channels, side, side)
-        exported = torch.export.export(Stages().eval(), (image,))
+        with unmonitored():
+            exported = torch.export.export(Stages().eval(), (image,))
     except Exception:  # a forward can fail to be exported in any way
         return ""
     digest = hashlib.sha256(str(exported.graph).encode())
@@ -208,18 +210,15 @@ def find_start(model: Any, weights: Any = None) -> StartingPoint:
             are given twice, or are a folder; the module lacks a part of the contract.
         ArtefactError: the file is missing, damaged, unsafe or not the network's.
     """
-    if weights is not None and not isinstance(weights, (str, os.PathLike)):
-        raise UsageError(
-            f"weights is a checkpoint file or a run, not {weights!r}; published weights are taken "
-            "without it"
-        )
+    if weights is not None:
+        checked_path(WEIGHTS_TAKEN, weights)
     if weights is not None and Path(weights).is_dir():
         raise UsageError(
             f"weights '{weights}' is a folder, and a checkpoint file is taken here: it is "
             "foveate.train that goes on from a run"
         )
     # what `foveate.build` calls them; a file of that name would come first
-    if weights in ("imagenet", "imagenet-v1") and not Path(str(weights)).is_file():
+    if weights in SETS and not Path(str(weights)).is_file():
         raise UsageError(
             f"weights is a checkpoint file or a run here, not {weights!r}: published weights are "
             "taken without it, those of torchvision's older set as NAME.v1"
@@ -268,14 +267,14 @@ def check_module(model: Any) -> None:
 def from_module(module: Any, weights: Any) -> Loaded:
     """A network that was handed in, with the weights that it has, or those of a file."""
     check_module(module)
-    from foveate.models.adapters import check_for, check_stages, is_timm
+    from foveate.models.adapters import check_parts, check_stages, is_timm
     from foveate.weights import usage_errors
     from foveate.weights.tensors import load_into
     from foveate.weights.timm import adapt
 
     network = adapt(module) if is_timm(module) else module
     with usage_errors():
-        check_for(network, "finetune")  # stages and head: the head is replaced
+        check_parts(network)  # stages and head: the head is replaced
     if weights is not None:
         if getattr(network, "preprocess", None) is not None:
             raise UsageError(

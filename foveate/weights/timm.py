@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.arguments import whole_number
 from foveate.data.preprocess import INTERPOLATIONS, Preprocess
 from foveate.errors import ArtefactError, MissingExtraError, UsageError, quoted
 from foveate.progress import Progress
@@ -94,9 +95,10 @@ def timm_network(
     """
     from foveate.models.surgery import replace_head, set_in_channels
 
-    for key, value in {"num_classes": num_classes, "in_channels": in_channels}.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{key} must be at least 1, not {value}")
+    if num_classes is not None:
+        num_classes = whole_number("num_classes", num_classes, 1)
+    if in_channels is not None:
+        in_channels = whole_number("in_channels", in_channels, 1)
     config = timm_config(name)
     if pretrained is False:
         return wrapped(create(name, num_classes, in_channels), name)
@@ -174,12 +176,6 @@ def timm_file(name: str, fetch: bool = True, progress: Progress | None = None) -
     # twice what the network needs, in f32: its file may hold a little more than is read
     limit = 2 * 4 * numbers(name) + MARGIN
     return fetched_once(Remote(weights.url, "", limit, exact=False), path, fetch, progress)
-
-
-def timm_is_here(name: str) -> bool:
-    """Whether the published weights can be read without a download."""
-    weights = timm_weights(name)
-    return (downloads() / weights.file).is_file() or in_hugging_face_cache(weights) is not None
 
 
 def timm_preprocess(config: Mapping[str, Any]) -> Preprocess:

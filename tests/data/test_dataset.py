@@ -115,7 +115,7 @@ def test_imbalance_is_noted(most: int, noted: bool) -> None:
     notes = made("a" * most + "b").notes
     assert len(notes) == noted
     for note in notes:
-        assert not absent(note, "imbalanced", f"'a' has {most}", "'b' 1", "macro-F1", "--balance")
+        assert not absent(note, "imbalanced", f"'a' has {most}", "'b' 1", "macro-F1", "balance")
 
 
 def test_groups_on_both_sides_are_noted() -> None:
@@ -162,7 +162,7 @@ def test_by_default_five_percent_are_allowed_and_always_one(n: int) -> None:
     allowed = max(1, n // 20)
     apply_policy(n, {}, None)
     apply_policy(n, unreadable(allowed), None)
-    with refused(DataError, f"{allowed + 1} of {n} images", "5%", "'0.jpg'", "--on-bad skip"):
+    with refused(DataError, f"{allowed + 1} of {n} images", "5%", "'0.jpg'", "on_bad='skip'"):
         apply_policy(n, unreadable(allowed + 1), None)
 
 
@@ -177,9 +177,9 @@ def test_skip_allows_all_but_all() -> None:
 
 def test_policy_error_allows_none_and_lists_are_short() -> None:
     apply_policy(10, {}, "error")
-    with refused(DataError, "1 of 1000 images", "--on-bad error", "'0.jpg'"):
+    with refused(DataError, "1 of 1000 images", "on_bad='error'", "'0.jpg'"):
         apply_policy(1000, unreadable(1), "error")
-    with refused(DataError, "3 of 9 images", "--on-bad skip"):  # by default these are too many
+    with refused(DataError, "3 of 9 images", "on_bad='skip'"):  # by default these are too many
         apply_policy(9, unreadable(3), "error")
     with pytest.raises(DataError) as caught:
         apply_policy(9, unreadable(9), "skip")

@@ -81,7 +81,7 @@ def test_several_labels_as_one_class_are_noted(tmp_path: Path, cell: str) -> Non
     """Without --task multilabel"""
     dataset = load(tmp_path, f'path,label\n0.jpg,"{cell}"\n1.jpg,c\n')
     assert cell in dataset.classes
-    assert any(not absent(note, repr(cell), "--task multilabel") for note in dataset.notes)
+    assert any(not absent(note, repr(cell), "task='multilabel'") for note in dataset.notes)
 
 
 def test_how_labels_were_separated_is_noted(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_column_a_label(tmp_path: Path) -> None:
     found = {file: dataset.label(i) for i, file in enumerate(dataset.files)}
     assert found == {"0.jpg": "Cat", "1.jpg": "Cat|dog", "2.jpg": ""}
     assert any(not absent(note, "'bird'", "no image") for note in dataset.notes)
-    with refused(DataError, "line 3", "2 columns", "--task multilabel"):
+    with refused(DataError, "line 3", "2 columns", "task='multilabel'"):
         load(tmp_path, text)
     one = load(tmp_path, "path,cat,dog\n0.jpg,1,0\n1.jpg,0,1\n")
     assert rows(one) == [("0.jpg", "cat", "train"), ("1.jpg", "dog", "train")]

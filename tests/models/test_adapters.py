@@ -18,10 +18,9 @@ from foveate.engine.conversion import to_graph
 from foveate.engine.openvino import OpenVinoEngine
 from foveate.models.adapters import (
     Taken,
-    check_for,
+    check_parts,
     inspect_module,
     is_timm,
-    missing_for,
     module_hash,
 )
 
@@ -84,7 +83,7 @@ class Convolutional(nn.Module):
 
 def test_the_lectures_lenet() -> None:
     taken = inspect_module(lecture(), 10)
-    assert taken == Taken(channels=1, size=28, outputs=10, channels_last=True, text="")
+    assert taken == Taken(channels=1, size=28, outputs=10, text="")
     assert all(word in taken.text for word in ("1 channel", "28x28", "10 outputs"))
 
 
@@ -117,11 +116,6 @@ def test_images_that_a_module_reads(
 ) -> None:
     taken = inspect_module(module, classes, **given)
     assert (taken.channels, taken.size, taken.outputs) == (*expected, classes)
-
-
-def test_view_does_not_read_channels_last() -> None:
-    assert not inspect_module(Net(), 10).channels_last
-    assert inspect_module(Convolutional(), 4).channels_last
 
 
 def test_a_module_and_the_generators_stay_as_they_are() -> None:
@@ -194,32 +188,26 @@ def test_a_module_that_cannot_be_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "what", "missing"),
-    [
-        (lecture(), "scratch", ()),
-        (lecture(), "probe", ("stages",)),
-        (lecture(), "finetune", ("stages", "head")),
-        (lecture(), "embed", ("embed",)),
-        *[(models.build("lenet5"), what, ()) for what in ("probe", "finetune", "embed", "explain")],
-    ],
+    ("module", "missing"), [(lecture(), ("stages", "head")), (models.build("lenet5"), ())]
 )
-def test_parts_that_are_missing(module: nn.Module, what: str, missing: tuple[str, ...]) -> None:
-    assert missing_for(module, what) == missing
+def test_parts_that_are_missing(module: nn.Module, missing: tuple[str, ...]) -> None:
     if missing:
-        with refused(ValueError, what, *missing):
-            check_for(module, what)
+        with refused(ValueError, *missing):
+            check_parts(module)
     else:
-        check_for(module, what)
+        check_parts(module)
 
 
 def test_a_head_is_a_module_inside() -> None:
     module = Net()
     module.stages = lambda x: [x]  # type: ignore[assignment]
-    assert missing_for(module, "finetune") == ("head",)
+    with refused(ValueError, "head"):
+        check_parts(module)
     module.__dict__["head"] = nn.Linear(2, 2)  # nowhere in the module
-    assert missing_for(module, "finetune") == ("head",)
+    with refused(ValueError, "head"):
+        check_parts(module)
     module.__dict__["head"] = module.fc2
-    assert missing_for(module, "finetune") == ()
+    check_parts(module)
 
 
 def test_what_is_timms() -> None:

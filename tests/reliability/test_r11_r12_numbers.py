@@ -63,7 +63,7 @@ def test_r11_pieces_are_kept_when_resumed(tmp_path: Path) -> None:
 def test_r11_ends_when_a_single_image_is_too_much() -> None:
     network = Narrow(0, MemoryError())
     plan = replace(plan_of(network, PLAIN), frozen_norms=True)
-    with refused(FoveateError, "memory", "1 images", "--size"):
+    with refused(FoveateError, "memory", "1 images", "size"):
         train(network, config=PLAIN, plan=plan)
     # six pieces of 13 for batch-norm
     with refused(FoveateError, "memory", "3 images"):
@@ -79,7 +79,7 @@ def test_r11_ranks_do_not_shrink_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(Narrow(4, MemoryError()), config=PLAIN)
     batch = next(trainer.batches.epoch(0))
     trainer.ranks = Ranks(0, 2)
-    with refused(FoveateError, "memory", "--accumulate"):
+    with refused(FoveateError, "memory", "accumulate"):
         trainer.gradients(trainer.network, batch)
 
 
@@ -100,7 +100,7 @@ def test_r12_a_loss_that_is_no_number(poison: float, tmp_path: Path) -> None:
     with pytest.raises(FoveateError) as caught:
         trainer.run()
     message = str(caught.value)
-    assert not absent(message, "loss", "finite", "step 7", "epoch 2, batch 3, rate ", "--lr")
+    assert not absent(message, "loss", "finite", "step 7", "epoch 2, batch 3, rate ", "lr")
     third = list(batches.epoch(1))[2]
     assert not absent(message, *third.names[:5])
     assert all(p.isfinite().all() for p in network.parameters())  # nothing was learnt from it
@@ -119,7 +119,7 @@ def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
     trainer = trainer_of(small(), tmp_path)
     judge = trainer.validate
     trainer.validate = lambda network: judge(network) * (float("nan") if trainer.epoch == 1 else 1)
-    with refused(FoveateError, "validation", "epoch 2", "finite", "--lr"):
+    with refused(FoveateError, "validation", "epoch 2", "finite", "lr"):
         trainer.run()
     found = latest(tmp_path, print)
     assert found and found.about["epoch"] == 1
@@ -131,7 +131,7 @@ def test_a_rate_that_throws_it_off(tmp_path: Path, images: Path) -> None:
     with refused(UsageError, "lr", "1e-09", "100", "1e+30"):
         train_images(images, "resnet20", "scratch", lr=1e30, out=tmp_path / "run")
     settings = {"lr": 100.0, "epochs": 8, "warmup": 0.0, "clip": 0.0, "optimizer": "sgd"}
-    with refused(FoveateError, "finite", "--lr"):
+    with refused(FoveateError, "finite", "lr"):
         train_images(images, "lenet5", "scratch", **settings, out=tmp_path / "run")
 
 

@@ -9,10 +9,6 @@ from foveate.errors import UsageError
 from foveate.training.config import CHOICES, FINETUNE, RANGES, SCRATCH, TrainConfig, resolve_config
 
 
-def option(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def test_every_field_is_checked():
     checked = {*CHOICES, *RANGES, "freeze", "compile"}
     assert checked == {field.name for field in fields(TrainConfig)}
@@ -22,16 +18,16 @@ def test_every_field_is_checked():
 def test_a_number_out_of_its_range(name):
     low, high = RANGES[name]
     for value in (low - 1, high + 1, float("nan"), True, "3"):
-        with refused(UsageError, option(name), f"{low:g}", f"{high:g}"):
+        with refused(UsageError, name, f"{low:g}", f"{high:g}"):
             resolve_config("scratch", {name: value}, norms=True)
     if isinstance(getattr(TrainConfig, name), int):
-        with refused(UsageError, option(name), "whole", "1.5"):
+        with refused(UsageError, name, "whole", "1.5"):
             resolve_config("scratch", {name: 1.5}, norms=True)
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_name_that_does_not_exist(name):
-    with refused(UsageError, option(name), "'tape'", *CHOICES[name]):
+    with refused(UsageError, name, "'tape'", *CHOICES[name]):
         resolve_config("scratch", {name: "tape"}, norms=True)
 
 
@@ -51,11 +47,11 @@ def test_a_setting_that_does_not_exist():
 @pytest.mark.parametrize(
     ("recipe", "given", "norms", "names"),
     [
-        ("scratch", {"batch_norm": "frozen"}, False, ["batch-norm"]),
+        ("scratch", {"batch_norm": "frozen"}, False, ["batch_norm"]),
         ("finetune", {"momentum": 0.8}, True, ["momentum", "sgd", "adamw"]),
         ("scratch", {"momentum": 0.8, "optimizer": "adamw"}, True, ["momentum", "sgd", "adamw"]),
-        ("scratch", {"unfreeze_at": 2}, True, ["unfreeze-at", "frozen"]),
-        ("finetune", {"unfreeze_at": 5}, True, ["unfreeze-at", "5 epochs"]),
+        ("scratch", {"unfreeze_at": 2}, True, ["unfreeze_at", "frozen"]),
+        ("finetune", {"unfreeze_at": 5}, True, ["unfreeze_at", "5 epochs"]),
         ("scratch", {"epochs": 5, "warmup": 10.0}, True, ["warmup", "10 epochs", "5"]),
         ("scratch", {"batch_size": 4, "accumulate": 8}, True, ["accumulate 8", "batch of 4"]),
         ("scratch", {"epochs": 1, "progressive": 0.5}, True, ["progressive", "2 epochs"]),
@@ -124,7 +120,7 @@ def test_single_settings_win_over_a_whole_config():
     assert found == replace(whole, lr=0.01, head_lr=0.01, epochs=3)  # the warm-up stays
     with refused(UsageError, "momentum", "sgd", "adamw"):
         resolve_config("scratch", {"momentum": 0.5}, True, TrainConfig(optimizer="adamw"))
-    with refused(UsageError, "optimizer", "adamw", "lr", "weight-decay", "sgd"):
+    with refused(UsageError, "optimizer", "adamw", "lr", "weight_decay", "sgd"):
         resolve_config("scratch", {"optimizer": "adamw", "lr": 1e-3}, True, whole)
     with refused(UsageError, "TrainConfig", "dict"):
         resolve_config("scratch", {}, True, {"epochs": 3})

@@ -158,9 +158,9 @@ def test_what_does_not_fit() -> None:
     network = build("resnet20", num_classes=4)
     with refused(UsageError, "freeze 99", "0 to 3"):
         make_plan(network, (3, 32, 32), 99, 0.1, 0.1)
-    with refused(UsageError, "LeNet5", "28x28", "30x30", "--size"):
+    with refused(UsageError, "LeNet5", "28x28", "30x30", "size"):
         make_plan(build("lenet5"), (1, 30, 30), 0, 0.1, 0.1)
-    with refused(UsageError, "AlexNet", "63x63", "32x32", "--size"):
+    with refused(UsageError, "AlexNet", "63x63", "32x32", "size"):
         make_plan(build("alexnet", num_classes=2), (3, 32, 32), 0, 0.1, 0.1)
 
 

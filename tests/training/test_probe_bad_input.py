@@ -180,14 +180,14 @@ def test_one_image_in_a_class(flat: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("there", ["folder", "file"])
 def test_a_run_is_never_overwritten(there: str, images: Path, tmp_path: Path) -> None:
     (tmp_path / "r").mkdir() if there == "folder" else (tmp_path / "r").touch()
-    with refused(UsageError, "r' exists", "--out", "--resume"):
+    with refused(UsageError, "r' exists", "out", "resume"):
         train(images, out=tmp_path / "r")
     assert (tmp_path / "r").exists()
 
 
 def test_a_run_below_a_file(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with refused(UsageError, "file", "--out"):
+    with refused(UsageError, "file", "out"):
         train(images, out=tmp_path / "file" / "r")
 
 

@@ -101,7 +101,7 @@ def test_a_resumed_run_that_fails_is_kept(trained: Path, images: Path, tmp_path:
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"seed": 1}, ["seed 0, now 1", "--out"]),
+        ({"seed": 1}, ["seed 0, now 1", "out"]),
         ({"effort": "best"}, ["effort 'fast', now 'best'"]),
         ({"on_bad": "error"}, ["on_bad 'skip', now 'error'"]),
         ({"engine": "torch"}, ["engine 'openvino', now 'torch'"]),
@@ -120,7 +120,7 @@ def test_resume_with_other_settings_is_refused(
 def test_resume_with_other_images_is_refused(trained: Path, root: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "r"))
     (root / "train" / "blob" / "000.png").unlink()
-    with refused(UsageError, "fingerprint", "--out"):
+    with refused(UsageError, "fingerprint", "out"):
         train(root, out=run, resume=True)
 
 
@@ -130,7 +130,7 @@ def test_resume_without_a_run(
     with refused(ArtefactError, "r'", "config.json"):
         train(images, out=tmp_path / "r", resume=True)
     monkeypatch.chdir(tmp_path)
-    with refused(ArtefactError, "--resume"):
+    with refused(ArtefactError, "resume"):
         train(images, resume=True)
 
 

@@ -90,7 +90,7 @@ def test_what_the_command_line_cannot_bring(tmp_path: Path) -> None:
     with refused(UsageError, "Python", "module"):
         read_arguments(write(tmp_path, STEPS | {"model": "module:Mine"}), False)
     own = write(tmp_path, PROBE | {"weights": "run 00"})
-    with refused(UsageError, "--weights"):
+    with refused(UsageError, "weights"):
         read_arguments(own, weights_given=False)
     assert read_arguments(own, weights_given=True)["model"] == "efficientnet_lite0"
 

@@ -236,9 +236,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"recipe": "guess"}, ["recipe", "'guess'", "probe", "finetune", "scratch"]),
         ({"model": "resnet21", "recipe": "scratch"}, ["'resnet21'", "resnet20"]),
         ({"model": "zzz", "recipe": "scratch"}, ["'zzz'", "foveate models"]),
-        ({"epochs": 3}, ["epochs", "finetune", "scratch", "--recipe"]),
-        ({"augment": "light", "cache": "off"}, ["augment", "cache", "--recipe"]),
-        ({"tensorboard": True}, ["tensorboard", "--recipe"]),
+        ({"epochs": 3}, ["epochs", "finetune", "scratch", "recipe="]),
+        ({"augment": "light", "cache": "off"}, ["augment", "cache", "recipe="]),
+        ({"tensorboard": True}, ["tensorboard", "recipe="]),
         ({"recipe": "scratch", "effort": "best"}, ["effort", "probe", "scratch"]),
         ({"recipe": "finetune", "channels": 1}, ["channels", "scratch"]),
         ({"seed": -1}, ["seed", "0 to 2^63 - 1", "-1"]),
@@ -309,7 +309,7 @@ def test_find_lr(images: Path) -> None:
     assert list(test.rates) == sorted(test.rates) and test.rates[0] == pytest.approx(1e-5)
     assert test.rates[0] <= test.suggestion <= test.rates[-1]
     assert not Path("runs").exists()
-    with refused(UsageError, "loss", "--lr"):
+    with refused(UsageError, "loss", "lr"):
         find_lr(
             images,
             "resnet20",

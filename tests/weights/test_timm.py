@@ -29,7 +29,6 @@ from foveate.weights import timm as ours
 from foveate.weights.timm import (
     adapt,
     timm_file,
-    timm_is_here,
     timm_network,
     timm_preprocess,
     timm_weights,
@@ -322,14 +321,15 @@ def hub(server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_published_weights_are_fetched_once(hub: Callable[..., Any], cache: Path) -> None:
     theirs = trained()
     server = hub(save(theirs.state_dict()))
-    assert not timm_is_here(SMALL)
+    with pytest.raises(ArtefactError):
+        timm_file(SMALL, fetch=False)
     x = torch.randn(2, 3, 64, 64)
     for _ in range(2):
         network = timm_network(SMALL, pretrained=True).eval()
         with torch.no_grad():
             assert torch.equal(network(x), theirs(x))
-    assert server.asked == ["/good"] and timm_is_here(SMALL)
-    path = timm_file(SMALL)
+    assert server.asked == ["/good"]
+    path = timm_file(SMALL, fetch=False)
     assert path == cache / "weights" / "downloads" / timm_weights(SMALL).file
     assert path.with_name(f"{path.name}.sha256").read_text().strip() == sha256(path)
     assert "state_dict" not in network.timm.pretrained_cfg
@@ -437,7 +437,7 @@ def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_huggingfaces_own_cache_is_used(hub: Callable[..., Any], hugging_face: Path) -> None:
     server = hub(b"")
-    assert timm_is_here(SMALL) and timm_file(SMALL).resolve() == hugging_face
+    assert timm_file(SMALL, fetch=False).resolve() == hugging_face
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         found = timm_network(SMALL, pretrained=True).eval()(x)

@@ -26,6 +26,7 @@ from typing import (
     Unpack,
 )
 
+from foveate.arguments import LARGEST, whole_number
 from foveate.data.augment.auto import Auto
 from foveate.data.augment.colour import Hue, Jitter
 from foveate.data.augment.erasing import Erasing
@@ -35,6 +36,7 @@ from foveate.data.augment.part import ON, ImagePart, Option, Part
 from foveate.data.augment.pca import PcaColour, PrincipalComponents, fit_to_dataset
 from foveate.data.augment.streams import Numbers, batch_generator
 from foveate.errors import ArtefactError, UsageError
+from foveate.forking import torch_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +81,6 @@ POLICIES: dict[str, dict[str, Any]] = {
     },
 }
 SIZE = 224  # side of the square where none is asked for
-LARGEST = 4096  # side that may be asked for
 
 P = TypeVar("P", bound=Part)
 
@@ -185,10 +186,7 @@ class Augment:
         check_needs(self, given)
 
     def _take(self, parts: tuple[Part, ...], size: int | None) -> None:
-        if size is not None and (type(size) is not int or not 1 <= size <= LARGEST):
-            raise UsageError(
-                f"size must be a whole number of pixels from 1 to {LARGEST}, not {size!r}"
-            )
+        size = None if size is None else whole_number("size", size, 1, LARGEST)
         active = tuple(part for part in parts if isinstance(part, ImagePart) and part.on)
         self.__dict__.update(parts=parts, size=size, active=active)
 
@@ -231,6 +229,7 @@ class Augment:
                 raise UsageError(f"{name} must be a whole number from 0 to 2^64 - 1, not {value!r}")
         return partial(self._apply, seed, epoch, index)
 
+    @torch_threads()
     def _apply(self, seed: int, epoch: int, index: int, image: Any) -> "Tensor":
         pixels = as_pixels(image)
         self.check_channels(pixels.shape[2])
@@ -269,7 +268,7 @@ class Augment:
         """
         import numpy as np
 
-        from foveate.data.dataset import Dataset
+        from foveate.data.dataset import Dataset, known_rows
         from foveate.data.preprocess import Preprocess
         from foveate.machine import cores_to_use
 
@@ -277,6 +276,8 @@ class Augment:
             raise UsageError(
                 f"fit takes a Dataset, as foveate.load_dataset gives it, not {type(dataset)}"
             )
+        if preprocess is not None and not isinstance(preprocess, Preprocess):
+            raise UsageError(f"preprocess is a Preprocess or None, not {type(preprocess).__name__}")
         n = cores_to_use(threads)
         part = self.part(PcaColour)
         if not part.on or part.pca is not None:
@@ -295,6 +296,7 @@ class Augment:
         parts = (p.fitted(components) if isinstance(p, PcaColour) else p for p in self.parts)
         return build(tuple(parts), self.size)
 
+    @torch_threads()
     def batch(
         self, images: "Tensor", targets: "Tensor", num_classes: int
     ) -> "tuple[Tensor, Tensor]":
@@ -323,6 +325,7 @@ class Augment:
         """
         import torch
 
+        num_classes = whole_number("num_classes", num_classes, 1)
         check_batch(images, targets, num_classes)
         if targets.ndim == 1:
             targets = torch.nn.functional.one_hot(targets.long(), num_classes)
@@ -338,7 +341,7 @@ class Augment:
 
     def collate(self, num_classes: int) -> "Callable[[list[Any]], tuple[Tensor, Tensor]]":
         """`batch` as the `collate_fn` of a DataLoader whose dataset gives (image, target)."""
-        return partial(collated, self, num_classes)
+        return partial(collated, self, whole_number("num_classes", num_classes, 1))
 
     def replace(self, *, size: int | None = None, **options: Unpack[Options]) -> "Augment":
         """The same with another size or other options; fitted components stay.
@@ -583,22 +586,10 @@ def to_bytes(planes: "Tensor") -> "Tensor":
     return torch.from_numpy(planes.clamp_(0, 255).round_().numpy().astype(np.uint8))
 
 
-def known_rows(rows: Any, n: int) -> "NDArray[np.int64]":
-    """Numbers of images, in any sequence, as an array; UsageError unless all are 0 to n - 1."""
-    import numpy as np
-
-    found = np.asarray(rows) if len(rows) else np.zeros(0, np.int64)
-    if found.ndim != 1 or found.dtype.kind not in "iu" or not ((found >= 0) & (found < n)).all():
-        raise UsageError(f"rows are whole numbers from 0 to {n - 1}, not {rows!r}")
-    return found.astype(np.int64)
-
-
-def check_batch(images: Any, targets: Any, num_classes: Any) -> None:
+def check_batch(images: Any, targets: Any, num_classes: int) -> None:
     """Raise UsageError unless a batch, its targets and the number of classes fit together."""
     import torch
 
-    if type(num_classes) is not int or num_classes < 1:
-        raise UsageError(f"num_classes must be a whole number from 1, not {num_classes!r}")
     if not (
         isinstance(images, torch.Tensor)
         and images.ndim == 4

@@ -21,6 +21,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from foveate.arguments import as_number, shown
 from foveate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Option(ABC):
         self.help, self.needs, self.coloured = help, needs, coloured
 
     @abstractmethod
-    def check(self, name: str, value: Any) -> None:
-        """Raise UsageError unless the option takes the value."""
+    def check(self, name: str, value: Any) -> Any:
+        """The value, numbers as Python has them; UsageError unless the option takes it."""
 
     @property
     @abstractmethod
@@ -76,13 +77,16 @@ class Number(Option):
         super().__init__(help, needs, coloured)
         self.low, self.high, self.unit, self.whole, self.flag = low, high, unit, whole, flag
 
-    def check(self, name: str, value: Any) -> None:
-        if not is_number(value) or not self.low <= value <= self.high:
+    def check(self, name: str, value: Any) -> Any:
+        number = as_number(value)
+        if number is None or not self.low <= number <= self.high:
             raise UsageError(
-                f"{name} must be from {self.low:g} to {self.high:g} ({self.unit}), not {value!r}"
+                f"{name} must be from {self.low:g} to {self.high:g} ({self.unit}), not "
+                f"{shown(value)}"
             )
-        if self.whole and not isinstance(value, int):
-            raise UsageError(f"{name} must be a whole number, not {value!r}")
+        if self.whole and not isinstance(number, int):
+            raise UsageError(f"{name} must be a whole number, not {shown(value)}")
+        return number
 
     @property
     def type(self) -> Any:
@@ -96,9 +100,10 @@ class Choice(Option):
         super().__init__(help, needs)
         self.choices = choices
 
-    def check(self, name: str, value: Any) -> None:
+    def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, str) or value not in self.choices:
             raise UsageError(f"{name} must be one of {', '.join(self.choices)}, not {value!r}")
+        return value
 
     @property
     def type(self) -> Any:
@@ -112,21 +117,19 @@ class Pair(Option):
         super().__init__(help, needs)
         self.most = most
 
-    def check(self, name: str, value: Any) -> None:
-        pair = isinstance(value, tuple) and len(value) == 2 and all(map(is_number, value))
-        if not pair or not 0 < value[0] <= value[1] <= self.most:
+    def check(self, name: str, value: Any) -> Any:
+        numbers = tuple(map(as_number, value)) if isinstance(value, tuple) else ()
+        pair = [number for number in numbers if number is not None]
+        if len(numbers) != 2 or len(pair) != 2 or not 0 < pair[0] <= pair[1] <= self.most:
             raise UsageError(
                 f"{name} must be two numbers above 0 and up to {self.most:g}, the smaller first, "
                 f"not {value!r}"
             )
+        return tuple(pair)
 
     @property
     def type(self) -> Any:
         return tuple[float, float]
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def number(
@@ -174,7 +177,7 @@ class Part(ABC):
 
     def __post_init__(self) -> None:
         for name, option in self.options().items():
-            option.check(name, getattr(self, name))
+            object.__setattr__(self, name, option.check(name, getattr(self, name)))
 
     @classmethod
     def options(cls) -> "Mapping[str, Option]":
