@@ -13,8 +13,8 @@ from foveate.training.config import TrainConfig
 from foveate.weights.starting_point import OWN
 
 ALWAYS = ("recipe", "model", "seed", "on_bad", "engine", "task")  # recorded as `train` takes them
-OF_DATA = ("data", "fingerprint", "order", "images")  # other data are welcome
-OF_STEPS = ("policy", "augmentation", "preprocess", "training")
+OF_DATA = ("data", "fingerprint")  # other data are welcome
+OF_STEPS = ("order", "images", "policy", "augmentation", "preprocess", "training")
 OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}
 WEIGHTS = "weights"  # identity of weights that are not published ones
 
@@ -43,9 +43,7 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
         raise ArtefactError(
             f"{quoted(path)} has the recipe {recipe!r}; expected {', '.join(OF_RECIPE)}"
         )
-    expected = {*ALWAYS, *OF_DATA, *OF_RECIPE[recipe]} - (
-        {"images"} if recipe == "probe" else set()
-    )
+    expected = {*ALWAYS, *OF_DATA, *OF_RECIPE[recipe]}
     check_fields(path, "", set(found) - {WEIGHTS}, expected)
     if str(found["model"]).startswith(OWN):
         raise UsageError(

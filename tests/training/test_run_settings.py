@@ -33,6 +33,7 @@ PIXELS = Preprocess(24, 24, channels=1, mean=(0.5,), std=(0.2,))
 STEPS = {name: value for name, value in PROBE.items() if name != "effort"} | {
     "recipe": "scratch",
     "model": "resnet20",
+    "order": "00",
     "images": {"train": 9},
     "policy": "standard",
     "augmentation": AUGMENT.to_dict(),
