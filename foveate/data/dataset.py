@@ -16,7 +16,7 @@ from PIL import Image
 from foveate.arguments import option, shown
 from foveate.data.image import load_image
 from foveate.data.workers import LIMIT, work_ahead
-from foveate.errors import DataError, ImageError, UsageError
+from foveate.errors import DataError, ImageError, UsageError, quoted
 
 if TYPE_CHECKING:
     from foveate.data.torch_dataset import TorchDataset
@@ -136,7 +136,7 @@ class Dataset:
         rows = np.flatnonzero([split == name for split in self.splits])
         if not len(rows):
             have = ", ".join(dict.fromkeys(self.splits))
-            raise UsageError(f"'{self.name}' has no split {name!r}; it has {have}")
+            raise UsageError(f"{quoted(self.name)} has no split {name!r}; it has {have}")
         return self.select(rows)
 
     @cached_property
@@ -291,7 +291,8 @@ def learnable(dataset: Dataset) -> Dataset:
     test = np.array([split == "test" for split in dataset.splits], dtype=bool)
     if test.all():
         raise DataError(
-            f"'{dataset.name}' has no image to learn from, all are of the test split; expected a "
+            f"{quoted(dataset.name)} has no image to learn from, all are of the test split; "
+            "expected a "
             "split train"
         )
     known = np.flatnonzero(dataset.sizes(~test))
@@ -333,7 +334,7 @@ def check_trainable(dataset: Dataset) -> None:
         return
     if len(dataset.classes) < 2:
         only = f"only one class, '{dataset.classes[0]}'" if dataset.classes else "no class"
-        raise DataError(f"'{dataset.name}' has {only}; a classifier needs at least two")
+        raise DataError(f"{quoted(dataset.name)} has {only}; a classifier needs at least two")
     few = [f"'{c}' ({n})" for c, n in zip(dataset.classes, sizes, strict=True) if n < 2]
     if few:
         raise DataError(

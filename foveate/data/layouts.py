@@ -43,7 +43,7 @@ from foveate.data.tables import (
     separate,
     whole,
 )
-from foveate.errors import DataError, UsageError
+from foveate.errors import DataError, UsageError, quoted
 
 # words around a split's name that say nothing: test_images, TrainingSet
 FILLERS = frozenset("set data images image imgs img folder dataset split photos".split())
@@ -80,7 +80,8 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     is_table = present(path) and path.is_file()
     if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
         raise DataError(
-            f"in '{source}' each image has one class; for several labels an image, list them in a "
+            f"in {quoted(source)} each image has one class; for several labels an image, list "
+            "them in a "
             "CSV with columns path,label, separated by |"
         )
     if present(path) and path.is_dir():
@@ -88,14 +89,14 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
     if is_table:
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise DataError(
-                f"'{path}' is a file; expected a folder of images, or a .csv with columns "
+                f"{quoted(path)} is a file; expected a folder of images, or a .csv with columns "
                 "path,label"
             )
         rows, read, notes = from_table(path, task)
         return index(path.stem, "table of paths and labels", rows, read, (), notes, task)
     if str(source) in BUILTIN:
         return load_builtin(str(source))
-    raise DataError(f"no such folder or file: '{path}' (built-in sets: {', '.join(BUILTIN)})")
+    raise DataError(f"no such folder or file: {quoted(path)} (built-in sets: {', '.join(BUILTIN)})")
 
 
 def as_dataset(data: Any, task: Task | None = None) -> Dataset:
@@ -138,7 +139,7 @@ def from_folder(root: Path) -> Dataset:
     marks = {place[:2]: mark for mark, place in enumerate(layout.classes)}
     for split, label, folder in layout.classes:
         if not listing.add(folder, marks[split, label]):
-            notes.append(f"the folder '{folder.name}' has no images and is no class")
+            notes.append(f"the folder {quoted(folder.name)} has no images and is no class")
     rows = [
         (name, layout.classes[mark][1], layout.classes[mark][0], "")
         for name, mark in listing.images()
@@ -174,7 +175,7 @@ def layout_of(top: Folder, root: Path) -> Layout:
     if not folders:
         raise no_classes(root, top)
     if len(beside) > 1:
-        notes.append(f"the classes are looked for in '{top.name}', the only folder here")
+        notes.append(f"the classes are looked for in {quoted(top.name)}, the only folder here")
     refuse_other_tasks(folders, top)
     splits = split_folders(folders)
     layout = by_split(splits) if splits else by_class(folders)
@@ -349,7 +350,8 @@ def no_classes(root: Path, top: Folder) -> DataError:
     hint = f" ({loose} images lie directly in it)" if loose else ""
     name = root.name or root.resolve().name
     return DataError(
-        f"'{root}' has no class folders{hint}; expected {name}/CLASS/image.jpg, one folder per "
+        f"{quoted(root)} has no class folders{hint}; expected {name}/CLASS/image.jpg, one folder "
+        "per "
         f"class, or {name}/train/CLASS/image.jpg{tables_in([top])}"
     )
 
@@ -363,7 +365,7 @@ def tables_in(folders: list[Folder]) -> str:
     for table in [t for place in places for t in sorted(place.glob("*.[ct]sv"))][:3]:
         try:
             read_table(table)
-            advice += f"; the labels may be in a table: give '{table}' instead of the folder"
+            advice += f"; the labels may be in a table: give {quoted(table)} instead of the folder"
         except DataError as error:
             advice += f"; if the labels are in this table, give it when it is mended: {error}"
     return advice
@@ -463,7 +465,9 @@ def index(
     rows, notes = list(rows), list(notes)
     if not rows:
         why = "".join(f"; {note}" for note in notes)
-        raise DataError(f"'{name}' has no images (looked for {' '.join(sorted(SUFFIXES))}){why}")
+        raise DataError(
+            f"{quoted(name)} has no images (looked for {' '.join(sorted(SUFFIXES))}){why}"
+        )
     order = cache(natural)  # there are few classes, and this runs once a row
     rows.sort(key=lambda row: (row[2], order(row[1]), natural(row[0])))
     written = cache(separate if task == "multilabel" else whole)
