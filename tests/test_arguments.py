@@ -43,8 +43,6 @@ def photo(images: Path) -> Path:
         lambda clf, out: foveate.build("resnet18", weights=""),
         lambda clf, out: foveate.load_image(""),
         lambda clf, out: Classifier.load(""),
-        lambda clf, out: clf.predict(""),
-        lambda clf, out: clf.predict(["", ""]),
     ],
 )
 def test_the_empty_text_is_not_the_working_folder(
@@ -57,6 +55,9 @@ def test_the_empty_text_is_not_the_working_folder(
     monkeypatch.chdir(images)
     with refused(UsageError, "''"):
         call(clf, tmp_path / "run")
+    for images_given in ("", ["", ""]):
+        with refused(DataError, "''"):
+            clf.predict(images_given)
 
 
 @pytest.mark.parametrize("source", [None, 5, [], b"photos", ["a"]])

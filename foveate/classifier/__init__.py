@@ -30,7 +30,7 @@ from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
-from foveate.errors import ArtefactError, FoveateError, ImageError, UsageError, quoted
+from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
 from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
 from foveate.runs import read_metrics
@@ -493,7 +493,9 @@ def expand_one(source: Any) -> Iterator[Given]:
             raise UsageError("an open file must be opened in binary mode: open(path, 'rb')")
         yield Given(str(getattr(source, "name", "(file)")), content)
     elif isinstance(source, (str, os.PathLike)):
-        path = checked_path(f"an image is {TAKEN}", source)
+        if not os.fspath(source):  # Path("") is the working folder
+            raise DataError("no such image: the name '' is empty")
+        path = Path(source)
         if not is_folder(path):
             yield Given(str(path), path)
             return
