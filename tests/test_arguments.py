@@ -194,6 +194,7 @@ def test_what_is_no_module(module: Any, words: list[str], clf: Classifier) -> No
         clf.network(module)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm_cache")
 def test_going_on_from_a_classifiers_network(clf: Classifier, images: Path, tmp_path: Path) -> None:
     network = clf.network()
@@ -236,6 +237,7 @@ def test_whole_numbers_of_other_libraries(trained: Path) -> None:
     assert augment.to_dict() == foveate.Augment(auto="rand", magnitude=3, size=3, hflip=1).to_dict()
 
 
+@pytest.mark.slow
 def test_a_seed_of_numpys(images: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"epochs": np.int32(1), "batch_size": np.int64(24), "size": 28}
     clf = foveate.train(images, "lenet5", seed=np.int64(3), out=tmp_path / "run", **arguments)
@@ -288,6 +290,7 @@ def test_a_folder_that_cannot_be_made(images: Path) -> None:
         foveate.train(images, "lenet5", out="/proc/nope/x")
 
 
+@pytest.mark.slow
 def test_no_thread_is_left_behind(images: Path, tmp_path: Path, python: Callable[..., str]) -> None:
     """Not TensorBoard's, nor one of tqdm's, whose hidden bars torch.export makes."""
     pytest.importorskip("tensorboard")
@@ -301,6 +304,7 @@ print([thread.name for thread in threading.enumerate()])
     assert python(program, images, tmp_path / "run").splitlines()[-1] == "['MainThread']"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_compiler_that_fails(images: Path, tmp_path: Path) -> None:
     """It is named, and a signal then ends the process as ever."""

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.arguments import option
 from foveate.catalogue import CATALOGUE, canonical, family_members, unknown_network
 from foveate.errors import ArtefactError, MissingExtraError, UsageError, quoted
 from foveate.progress import Progress
@@ -225,7 +226,7 @@ def fetched_once(
     from foveate.download import fetch
 
     stamp = path.with_name(f"{path.name}.sha256")
-    by_hand = f"save it as {quoted(path)}, or give it with --weights FILE"
+    by_hand = f"save it as {quoted(path)}, or give it with {option('weights', 'FILE')}"
     with disk_errors(path):  # the cache may be shut
         there = path.is_file()
     if not there:
