@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from foveate.errors import DataError
-from foveate.metrics import binary_cross_entropy, log_loss_of_logits
+from foveate.metrics import binary_cross_entropy, log_loss_of_logits, losses_of_logits
 
 Array = NDArray[np.float32]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
@@ -45,9 +45,12 @@ class Head:
             temperature are folded in.
         penalty: the one with the lowest out-of-fold log-loss.
         temperature: the logits were divided by it; fitted on out-of-fold logits.
-        out_of_fold: (N, classes), calibrated logits of each image from a head that was solved
-            without its fold.
+        out_of_fold: (N, classes), calibrated logits of each image from a head that was solved, and
+            a temperature that was fitted, without its fold.
         path: (penalty, out-of-fold log-loss) for each penalty tried.
+        losses, right: (penalties, N), of each penalty tried: each image's log-loss out of fold, by
+            which the penalty is chosen, and whether its most probable class is its label, or the
+            labels above one half all of its.
     """
 
     weight: Array
@@ -56,6 +59,8 @@ class Head:
     temperature: float
     out_of_fold: Array
     path: tuple[tuple[float, float], ...]
+    losses: NDArray[np.float64]
+    right: NDArray[np.bool_]
 
 
 def fit_head(
@@ -112,11 +117,15 @@ def solve_path(
 
     best: tuple[float, float, Array, Array] | None = None  # loss, penalty, logits, solution
     path: list[tuple[float, float]] = []
+    losses: list[NDArray[np.float64]] = []
+    right: list[NDArray[np.bool_]] = []
     solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
     for penalty in PENALTIES:
         solution = minimise(rotated, labels, weights, penalty, solution, spectrum, each)
         logits = out_of_fold_logits(rotated, solution, folds)
-        loss = log_loss_of_logits(logits, labels, label_smoothing(len(labels)))
+        losses.append(losses_of_logits(logits, labels, label_smoothing(len(labels))))
+        right.append(are_right(logits, labels))
+        loss = float(losses[-1].mean())
         path.append((penalty, loss))
         advance()
         if best is None or loss < best[0]:
@@ -138,8 +147,10 @@ def solve_path(
         bias=bias.astype(np.float32),
         penalty=penalty,
         temperature=temperature,
-        out_of_fold=logits / np.float32(temperature),
+        out_of_fold=calibrated_without_fold(logits, labels, folds),
         path=tuple(path),
+        losses=np.stack(losses),
+        right=np.stack(right),
     )
 
 
@@ -315,6 +326,26 @@ def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> A
         rows = folds == fold
         logits[rows] = x[rows] @ solution[fold, :-1] + solution[fold, -1]
     return logits
+
+
+def are_right(logits: Array, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,), whether the most probable class is the label, or the labels above one half all of
+    them."""
+    if labels.ndim == 2:
+        return ((logits > 0) == (labels == 1)).all(axis=1)
+    return logits.argmax(axis=1) == labels
+
+
+def calibrated_without_fold(
+    logits: Array, labels: NDArray[np.int64], folds: NDArray[np.int64]
+) -> Array:
+    """(N, classes), each fold's logits over the temperature of the other folds."""
+    result = np.empty_like(logits)
+    for fold in np.unique(folds):
+        others = folds != fold
+        temperature = fit_temperature(logits[others], labels[others])
+        result[~others] = logits[~others] / np.float32(temperature)
+    return result
 
 
 def label_smoothing(n: int) -> float:

@@ -9,7 +9,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 
-def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(right: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Confidence interval of a rate, from `right` successes in `n` trials.
 
     Wilson's score interval: unlike "rate +- 2 standard errors" it stays inside [0, 1] and is
@@ -19,7 +19,8 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
 
     Args:
         right: successes, 0 to n.
-        n: trials; with 0 trials nothing is known: (0, 1).
+        n: trials; with 0 trials nothing is known: (0, 1). Trials that depend on one another are
+            worth fewer, and then neither is a whole number.
         z: quantile of the normal distribution; 1.96 gives 95 %.
 
     Returns:
@@ -42,7 +43,8 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     centre = p + z2 / (2 * n)
     half = z * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
-    return max(0.0, float(low)), min(1.0, float(high))
+    # exact where the last bits of the quotients would not be
+    return 0.0 if right == 0 else max(0.0, float(low)), 1.0 if right == n else min(1.0, float(high))
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
@@ -107,21 +109,29 @@ def log_loss(probabilities: Floats, labels: Ints) -> float:
 
 
 def log_loss_of_logits(logits: Floats, labels: Ints, smoothing: float = 0.0) -> float:
-    """Mean cross-entropy of logits, in nats; with several labels an image, the sum of theirs.
+    """Mean of `losses_of_logits`."""
+    return float(losses_of_logits(logits, labels, smoothing).mean())
+
+
+def losses_of_logits(logits: Floats, labels: Ints, smoothing: float = 0.0) -> NDArray[np.float64]:
+    """Each image's cross-entropy, in nats; with several labels an image, the sum of theirs.
 
     Args:
         logits: (N, classes).
         labels: (N,), integers in [0, classes); or (N, classes), 0 or 1.
         smoothing: the part of each label that is spread over all classes.
+
+    Returns:
+        (N,).
     """
     if labels.ndim == 2:
         targets = (1 - smoothing) * labels + smoothing / 2
         costs, _ = binary_cross_entropy(logits.astype(np.float64), targets)
-        return float(costs.sum(axis=1).mean())
+        return np.asarray(costs.sum(axis=1), dtype=np.float64)
     shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)  # exp never overflows
     right = shifted[np.arange(len(labels)), labels]
     target = (1 - smoothing) * right + smoothing * shifted.mean(axis=1)
-    return float((np.log(np.exp(shifted).sum(axis=1)) - target).mean())
+    return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - target, dtype=np.float64)
 
 
 def binary_cross_entropy(logits: Any, targets: Any) -> tuple[Any, Any]:

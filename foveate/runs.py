@@ -249,7 +249,8 @@ def is_absent(path: Path) -> bool:
 SPLIT = {  # of metrics.json: what is read back
     "n": int,
     "accuracy": float,
-    "accuracy_ci95": [float],
+    "accuracy_ci95": (None, [float]),
+    "groups?": int,
     "macro_f1": float,
     "ece": float,
     "per_class": {str: {"precision": float, "recall": float, "f1": float, "support": int}},
@@ -279,7 +280,7 @@ def read_metrics(run: Path, classes: int) -> dict[str, Any]:
     found = read_json(path, METRICS)
     there = [found[split] for split in SPLITS if split in found]
     fits = there and all(
-        len(split["accuracy_ci95"]) == 2
+        (split["accuracy_ci95"] is None or len(split["accuracy_ci95"]) == 2)
         and ("balanced_accuracy" in split or "mean_average_precision" in split)
         and [len(row) for row in split.get("confusion", [[0] * classes] * classes)]
         == [classes] * classes

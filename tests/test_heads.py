@@ -57,6 +57,11 @@ def probabilities(head: Head, x: NDArray[np.float32], temperature: float) -> NDA
     )
 
 
+@pytest.fixture
+def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.heads.fit_temperature", lambda *_: 1.0)
+
+
 @pytest.mark.parametrize("penalty", [3e-2, 1e-3, 3e-5])
 @pytest.mark.parametrize(
     ("n", "width", "classes"), [(240, 12, 3), (240, 12, 2), (150, 40, 7), (60, 300, 3), (61, 61, 2)]
@@ -92,14 +97,16 @@ def test_the_head_is_sklearns(n: int, width: int, classes: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "width", "classes"), [(240, 12, 3), (150, 40, 7), (60, 300, 3)])
-def test_out_of_fold_logits_are_those_of_refits(n: int, width: int, classes: int) -> None:
+def test_out_of_fold_logits_are_those_of_refits(
+    n: int, width: int, classes: int, uncalibrated: None
+) -> None:
     x, labels, folds = problem(n, width, classes)
     head = fit_head(x, labels, folds, classes)
     z, expected = standardised(x), np.empty((n, classes))
     for fold in range(5):
         out = folds == fold
         expected[out] = sklearn_probabilities(z[~out], labels[~out], head.penalty, z[out])
-    np.testing.assert_allclose(softmax(head.temperature * head.out_of_fold), expected, atol=0.03)
+    np.testing.assert_allclose(softmax(head.out_of_fold), expected, atol=0.03)
 
 
 def test_the_penalty_is_the_best_of_the_path() -> None:
@@ -188,9 +195,18 @@ def test_temperature_is_folded_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = fit_head(x, labels, folds, 3)
     np.testing.assert_allclose(head.weight * head.temperature, plain.weight, rtol=1e-5)
     np.testing.assert_allclose(head.bias * head.temperature, plain.bias, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        head.out_of_fold * np.float32(head.temperature), plain.out_of_fold, rtol=1e-5
-    )
+
+
+def test_each_fold_is_calibrated_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels, folds = problem()
+    head = fit_head(x, labels, folds, 3)
+    monkeypatch.setattr("foveate.heads.fit_temperature", lambda *_: 1.0)
+    plain = fit_head(x, labels, folds, 3).out_of_fold
+    monkeypatch.undo()
+    for fold in range(5):
+        out = folds == fold
+        temperature = fit_temperature(plain[~out], labels[~out])
+        np.testing.assert_allclose(head.out_of_fold[out] * temperature, plain[out], rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e4])
@@ -220,15 +236,13 @@ def test_standard_scale_by_hand() -> None:
 # Odd problems
 
 
-def test_a_class_absent_from_one_fold() -> None:
+def test_a_class_absent_from_one_fold(uncalibrated: None) -> None:
     x, labels, folds = problem(classes=4)
     folds = np.where((labels == 3) & (folds == 0), 1, folds)
     head = fit_head(x, labels, folds, 4)
     z, out = standardised(x), folds == 0
     expected = sklearn_probabilities(z[~out], labels[~out], head.penalty, z[out])
-    np.testing.assert_allclose(
-        softmax(head.temperature * head.out_of_fold[out]), expected, atol=0.03
-    )
+    np.testing.assert_allclose(softmax(head.out_of_fold[out]), expected, atol=0.03)
 
 
 def test_a_class_that_is_all_in_one_fold() -> None:

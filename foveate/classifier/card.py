@@ -146,11 +146,11 @@ def model_card(card: dict[str, Any]) -> str:
     }
     lines += [how[card["recipe"]], ""]
     for split, m in card["metrics"].items():
-        low, high = m["accuracy_ci95"]
+        sure = "95 % interval {:.1%} to {:.1%}".format(*m["accuracy_ci95"] or (0, 1))
         lines.append(
             f"- {split.replace('_', ' ')}: {'all labels right' if several else 'accuracy'} "
             f"{m['accuracy']:.1%} "
-            f"(95 % interval {low:.1%} to {high:.1%}) on {m['n']} images, macro-F1 "
+            f"({sure}) on {m['n']} images, macro-F1 "
             f"{m['macro_f1']:.3f}, "
             f"ECE {m['ece']:.3f}"
         )

@@ -280,7 +280,6 @@ def since(compared: dict[str, Any]) -> str:
 
 def headline(words: str, m: dict[str, Any]) -> str:
     """One split in one line."""
-    low, high = m["accuracy_ci95"]
     if "mean_average_precision" in m:
         what, first = (
             "all labels right",
@@ -289,8 +288,18 @@ def headline(words: str, m: dict[str, Any]) -> str:
     else:
         what, first = "accuracy", f"balanced {100 * m['balanced_accuracy']:.1f} %"
     rest = f"{first}, macro-F1 {m['macro_f1']:.3f}, ECE {m['ece']:.3f}"
-    return (
-        f"{words:<12} {what} {100 * m['accuracy']:.1f} % (95 % interval {100 * low:.1f} to "
-        f"{100 * high:.1f}) on "
-        f"{m['n']} images; {rest}"
-    )
+    return f"{words:<12} {what} {100 * m['accuracy']:.1f} % ({interval_of(m)}) on {of(m)}; {rest}"
+
+
+def interval_of(m: dict[str, Any]) -> str:
+    """How sure an accuracy is."""
+    if m["accuracy_ci95"] is None:
+        return "too few groups to say how sure"
+    low, high = m["accuracy_ci95"]
+    return f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+
+
+def of(m: dict[str, Any]) -> str:
+    """Of what it is."""
+    groups = m.get("groups", m["n"])
+    return f"{m['n']} images" + (f" in {groups} groups" if groups < m["n"] else "")

@@ -191,7 +191,8 @@ def head(classes: int = 2, seed: int = 0) -> Head:
         rng.normal(size=(classes, 2064)).astype(np.float32),
         np.zeros(classes, np.float32),
     )
-    return Head(weight, bias, 1e-3, 1.0, np.zeros((0, classes), np.float32), ())
+    none = np.zeros((1, 0))
+    return Head(weight, bias, 1e-3, 1.0, np.zeros((0, classes), np.float32), (), none, none == 1)
 
 
 def save(
