@@ -3,12 +3,15 @@ once a session."""
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+from foveate import arguments
 
 # torch's idle threads then leave the cores to whoever works
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -121,10 +124,14 @@ def python() -> Callable[..., str]:
     return run
 
 
-@pytest.fixture
-def logging_is_restored() -> Iterator[None]:
-    """For a test that calls the command line in its own process."""
+@pytest.fixture(autouse=True)
+def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command line changes for good, for the tests that call it in this process."""
+    monkeypatch.setattr(arguments, "ON_THE_COMMAND_LINE", False)
     logger, notes = logging.getLogger("foveate"), logging.getLogger("foveate.notes")
-    before = [*logger.handlers], logger.propagate, notes.disabled
+    handlers, propagate, level = [*logger.handlers], logger.propagate, logger.level
+    terminate = signal.getsignal(signal.SIGTERM)
     yield
-    logger.handlers, logger.propagate, notes.disabled = before
+    logger.handlers, logger.propagate, notes.disabled = handlers, propagate, False
+    logger.setLevel(level)
+    signal.signal(signal.SIGTERM, terminate)

@@ -397,7 +397,6 @@ def test_debug_shows_the_traceback(work: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.usefixtures("logging_is_restored")
 def test_unforeseen_errors_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,9 @@ from foveate.cli.console import TerminalProgress, hush, log_to_stderr, print_jso
 
 
 @pytest.fixture
-def loggers() -> Iterator[logging.Logger]:
-    """The library's loggers, as they were afterwards."""
-    logger, notes = logging.getLogger("foveate"), logging.getLogger("foveate.notes")
-    before = (list(logger.handlers), logger.level, logger.propagate, notes.disabled)
-    yield logger
-    logger.handlers, logger.level, logger.propagate, notes.disabled = before
+def loggers() -> logging.Logger:
+    """The library's."""
+    return logging.getLogger("foveate")
 
 
 def test_warnings_go_to_stderr_and_notes_do_not(

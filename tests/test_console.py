@@ -67,7 +67,6 @@ def test_json_keeps_what_the_console_can_carry(
         console.print_json({"probability": float("nan")})
 
 
-@pytest.mark.usefixtures("logging_is_restored")
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EPIPE])
 @pytest.mark.parametrize("when", ["while it works", "at the end"])
 def test_an_output_that_takes_no_more(
