@@ -110,7 +110,7 @@ CARD: dict[Any, Any] = {
     "divide_logits?": bool,
     "preprocess": {},
     "files": hashes_of_files,
-    "metrics?": {str: {str: (float, [float])}},
+    "metrics?": {str: {str: (None, float, [float])}},
 }
 
 
@@ -146,7 +146,9 @@ def model_card(card: dict[str, Any]) -> str:
     }
     lines += [how[card["recipe"]], ""]
     for split, m in card["metrics"].items():
-        sure = "95 % interval {:.1%} to {:.1%}".format(*m["accuracy_ci95"] or (0, 1))
+        sure = "too few to say how sure"
+        if interval := m["accuracy_ci95"]:
+            sure = "95 % interval {:.1%} to {:.1%}".format(*interval)
         lines.append(
             f"- {split.replace('_', ' ')}: {'all labels right' if several else 'accuracy'} "
             f"{m['accuracy']:.1%} "

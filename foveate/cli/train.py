@@ -294,7 +294,7 @@ def headline(words: str, m: dict[str, Any]) -> str:
 def interval_of(m: dict[str, Any]) -> str:
     """How sure an accuracy is."""
     if m["accuracy_ci95"] is None:
-        return "too few groups to say how sure"
+        return "too few to say how sure"
     low, high = m["accuracy_ci95"]
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foveate.audit.estimate import estimate_accuracy
 from foveate.classifier import Classifier
-from foveate.classifier.decision import Decision, decide
+from foveate.classifier.decision import decide
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import (
     Dataset,
@@ -115,9 +115,11 @@ def solve_probe(
         check_spread(labels, groups, classes)
         folds = stratified_folds(labels, groups, FOLDS, config.seed)
         head = fit_head(features[learn], labels, folds, len(classes), threads, progress.advance)
+        decision = decide(head.out_of_fold, labels)
+        probabilities = decision.probabilities(head.out_of_fold)
+        estimate = honest(head, decision.answers(probabilities), labels, groups, config.seed)
 
-    decision = decide(head.out_of_fold, labels)
-    evaluated = {"out_of_fold": (learn, decision.probabilities(head.out_of_fold))}
+    evaluated = {"out_of_fold": (learn, probabilities)}
     if len(test):
         evaluated["test"] = (
             test,
@@ -127,9 +129,7 @@ def solve_probe(
         split: decision.summarise(probabilities, dataset.labels[rows], classes)
         for split, (rows, probabilities) in evaluated.items()
     }
-    with clock.phase("head"):
-        probabilities = evaluated["out_of_fold"][1]
-        splits["out_of_fold"] |= honest(head, decision, probabilities, labels, groups, config.seed)
+    splits["out_of_fold"] |= estimate
 
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
     notes += [levels.note] if levels.note else []
@@ -194,8 +194,7 @@ def without_copies(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int6
 
 def honest(
     head: Head,
-    decision: Decision,
-    probabilities: NDArray[np.float64],
+    answers: NDArray[np.bool_],
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
     seed: int,
@@ -203,7 +202,7 @@ def honest(
     """What metrics.json has of the accuracy on new groups, in place of the plain figures."""
     right, losses = head.right, head.losses
     if labels.ndim == 2:  # right by the thresholds, for which no label was looked at
-        right = (decision.answers(probabilities) == labels).all(axis=1)[None]
+        right = (answers == labels).all(axis=1)[None]
         losses = losses.min(axis=0, keepdims=True)
     found = estimate_accuracy(right, losses, groups, seed)
     return {
