@@ -103,7 +103,7 @@ def test_a_cell_is_read_as_labels(tmp_path: Path) -> None:
 def test_one_class_with_a_bar_in_its_name_is_asked_about(tmp_path: Path) -> None:
     dataset = load_dataset(small(tmp_path, "a|b,train", "c,train"))
     assert dataset.classes == ("a|b", "c") and dataset.task == "multiclass"
-    assert any("--task multilabel" in note for note in dataset.notes)
+    assert any("task='multilabel'" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def solve_probe(
     check_trainable(dataset)
 
     is_test = np.array([split == "test" for split in dataset.splits])
-    learn, test = without_copies(dataset, np.flatnonzero(~is_test)), np.flatnonzero(is_test)
+    (learn, image_of), test = without_copies(dataset, ~is_test), np.flatnonzero(is_test)
     labels, classes = dataset.labels[learn], dataset.classes
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
@@ -150,7 +150,10 @@ def solve_probe(
             classifier.module = start.module
             if not classifier.has_graph:
                 notes.append(ALONE)
-        run.write("data.json", data_json(dataset, found.bad, notes, learn, folds))
+        run.write(
+            "data.json",
+            data_json(dataset, found.bad, notes, np.flatnonzero(~is_test), folds[image_of]),
+        )
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
         run.write_lines("history.jsonl", path)
         rows = list(predictions(dataset, evaluated, decision))
@@ -181,15 +184,19 @@ def solve_probe(
     return classifier
 
 
-def without_copies(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One row of each image, whatever its files are called, in an order that its bytes decide.
+def without_copies(
+    dataset: Dataset, chosen: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One row of each image that is chosen, in an order that the images' bytes decide; and of all
+    rows that are chosen, which of these images each is.
 
-    A copy with another label is not one: it contradicts. So an image counts once, in the head as in
-    the figures, and what is solved does not depend on names.
+    So an image counts once, in the head as in the figures, and what is solved does not depend on
+    names. A copy with another label is no copy: it contradicts.
     """
-    keys = [(dataset.digests[row], dataset.label(row)) for row in rows.tolist()]
-    first = dict(zip(reversed(keys), reversed(rows.tolist()), strict=True))
-    return np.array([first[key] for key in sorted(first)], dtype=np.int64)
+    rows = np.flatnonzero(chosen)
+    keys = np.array([f"{dataset.digests[row]} {dataset.label(row)}" for row in rows.tolist()])
+    _, first, image_of = np.unique(keys, return_index=True, return_inverse=True)
+    return rows[first], image_of
 
 
 def honest(

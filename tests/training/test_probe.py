@@ -44,6 +44,7 @@ def test_a_run_holds_what_is_documented(trained: Path) -> None:
 
 def test_metrics_keep_their_contract(trained: Path) -> None:
     metrics = read_json(trained / "metrics.json")
+    history = (trained / "history.jsonl").read_text().splitlines()
     assert (metrics["model"], metrics["recipe"], metrics["seed"]) == (
         "efficientnet_lite0",
         "probe",
@@ -68,8 +69,14 @@ def test_metrics_keep_their_contract(trained: Path) -> None:
         } <= set(m)
         confusion = np.array(m["confusion"])
         right = int(confusion.trace())
-        assert m["n"] == confusion.sum() == n and m["accuracy"] == pytest.approx(right / n)
-        assert m["accuracy_ci95"] == pytest.approx(wilson_interval(right, n))
+        assert m["n"] == confusion.sum() == n
+        correction = m["selection"]["correction"] if split == "out_of_fold" else 0
+        assert m["accuracy"] == pytest.approx(right / n - correction)
+        if split == "test":
+            assert m["accuracy_ci95"] == pytest.approx(wilson_interval(right, n))
+        else:
+            assert m["accuracy_ci95"][0] < m["accuracy"] < m["accuracy_ci95"][1]
+            assert (m["groups"], m["selection"]["candidates"]) == (n, len(history))
         assert set(m["per_class"]) == {"blob", "noise", "stripes"}
         assert [c["support"] for c in m["per_class"].values()] == confusion.sum(axis=1).tolist()
     assert metrics["bad"] == {} and metrics["computed"] == 96 and metrics["temperature"] > 0
@@ -88,7 +95,8 @@ def test_metrics_are_those_of_the_predictions(trained: Path) -> None:
         mine = [line for line in lines if line["split"] == split]
         assert len(mine) == len({line["file"] for line in mine}) == metrics[split]["n"]
         right = [line["label"] == line["predicted"] for line in mine]
-        assert np.mean(right) == pytest.approx(metrics[split]["accuracy"])
+        correction = metrics[split].get("selection", {"correction": 0})["correction"]
+        assert np.mean(right) == pytest.approx(metrics[split]["accuracy"] + correction)
         loss = -np.log([max(line["probability_of_label"], 1e-12) for line in mine]).mean()
         assert loss == pytest.approx(metrics[split]["log_loss"], rel=1e-3)
         assert all(line["file"].split("/")[1] == line["label"] for line in mine)
@@ -271,11 +279,15 @@ def test_groups_stay_together(flat: Path, tmp_path: Path) -> None:
     assert set.union(*folds.values()) == set(range(5))
 
 
-def test_copies_stay_together(flat: Path, tmp_path: Path) -> None:
-    """D12: the same bytes under another name are in the same fold."""
+def test_copies_count_once(flat: Path, tmp_path: Path) -> None:
+    """D12: the same bytes under another name are in the same fold, and change nothing."""
+    before = train(flat, out=tmp_path / "before")
     for file in sorted((flat / "noise").iterdir())[:10]:
-        shutil.copy(file, flat / "noise" / f"copy-{file.name}")
+        for name in (f"a-{file.name}", f"copy-{file.name}"):
+            shutil.copy(file, flat / "noise" / name)
     found = train(flat, out=tmp_path / "r")
+    assert tensors(found.run) == tensors(before.run)
+    assert found.metrics["out_of_fold"] == before.metrics["out_of_fold"]
     files = read_json(found.run / "data.json")["files"]
     pairs = [(name, name.replace("copy-", "")) for name in files if "copy-" in name]
     assert len(pairs) == 10 and all(files[a]["fold"] == files[b]["fold"] for a, b in pairs)
