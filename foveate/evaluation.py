@@ -1,9 +1,11 @@
 """How good a classifier is on images with labels."""
 
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
@@ -12,6 +14,7 @@ from foveate.data.layouts import as_dataset, composed
 from foveate.data.levels import find_levels
 from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.progress import Progress, bars, log_notes
+from foveate.runs import HEX, read_learnt_from
 
 
 def evaluate(
@@ -36,8 +39,11 @@ def evaluate(
         tta: test-time augmentation, as for `Classifier.predict`.
 
     Returns:
-        What `metrics.summarise` or `metrics.summarise_labels` returns, and: split, data, bad
-        (unreadable images and why) and notes.
+        What `metrics.summarise` or `metrics.summarise_labels` returns of all images, and: `new`,
+        the same of those that the classifier's run did not learn from, or None; `learnt_from`, how
+        many the others are and their files; `trusted: false` and `why` where there are any; split,
+        data, bad (unreadable images and why) and notes. A run is looked for where the classifier
+        was left; copies are known byte for byte.
 
     Raises:
         DataError: the data cannot be used; an image has one class, and the classifier gives labels,
@@ -77,16 +83,41 @@ def evaluate(
                 rows.append(row)
                 probabilities.append(outcome)
     apply_policy(len(dataset), bad, on_bad, damaged)
+    given = np.stack(probabilities)
+    measured = partial(classifier.decision.summarise, classes=classifier.classes)
+    known = read_learnt_from(classifier.run)
+    learnt = np.array([dataset.digests[row][:HEX] in known for row in rows])
+    truth = labels[rows]
+    summary = measured(given, truth) | {
+        "new": None if learnt.all() else measured(given[~learnt], truth[~learnt]),
+        "learnt_from": {
+            "n": int(learnt.sum()),
+            "files": [dataset.files[row] for row in np.array(rows)[learnt]],
+        },
+    }
+    if learnt.any():
+        summary |= {"trusted": False, "why": no_test(classifier, learnt)}
+        notes.append(summary["why"])
     log_notes(notes, bad)
-    summary = classifier.decision.summarise(
-        np.stack(probabilities), labels[rows], classifier.classes
-    )
     return summary | {
         "split": split,
         "data": dataset.name,
         "bad": bad,
         "notes": [*notes, *damage_notes(damaged), *depth_notes(classifier, dataset)],
     }
+
+
+def no_test(classifier: Classifier, learnt: NDArray[np.bool_]) -> str:
+    """Why the accuracy on images that were learnt from is none, and which one there is."""
+    n, of = int(learnt.sum()), len(learnt)
+    if n < of:
+        return f"{n} of {of} images are among those that it learnt from, and are no test of it"
+    why = "it learnt from all of these images, so they are no test of it"
+    for split in ("test", "out_of_fold", "validation"):
+        if (found := classifier.metrics.get(split)) and found["accuracy"] is not None:
+            honest = f"{found['accuracy']:.1%} on {found['n']} that it had not seen"
+            return f"{why}; its run measured {honest} ({split.replace('_', ' ')})"
+    return why
 
 
 def depth_notes(classifier: Classifier, dataset: Dataset) -> list[str]:

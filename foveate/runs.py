@@ -269,6 +269,24 @@ METRICS = {
 }
 
 
+HEX = 16  # digits of an image's SHA-256 that a run's files have: enough to find it again
+DATA = {"files": {str: {"split": str, "sha256?": str}}}
+
+
+def read_learnt_from(run: Path) -> set[str]:
+    """The first HEX digits of the SHA-256 of each image that a run learnt from, or chose by: all
+    but the test split's. None where the run's data.json is missing or of a version without them.
+
+    Raises:
+        ArtefactError: data.json is damaged.
+    """
+    path = run / "data.json"
+    if is_absent(path):
+        return set()
+    files = read_json(path, DATA)["files"].values()
+    return {file["sha256"] for file in files if file["split"] != "test" and "sha256" in file}
+
+
 def read_metrics(run: Path, classes: int) -> dict[str, Any]:
     """A run's metrics.json, checked; ArtefactError if it is not what a run writes.
 

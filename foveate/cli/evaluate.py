@@ -1,7 +1,7 @@
 """foveate evaluate"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -44,7 +44,14 @@ def evaluate(
         print_json(result | {"run": str(run)})
     else:
         show(
-            {"test": result, "notes": result["notes"], "bad": result["bad"]},
+            parts(result) | {"notes": result["notes"], "bad": result["bad"]},
             classifier.classes,
             "--json names all",
         )
+
+
+def parts(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures by what they are of: a test is of new images alone."""
+    if not result["learnt_from"]["n"]:
+        return {"test": result}
+    return {"learnt_from": result} if result["new"] is None else {"new": result["new"]}

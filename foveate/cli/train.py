@@ -22,6 +22,13 @@ from foveate.cli.help import DATA, EXECUTION, complete_data, complete_networks
 from foveate.errors import UsageError
 
 MOST_CLASSES = 25  # more would not fit a screen: the worst are shown
+HEADLINES = {  # what figures are of, in the order in which they stand
+    "out_of_fold": "out of fold",
+    "validation": "validation",
+    "test": "test",
+    "new": "new images",
+    "learnt_from": "learnt from",
+}
 MOST_BAD = 5  # unreadable images that are listed
 # benchmarks/results/finetune.json
 MEASURED = "; on two cores it took about 2 minutes per thousand images"
@@ -222,7 +229,7 @@ def show(
     from foveate.data.dataset import listed
     from foveate.metrics import worst_confusions
 
-    split = next(split for split in ("test", "out_of_fold", "validation") if split in metrics)
+    split = next(split for split in reversed(HEADLINES) if split in metrics)
     result = metrics[split]
     seen = {c: m for c, m in result["per_class"].items() if m["support"]}
     unseen = [c for c in result["per_class"] if c not in seen]
@@ -232,7 +239,7 @@ def show(
     if "mean_average_precision" in result:
         columns["average_precision"] = "average precision"
     print_table(
-        f"{title} ({split.replace('_', ' ')})",
+        f"{title} ({HEADLINES[split]})",
         ["class", "images", *columns.values()],
         [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in columns)] for c, m in rows],
     )
@@ -241,11 +248,7 @@ def show(
     for pair in worst_confusions(result["confusion"], classes) if "confusion" in result else []:
         say(f"{pair['n']:4} of {pair['of']:<4} {pair['true']} taken for {pair['predicted']}")
     say()
-    for name, words in (
-        ("out_of_fold", "out of fold"),
-        ("validation", "validation"),
-        ("test", "test"),
-    ):
+    for name, words in HEADLINES.items():
         if name in metrics:
             say(headline(words, metrics[name]))
     if "compared_with" in metrics:

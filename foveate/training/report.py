@@ -15,7 +15,7 @@ from foveate.arguments import option
 from foveate.classifier.decision import Decision
 from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
 from foveate.errors import MissingExtraError
-from foveate.runs import Run
+from foveate.runs import HEX, Run
 from foveate.storage import fingerprint, replacing
 
 ALONE = (
@@ -140,7 +140,7 @@ def data_json(
     learn: NDArray[np.int64] | None = None,
     folds: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """What data.json holds: every file's split, label or labels and, where images are in
+    """What data.json holds: every file's split, label or labels, hash and, where images are in
     folds, its fold."""
     several = dataset.task == "multilabel"
     labels = (
@@ -162,9 +162,14 @@ def data_json(
         "ignored": list(dataset.ignored),
         "notes": notes,
         "files": {
-            name: {"split": split, "label": label, **({"fold": fold[i]} if i in fold else {})}
-            for i, (name, split, label) in enumerate(
-                zip(dataset.files, dataset.splits, labels, strict=True)
+            name: {
+                "split": split,
+                "label": label,
+                **({"fold": fold[i]} if i in fold else {}),
+                "sha256": digest[:HEX],
+            }
+            for i, (name, split, label, digest) in enumerate(
+                zip(dataset.files, dataset.splits, labels, dataset.digests, strict=True)
             )
         },
     }
@@ -182,7 +187,7 @@ def predictions(
             names = [dataset.classes[c] for c in np.flatnonzero(given)]
             row_of = {"split": split, "file": dataset.files[row], "label": dataset.label(row)}
             row_of["predicted"] = BETWEEN.join(names)
-            row_of["sha256"] = dataset.digests[row][:16]  # enough to find the image again
+            row_of["sha256"] = dataset.digests[row][:HEX]
             if dataset.task == "multilabel":
                 which = np.flatnonzero(given | (dataset.labels[row] == 1))
                 yield row_of | {
