@@ -96,6 +96,10 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
         return index(path.stem, "table of paths and labels", rows, read, (), notes, task)
     if str(source) in BUILTIN:
         return load_builtin(str(source))
+    if present(path):
+        raise DataError(
+            f"{quoted(path)} is a pipe or a device; expected a folder of images, or a .csv file"
+        )
     raise DataError(f"no such folder or file: {quoted(path)} (built-in sets: {', '.join(BUILTIN)})")
 
 
@@ -195,7 +199,7 @@ def refuse_other_tasks(folders: list[Folder], top: Folder) -> None:
             "the images into a folder per class, or list them in a CSV with columns path,label"
         )
     if len(names) == 1 and names <= FILLERS and folders[0].images:
-        advice = tables_in([top])
+        advice = tables_in([Path(top.path)])
         if advice:
             raise DataError(f"'{folders[0].name}' holds all images, and is no class{advice}")
 
@@ -247,12 +251,14 @@ def split_folders(folders: list[Folder]) -> dict[Folder, str]:
             continue  # a class of this name
         suspects = [f for f, split in splits.items() if split == "test"]
         if len({*splits.values()}) > 1 or len(splits) == len(folders) or suspects:
+            paths = [Path(f.path) for f in folders]
+            advice = tables_in([*(path.parent for path in paths), *paths])
             raise DataError(
                 f"'{(suspects or [*splits])[0].base}' is the name of a split, but there are no "
                 f"class folders in it, or no train beside it ({listed(f.base for f in folders)}): "
                 "sort the images into train/CLASS and test/CLASS, or list them in a CSV with "
                 "columns path,label,split; move away what has no labels; if it is a class, give "
-                f"its folder another name{tables_in(folders)}"
+                f"its folder another name{advice}"
             )
     return {}
 
@@ -352,22 +358,19 @@ def no_classes(root: Path, top: Folder) -> DataError:
     return DataError(
         f"{quoted(root)} has no class folders{hint}; expected {name}/CLASS/image.jpg, one folder "
         "per "
-        f"class, or {name}/train/CLASS/image.jpg{tables_in([top])}"
+        f"class, or {name}/train/CLASS/image.jpg{tables_in([Path(top.path)])}"
     )
 
 
-def tables_in(folders: list[Folder]) -> str:
-    """What to do with the tables in or beside these folders, for a message; "" without any."""
-    places = dict.fromkeys(
-        [*(Path(f.path).parent for f in folders[1:]), *(Path(f.path) for f in folders)]
-    )
+def tables_in(places: list[Path]) -> str:
+    """What to do with the tables in these folders, for a message; "" without any."""
     advice = ""
-    for table in [t for place in places for t in sorted(place.glob("*.[ct]sv"))][:3]:
+    for table in [t for p in dict.fromkeys(places) for t in sorted(p.glob("*.[ct]sv"))][:3]:
         try:
             read_table(table)
             advice += f"; the labels may be in a table: give {quoted(table)} instead of the folder"
         except DataError as error:
-            advice += f"; if the labels are in this table, give it when it is mended: {error}"
+            advice += f"; if the labels are in a table, mend it and give it instead: {error}"
     return advice
 
 

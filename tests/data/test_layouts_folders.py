@@ -339,3 +339,11 @@ def test_natural(names: list[str]) -> None:
 def test_natural_tells_all_names_apart() -> None:
     names = ["1", "01", "001", "a1", "a01", "", "a"]
     assert len({natural(name) for name in names}) == len(names)
+
+
+def test_a_table_beside_a_split_without_classes_is_named(tmp_path: Path) -> None:
+    """As Kaggle has it: train.csv, and train/ID.jpg"""
+    root = fill(tmp_path / "p", "train/1.jpg", "train/2.jpg")
+    (root / "train.csv").write_text("Id,Label\n1,a\n2,b\n")
+    with refused(DataError, "'train'", "train.csv'", "column path", "instead"):
+        load_dataset(root)
