@@ -183,9 +183,11 @@ def layout_of(top: Folder, root: Path) -> Layout:
     refuse_other_tasks(folders, top)
     splits = split_folders(folders)
     layout = by_split(splits) if splits else by_class(folders)
-    others = [f.base for f in folders if f not in splits] if splits else []
+    others = [f for f in folders if f not in splits] if splits else []
     if others:
-        notes.append(f"beside the splits there are other folders, not used: {listed(others)}")
+        n = sum(map(images_in, others))
+        names = listed(f.base for f in others)
+        notes.append(f"beside the splits there are other folders, not used: {names}; images: {n}")
     around = [(folder, LOOSE) for folder in beside]
     return replace(layout, beside=around + layout.beside, notes=notes + layout.notes)
 
@@ -318,7 +320,8 @@ def by_class(folders: list[Folder]) -> Layout:
     below = {f: [split_of(inner.base) for inner in f.folders] for f in folders}
     splits = {f: {found[0] for found in names if found} for f, names in below.items()}
     if not any({"train"} < found for found in splits.values()):
-        return Layout("one folder per class", [("train", f.base, f) for f in folders], [])
+        classes = [("train", f.base, f) for f in folders]
+        return Layout("one folder per class", classes, [], notes_on_repeated(folders))
     odd = [f.base for f, names in below.items() if f.images or not names or None in names]
     if odd:
         raise DataError(
@@ -334,6 +337,26 @@ def by_class(folders: list[Folder]) -> Layout:
     ]
     beside = [(folder, LOOSE) for folder in folders]
     return Layout("class folders, split folders in each", classes, beside)
+
+
+def notes_on_repeated(folders: list[Folder]) -> list[str]:
+    """A note where each of these classes holds folders of the same names: may be, those are it."""
+    first, *others = ({f.base for f in folder.folders if f.images} for folder in folders)
+    if len(first) < 2 or not others or any(names != first for names in others):
+        return []
+    inner = listed(sorted(first), 3)
+    return [
+        f"all classes have the same folders in them, {inner}: if those are the classes, list the "
+        "images in a CSV with columns path,label,group"
+    ]
+
+
+def images_in(folder: Folder) -> int:
+    """How many images lie in a folder that is not used; 0 if it is closed."""
+    try:
+        return sum(len(here.images) for here in folder.all_below([]))
+    except DataError:
+        return 0
 
 
 def holds_runs(folder: Folder) -> bool:
