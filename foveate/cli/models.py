@@ -48,10 +48,16 @@ def models(
         bool, typer.Option("--pretrained", help="Only networks with published weights.")
     ] = False,
     max_params: Annotated[
-        float, typer.Option("--max-params", help="Only up to so many million parameters.")
+        float,
+        typer.Option(
+            "--max-params", help="Only up to so many million parameters.", show_default=False
+        ),
     ] = 0,
     max_macs: Annotated[
-        float, typer.Option("--max-macs", help="Only up to so many G multiply-accumulates.")
+        float,
+        typer.Option(
+            "--max-macs", help="Only up to so many G multiply-accumulates.", show_default=False
+        ),
     ] = 0,
     sort: Annotated[
         str,
@@ -91,7 +97,7 @@ def listing(
 
     if sort and sort not in SORTS:
         raise UsageError(f"cannot sort by '{sort}'; expected {', '.join(SORTS)}")
-    if max_params < 0 or max_macs < 0:
+    if not (max_params >= 0 and max_macs >= 0):  # nan is neither
         raise UsageError("--max-params and --max-macs are above 0")
     chosen = family_members(family) if family else list(CATALOGUE.values())
     if not chosen:
