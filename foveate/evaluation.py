@@ -146,7 +146,7 @@ def known_labels(
     if strange:
         raise DataError(
             f"{quoted(dataset.name)} has classes that the classifier does not know: "
-            f"{listed(strange)}; it knows {listed(classes, 20)}: rename or remove those folders"
+            f"{listed(strange)}; it knows {listed(classes, 20)}: rename or remove these classes"
         )
     if dataset.task == "multilabel":
         labels = np.zeros((len(dataset), len(classes)), dtype=np.int64)

@@ -60,10 +60,16 @@ class Run:
             )
             if differing:
                 was = ", ".join(
-                    f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differing
+                    f"{key} {before.get(key)!r}, now {now.get(key)!r}"
+                    for key in differing
+                    if key != "fingerprint"
+                )
+                others = ["other data: an image, a label, a split or a group is another one"]
+                others = (others if "fingerprint" in differing else []) + (
+                    [f"other settings ({was})"] if was else []
                 )
                 raise UsageError(
-                    f"{quoted(folder)} was begun with other settings ({was}); repeat them, or "
+                    f"{quoted(folder)} was begun with {', and '.join(others)}; repeat them, or "
                     f"choose another {option('out')}"
                 )
             return cls(folder, fresh=False)

@@ -133,26 +133,29 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "system lets this process write (ulimit -f)"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            remedy = (
-                "set FOVEATE_CACHE to a folder that you may write to"
-                if cached
-                else "choose a folder that you may write to"
-            )
-            raise FoveateError(f"no permission to write {name}; {remedy}") from error
+            remedy = "set FOVEATE_CACHE to" if cached else "choose"
+            raise FoveateError(
+                f"no permission to write {name}; {remedy} a folder that you may write to"
+            ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            remedy = "set FOVEATE_CACHE to another folder" if cached else "choose another name"
             raise UsageError(
-                f"{name} cannot be written: a file or a folder is in the way; choose another name"
+                f"{name} cannot be written: a file or a folder is in the way; {remedy}"
             ) from error
         if error.errno == errno.ENAMETOOLONG:
             raise UsageError(
                 f"{name} cannot be written: the name is too long for this system; choose a "
                 "shorter one"
             ) from error
-        if error.errno == errno.ENOENT and not path.parent.is_dir():
-            raise FoveateError(
-                f"{name} cannot be written: there is no folder {quoted(path.parent)}, and none "
-                "can be made there; choose another"
-            ) from error
+        if error.errno == errno.ENOENT:
+            there = path.parent.is_dir()
+            why = (
+                f"{quoted(path.parent)} takes no new files"
+                if there
+                else f"there is no folder {quoted(path.parent)}, and none can be made there"
+            )
+            remedy = "set FOVEATE_CACHE to another folder" if cached else "choose another"
+            raise FoveateError(f"{name} cannot be written: {why}; {remedy}") from error
         raise
 
 

@@ -230,6 +230,7 @@ def test_one_model(work: Path) -> None:
         (["--family", "foo"], ["family", "'foo'", "LeNet"]),
         (["--sort", "foo"], ["'foo'", "year"]),
         (["--max-params", "-1"], ["--max-params", "above 0"]),
+        (["--max-macs", "nan"], ["--max-macs", "above 0"]),
         (["resnet18", "--input", "3x0x9"], ["--input", "channels x height x width"]),
         (["alexnet", "--input", "3x32x32"], ["AlexNet", "63x63", "32x32"]),
         (["resnet18", "--diagram", "x.pdf"], ["x.pdf", ".svg", ".png"]),

@@ -182,6 +182,14 @@ def test_a_folder_does_not_replace_a_file(home: Path) -> None:
     assert contents(home) == {"x": "old"}
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOENT])
+def test_a_cache_that_takes_nothing_names_its_variable(cache: Path, home: Path, code: int) -> None:
+    for path, remedy in ((cache / "weights" / "x", "FOVEATE_CACHE"), (home / "x", "choose")):
+        with pytest.raises(FoveateError) as caught, disk_errors(path):
+            raise OSError(code, os.strerror(code))
+        assert str(path) in str(caught.value) and remedy in str(caught.value)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_reported(home: Path, code: int) -> None:
     with (

@@ -101,6 +101,10 @@ class Classifier:
         self.module = module
         self.engines: dict[int, Engine] = {}  # by process: none outlives a fork
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes into another process: a network that is ready to run stays in this one."""
+        return self.__dict__ | {"engines": {}}
+
     @classmethod
     def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "Classifier":
         """Read a classifier, or the one in a run's folder.

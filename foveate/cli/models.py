@@ -48,10 +48,16 @@ def models(
         bool, typer.Option("--pretrained", help="Only networks with published weights.")
     ] = False,
     max_params: Annotated[
-        float, typer.Option("--max-params", help="Only up to so many million parameters.")
+        float,
+        typer.Option(
+            "--max-params", help="Only up to so many million parameters.", show_default=False
+        ),
     ] = 0,
     max_macs: Annotated[
-        float, typer.Option("--max-macs", help="Only up to so many G multiply-accumulates.")
+        float,
+        typer.Option(
+            "--max-macs", help="Only up to so many G multiply-accumulates.", show_default=False
+        ),
     ] = 0,
     sort: Annotated[
         str,
@@ -91,7 +97,7 @@ def listing(
 
     if sort and sort not in SORTS:
         raise UsageError(f"cannot sort by '{sort}'; expected {', '.join(SORTS)}")
-    if max_params < 0 or max_macs < 0:
+    if not (max_params >= 0 and max_macs >= 0):  # nan is neither
         raise UsageError("--max-params and --max-macs are above 0")
     chosen = family_members(family) if family else list(CATALOGUE.values())
     if not chosen:
@@ -224,8 +230,7 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
     say(f"{name} ({entry.year})")
     paragraph("", entry.paper.title)
     paragraph("Paper   ", entry.paper.reference)
-    for line in explained(models.MODELS[name].__module__):
-        say(line)
+    say_in_lines(explained(models.MODELS[name].__module__))
     say()
     for line in as_text(summary).splitlines():
         say(line)
@@ -248,8 +253,27 @@ def explained(module: str) -> list[str]:
     return f"{idea}{rest}".strip().splitlines()
 
 
+def say_in_lines(lines: list[str]) -> None:
+    """Lines of a docstring, which are up to 100 wide, in those of the terminal."""
+    entries: list[str] = []
+    for line in lines:
+        if entries and entries[-1] and line.startswith(" " * 6):  # it goes on
+            entries[-1] += " " + line.strip()
+        else:
+            entries.append(line)
+    for entry in entries:
+        hanging = " " * (6 if entry.startswith(" ") else 8 if entry[6:8] == "  " else 0)
+        for line in textwrap.wrap(entry, line_width(), subsequent_indent=hanging) or [""]:
+            say(line)
+
+
+def line_width() -> int:
+    return min(100, shutil.get_terminal_size((100, 24)).columns)
+
+
 def paragraph(name: str, text: str) -> None:
-    for line in textwrap.wrap(text, 100, initial_indent=name, subsequent_indent=" " * len(name)):
+    below = " " * len(name)
+    for line in textwrap.wrap(text, line_width(), initial_indent=name, subsequent_indent=below):
         say(line)
 
 

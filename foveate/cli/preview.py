@@ -85,7 +85,7 @@ def preview(
     changed = "" if choice.augmentation == Augment(choice.policy) else ", with changes"
     done = ", ".join(augmentation.describe())
     footer = [f"policy {choice.policy}{changed}: {done}; seed {seed}"]
-    notes = [*choice.reasons, *([levels.note] if levels.note else [])]
+    notes = [*dataset.notes, *choice.reasons, *([levels.note] if levels.note else [])]
     footer += [f"note  {reason}" for reason in notes]
     grid = draw_grid(shown, [f"epoch {e}" for e in range(epoch, epoch + columns)], footer)
     with replacing(out) as temporary:

@@ -32,7 +32,7 @@ HEADLINES = {  # what figures are of, in the order in which they stand
 MOST_BAD = 5  # unreadable images that are listed
 # benchmarks/results/finetune.json
 MEASURED = "; on two cores it took about 2 minutes per thousand images"
-STOPPED = "stopped; finished epochs are kept: repeat the command, with --resume if there is one"
+STOPPED = "stopped; finished epochs are kept: repeat the command, with --resume if its run is there"
 STOPPED_PROBE = "stopped; what was computed is in the cache: repeat the command to go on"
 LINES = 25  # of the rates that were tried
 

@@ -96,6 +96,10 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
         return index(path.stem, "table of paths and labels", rows, read, (), notes, task)
     if str(source) in BUILTIN:
         return load_builtin(str(source))
+    if present(path):
+        raise DataError(
+            f"{quoted(path)} is a pipe or a device; expected a folder of images, or a .csv file"
+        )
     raise DataError(f"no such folder or file: {quoted(path)} (built-in sets: {', '.join(BUILTIN)})")
 
 
@@ -179,9 +183,11 @@ def layout_of(top: Folder, root: Path) -> Layout:
     refuse_other_tasks(folders, top)
     splits = split_folders(folders)
     layout = by_split(splits) if splits else by_class(folders)
-    others = [f.base for f in folders if f not in splits] if splits else []
+    others = [f for f in folders if f not in splits] if splits else []
     if others:
-        notes.append(f"beside the splits there are other folders, not used: {listed(others)}")
+        n = sum(map(images_in, others))
+        names = listed(f.base for f in others)
+        notes.append(f"beside the splits there are other folders, not used: {names}; images: {n}")
     around = [(folder, LOOSE) for folder in beside]
     return replace(layout, beside=around + layout.beside, notes=notes + layout.notes)
 
@@ -195,7 +201,7 @@ def refuse_other_tasks(folders: list[Folder], top: Folder) -> None:
             "the images into a folder per class, or list them in a CSV with columns path,label"
         )
     if len(names) == 1 and names <= FILLERS and folders[0].images:
-        advice = tables_in([top])
+        advice = tables_in([Path(top.path)])
         if advice:
             raise DataError(f"'{folders[0].name}' holds all images, and is no class{advice}")
 
@@ -247,12 +253,14 @@ def split_folders(folders: list[Folder]) -> dict[Folder, str]:
             continue  # a class of this name
         suspects = [f for f, split in splits.items() if split == "test"]
         if len({*splits.values()}) > 1 or len(splits) == len(folders) or suspects:
+            paths = [Path(f.path) for f in folders]
+            advice = tables_in([*(path.parent for path in paths), *paths])
             raise DataError(
                 f"'{(suspects or [*splits])[0].base}' is the name of a split, but there are no "
                 f"class folders in it, or no train beside it ({listed(f.base for f in folders)}): "
                 "sort the images into train/CLASS and test/CLASS, or list them in a CSV with "
                 "columns path,label,split; move away what has no labels; if it is a class, give "
-                f"its folder another name{tables_in(folders)}"
+                f"its folder another name{advice}"
             )
     return {}
 
@@ -312,7 +320,8 @@ def by_class(folders: list[Folder]) -> Layout:
     below = {f: [split_of(inner.base) for inner in f.folders] for f in folders}
     splits = {f: {found[0] for found in names if found} for f, names in below.items()}
     if not any({"train"} < found for found in splits.values()):
-        return Layout("one folder per class", [("train", f.base, f) for f in folders], [])
+        classes = [("train", f.base, f) for f in folders]
+        return Layout("one folder per class", classes, [], notes_on_repeated(folders))
     odd = [f.base for f, names in below.items() if f.images or not names or None in names]
     if odd:
         raise DataError(
@@ -328,6 +337,26 @@ def by_class(folders: list[Folder]) -> Layout:
     ]
     beside = [(folder, LOOSE) for folder in folders]
     return Layout("class folders, split folders in each", classes, beside)
+
+
+def notes_on_repeated(folders: list[Folder]) -> list[str]:
+    """A note where each of these classes holds folders of the same names: may be, those are it."""
+    first, *others = ({f.base for f in folder.folders if f.images} for folder in folders)
+    if len(first) < 2 or not others or any(names != first for names in others):
+        return []
+    inner = listed(sorted(first), 3)
+    return [
+        f"all classes have the same folders in them, {inner}: if those are the classes, list the "
+        "images in a CSV with columns path,label,group"
+    ]
+
+
+def images_in(folder: Folder) -> int:
+    """How many images lie in a folder that is not used; 0 if it is closed."""
+    try:
+        return sum(len(here.images) for here in folder.all_below([]))
+    except DataError:
+        return 0
 
 
 def holds_runs(folder: Folder) -> bool:
@@ -352,22 +381,19 @@ def no_classes(root: Path, top: Folder) -> DataError:
     return DataError(
         f"{quoted(root)} has no class folders{hint}; expected {name}/CLASS/image.jpg, one folder "
         "per "
-        f"class, or {name}/train/CLASS/image.jpg{tables_in([top])}"
+        f"class, or {name}/train/CLASS/image.jpg{tables_in([Path(top.path)])}"
     )
 
 
-def tables_in(folders: list[Folder]) -> str:
-    """What to do with the tables in or beside these folders, for a message; "" without any."""
-    places = dict.fromkeys(
-        [*(Path(f.path).parent for f in folders[1:]), *(Path(f.path) for f in folders)]
-    )
+def tables_in(places: list[Path]) -> str:
+    """What to do with the tables in these folders, for a message; "" without any."""
     advice = ""
-    for table in [t for place in places for t in sorted(place.glob("*.[ct]sv"))][:3]:
+    for table in [t for p in dict.fromkeys(places) for t in sorted(p.glob("*.[ct]sv"))][:3]:
         try:
             read_table(table)
             advice += f"; the labels may be in a table: give {quoted(table)} instead of the folder"
         except DataError as error:
-            advice += f"; if the labels are in this table, give it when it is mended: {error}"
+            advice += f"; if the labels are in a table, mend it and give it instead: {error}"
     return advice
 
 

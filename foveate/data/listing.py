@@ -27,8 +27,12 @@ MACHINES = frozenset(  # folders that operating systems, NAS and editors make, i
 ) | {"system volume information"}
 LITTER = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini"])
 
+# images that many viewers show
+OTHERS = tuple(".jp2 .j2k .jpx .jxl .psd .tga .ico .svg .dcm .dicom .exr .hdr .xcf .eps".split())
+
 NOT_IMAGES = "not images"
 RAW_FILES = "raw files of a camera (save them as JPEG or TIFF)"
+OTHER_FORMATS = "images of a format that is not read (save them as JPEG or PNG)"
 HIDDEN = "hidden"
 MACHINE_MADE = "folders that only machines make"
 NOWHERE = "links that lead nowhere"
@@ -254,7 +258,9 @@ def cause_to_leave(entry: "os.DirEntry[str]", low: str) -> str:
         return NOT_IMAGES
     try:
         with open(entry.path, "rb") as file:
-            return "" if is_image(file.read(HEAD)) else NOT_IMAGES
+            if is_image(file.read(HEAD)):
+                return ""
+        return OTHER_FORMATS if low.endswith(OTHERS) else NOT_IMAGES
     except OSError as error:
         return f"not readable ({error.strerror})"
 

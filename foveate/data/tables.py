@@ -102,8 +102,10 @@ def from_table(
     ]
     if repeated:
         images = merged(images, [real for _, real in there], table, task)
-        what = f"{len(lines) - len(images)} rows name an image of an earlier row"
-        notes.append(f"{what}: rows of one path are one image")
+        n = len(lines) - len(images)
+        notes.append(
+            f"rows that name an image of an earlier row: {n}; rows of one path are one image"
+        )
     rows = [(i.file, BETWEEN.join(i.labels), i.split, i.group) for i in images]
     return rows, read, notes
 
@@ -189,11 +191,13 @@ def read_table(table: Path) -> Content:
         one_hot = not odd
     missing = [c for c in ("path", "label") if c not in columns and not (one_hot and c == "label")]
     if missing or not rows:
-        what = f"lacks the column {' and '.join(missing)}" if missing else "has no rows of images"
+        columns_of = "column" if len(missing) == 1 else "columns"
+        what = f"lacks the {columns_of} {' and '.join(missing)}"
         seen = ", ".join(c.strip() for c in header) or "no rows"
         hint = ""
         if missing == ["label"] and bits and rows:
             hint = f"; in a table with a column a label, all others hold 0 or 1: {odd}"
+        what = what if missing else "has no rows of images"
         raise DataError(
             f"{quoted(table)} {what}; expected path,label[,split][,group], found {seen}{hint}"
         )
@@ -203,6 +207,12 @@ def read_table(table: Path) -> Content:
     found = []
     width = max(place.values()) + 1
     for number, cells in rows:
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise DataError(
+                f"{quoted(table)}, line {number} has {len(cells)} cells, and the header "
+                f"{len(header)}: put a cell that holds the delimiter between double quotes, and "
+                "write | between several labels"
+            )
         cells += [""] * (width - len(cells))
         path, label, split, group = (cells[place[c]] if c in place else "" for c in COLUMNS)
         if one_hot:

@@ -8,7 +8,7 @@ from foveate.arguments import option
 from foveate.data.augment import Augment
 from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError, UsageError, quoted
-from foveate.runs import read_json
+from foveate.runs import is_absent, read_json
 from foveate.training.config import TrainConfig
 from foveate.weights.starting_point import OWN
 
@@ -37,6 +37,8 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
             module.
     """
     path = path / "config.json" if path.is_dir() else path
+    if is_absent(path):
+        raise ArtefactError(f"there is no {quoted(path)}; expected a run, or its config.json")
     found = read_json(path)
     recipe = found.get("recipe")
     if recipe not in OF_RECIPE:

@@ -185,10 +185,11 @@ def read_pickled(path: Path, begin: bytes) -> Any:
     """What `torch.save` wrote; none of its code runs."""
     import torch
 
-    if begin.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        raise ArtefactError(
-            f"{quoted(path.name)} is compressed: unpack it first (gunzip, bunzip2, unxz)"
-        )
+    if not begin:
+        raise ArtefactError(f"{quoted(path.name)} is empty (0 bytes): copy or download it again")
+    for signs, what in NOT_WEIGHTS:
+        if begin.startswith(signs):
+            raise ArtefactError(f"{quoted(path.name)} is {what}")
     try:
         refuse_bombs(path)
         with ONE_AT_A_TIME, warnings.catch_warnings():
@@ -199,7 +200,9 @@ def read_pickled(path: Path, begin: bytes) -> Any:
     except (ArtefactError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails anywhere in zipfile, pickle or torch
-        reason = re.search(r"(?:Unsupported|Trying to load unsupported)[^\n]*", str(error))
+        reason = re.search(
+            r"(?:Unsupported|Trying to load unsupported)[^\n]*?(?= was not|\n|$)", str(error)
+        )
         raise ArtefactError(
             f"{quoted(path.name)} is damaged, or holds more than tensors and was not read, since "
             "it "
@@ -207,6 +210,14 @@ def read_pickled(path: Path, begin: bytes) -> Any:
             "source, load it there and save its tensors alone: "
             "torch.save(network.state_dict(), FILE)"
         ) from error
+
+
+NOT_WEIGHTS = (
+    ((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"), "compressed: unpack it first (gunzip, bunzip2, unxz)"),
+    ((b"version h",), "a pointer of Git LFS, not the file: fetch that with git lfs pull"),
+    ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not weights: download the file again"),
+    ((b"\xff\xd8\xff", b"\x89PNG"), "an image; expected a file of weights"),
+)
 
 
 class Inert:
@@ -251,6 +262,12 @@ def refuse_bombs(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+        if any(part.filename.endswith("/constants.pkl") for part in parts):
+            raise ArtefactError(
+                f"{quoted(path.name)} is TorchScript, which holds more than tensors and was not "
+                "read, since it could run code; if you trust its source, save its tensors alone: "
+                "torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+            )
         size = sum(part.file_size for part in parts)
         if size > path.stat().st_size:
             raise ArtefactError(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -299,3 +300,8 @@ print(foveate.Classifier.load("classifier").predict("x.jpg").probability)
         classifier.predict(images / "test" / "blob" / "100.jpg").probability
     )
     assert not nowhere.exists()
+
+
+def test_a_classifier_goes_into_another_process(classifier: Classifier, image: Path) -> None:
+    expected = classifier.predict(image)
+    assert pickle.loads(pickle.dumps(classifier)).predict(image) == expected

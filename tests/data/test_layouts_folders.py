@@ -339,3 +339,26 @@ def test_natural(names: list[str]) -> None:
 def test_natural_tells_all_names_apart() -> None:
     names = ["1", "01", "001", "a1", "a01", "", "a"]
     assert len({natural(name) for name in names}) == len(names)
+
+
+def test_the_same_folders_in_each_class_are_noted(tmp_path: Path) -> None:
+    """Two cameras, or folds, with the classes in each"""
+    files = [f"{camera}/{label}/1.jpg" for camera in ("left", "right") for label in ("cat", "dog")]
+    dataset = load_dataset(fill(tmp_path / "p", *files))
+    assert dataset.classes == ("left", "right")
+    assert any(not absent(note, "'cat', 'dog'", "path,label,group") for note in dataset.notes)
+    by_day = load_dataset(fill(tmp_path / "q", "cat/mon/1.jpg", "cat/tue/2.jpg", "dog/mon/3.jpg"))
+    assert by_day.notes == ()
+
+
+def test_images_beside_splits_are_counted(tmp_path: Path) -> None:
+    root = fill(tmp_path / "p", "train/a/1.jpg", "train/b/2.jpg", "more/3.jpg", "more/x/4.jpg")
+    assert any(not absent(note, "'more'", "images: 2") for note in load_dataset(root).notes)
+
+
+def test_a_table_beside_a_split_without_classes_is_named(tmp_path: Path) -> None:
+    """As Kaggle has it: train.csv, and train/ID.jpg"""
+    root = fill(tmp_path / "p", "train/1.jpg", "train/2.jpg")
+    (root / "train.csv").write_text("Id,Label\n1,a\n2,b\n")
+    with refused(DataError, "'train'", "train.csv'", "column path", "instead"):
+        load_dataset(root)

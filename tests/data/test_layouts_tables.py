@@ -50,7 +50,7 @@ def test_a_table(tmp_path: Path) -> None:
         b"\xef\xbb\xbfpath,label\n1.jpg,a\n",
         b"path,label\r\n1.jpg,a\r\n",
         b'label,more,path\n"a",?,"1.jpg"\n',
-        b"path,label\n1.jpg,a,too,many\n",
+        b"path,label\n1.jpg,a,, \n",
         b"path,label\n\n1.jpg,a\n\n",
         b"path;label\n1.jpg;a\n;\n",
         b"path\tlabel\tsplit\n1.jpg\ta\t \n",
@@ -91,6 +91,8 @@ def test_absolute_paths_in_a_table(tmp_path: Path) -> None:
         ("path,label\n1.jpg,  \n", ["line 2", "empty"]),
         ("path,label\n,a\n", ["line 2", "empty"]),
         ("path,label\n1.jpg\n", ["line 2", "empty"]),
+        ("path,label\n1.jpg,a\n1.jpg,a,b\n", ["line 3", "3 cells", "header 2"]),
+        ("path;label\n1.jpg;a;b\n", ["line 2", "3 cells"]),
         (
             "path,label,split\n1.jpg,a,holdout\n",
             ["line 2", "'holdout'", "train", "test", "val", "valid"],

@@ -41,6 +41,14 @@ def test_odd_suffixes_are_images_by_content(tmp_path: Path) -> None:
     assert dataset.notes == dataset.ignored == ()
 
 
+@pytest.mark.parametrize("name", ["x.jp2", "x.PSD", "x.svg", "x.dcm"])
+def test_images_of_other_formats_are_called_so(tmp_path: Path, name: str) -> None:
+    root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
+    (root / "a" / name).write_text("none")
+    (note,) = load_dataset(root).notes
+    assert not absent(note, "left out", "images of a format", "JPEG or PNG", f"'a/{name}'")
+
+
 def test_what_is_left_out_is_counted_by_cause(tmp_path: Path) -> None:
     root = fill(tmp_path / "p", "a/1.jpg", "b/1.jpg", "a/x.txt", "a/y.xml", "b/1.NEF", "loose.jpg")
     (root / "a" / "notes").write_text("none")

@@ -88,3 +88,10 @@ def test_a_root_that_is_a_link(tmp_path: Path) -> None:
     fill(tmp_path / "p", "a/1.jpg", "b/1.jpg")
     (tmp_path / "link").symlink_to("p")
     assert rows(load_dataset(tmp_path / "link")) == rows(load_dataset(tmp_path / "p"))
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.csv"])
+def test_a_pipe_is_no_data(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with refused(DataError, f"{name}'", "pipe or a device"):
+        load_dataset(tmp_path / name)

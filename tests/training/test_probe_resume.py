@@ -120,7 +120,7 @@ def test_resume_with_other_settings_is_refused(
 def test_resume_with_other_images_is_refused(trained: Path, root: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "r"))
     (root / "train" / "blob" / "000.png").unlink()
-    with refused(UsageError, "fingerprint", "out"):
+    with refused(UsageError, "other data", "out"):
         train(root, out=run, resume=True)
 
 

@@ -127,7 +127,7 @@ def test_a_run_is_repeated_on_other_data(
 @pytest.mark.parametrize(
     ("options", "code", "names"),
     [
-        (("--config", "gone.json"), 5, ["gone.json"]),
+        (("--config", "gone.json"), 5, ["no 'gone.json'", "config.json"]),
         (("--config", "odd"), 5, ["config.json", "tempo"]),
         (("--config", "probe", "--recipe", "finetune"), 2, ["--recipe", "probe", "finetune"]),
         (("--config", "probe", "--epochs", "3"), 2, ["epochs", "finetune"]),
