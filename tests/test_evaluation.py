@@ -1,5 +1,6 @@
 """Evaluation goes by the classes' names."""
 
+import json
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from foveate.classifier import Classifier
 from foveate.cli.train import show
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
-from foveate.errors import DataError, UsageError
+from foveate.errors import ArtefactError, DataError, UsageError
 from foveate.evaluation import evaluate, known_labels
 from foveate.metrics import summarise
 from foveate.progress import Silent
@@ -48,7 +49,8 @@ def test_the_test_split_is_what_the_run_measured(
     # in bf16 a near tie may turn
     assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 24)
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=0.02)
-    assert set(found) == {*expected, "split", "data", "bad", "notes"}
+    assert set(found) == {*expected, "split", "data", "bad", "notes", "new", "learnt_from"}
+    assert found["learnt_from"] == {"n": 0, "files": []} and found["new"]["n"] == 24
     assert found["bad"] == {}
 
 
@@ -213,6 +215,41 @@ def test_the_training_split_is_not_measured_without_a_word(
     assert (found["n"], found["split"]) == (24, "all")
     for names in (["no test split", "'train'"], ["left out", ": 8 (", "'test/100.jpg'"]):
         assert any(not absent(note, *names) for note in found["notes"]), found["notes"]
+
+
+def test_what_the_run_learnt_from_is_no_test(
+    classifier: Classifier, images: Path, tmp_path: Path
+) -> None:
+    for kind, few in (("blob", 8), ("noise", 3)):
+        (tmp_path / "mix" / kind).mkdir(parents=True)
+        for file in sorted((images / "train" / kind).iterdir())[:few]:
+            shutil.copy(file, tmp_path / "mix" / kind / f"renamed-{file.name}")
+    whole = evaluate(classifier, tmp_path / "mix")
+    assert (whole["n"], whole["learnt_from"]["n"], whole["new"]) == (11, 11, None)
+    accuracy = classifier.metrics["test"]["accuracy"]
+    assert not whole["trusted"] and not absent(whole["why"], f"{accuracy:.1%}", "24", "test")
+
+    shutil.copy(images / "test" / "stripes" / "100.jpg", tmp_path / "mix" / "noise" / "new.jpg")
+    part = evaluate(classifier, tmp_path / "mix")
+    assert (part["n"], part["new"]["n"]) == (12, 1) and not part["trusted"]
+    assert part["new"]["per_class"]["noise"]["support"] == 1
+    assert "noise/new.jpg" not in part["learnt_from"]["files"] == whole["learnt_from"]["files"]
+
+
+def test_a_run_of_another_version_says_nothing_of_what_it_learnt_from(
+    trained: Path, images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    data = read_json(tmp_path / "run" / "data.json")
+    for file in data["files"].values():
+        del file["sha256"]
+    (tmp_path / "run" / "data.json").write_text(json.dumps(data))
+    assert evaluate(Classifier.load(tmp_path / "run"), images / "train")["learnt_from"]["n"] == 0
+    (tmp_path / "run" / "data.json").write_text("{}")
+    with refused(ArtefactError, "data.json"):
+        evaluate(Classifier.load(tmp_path / "run"), images / "train")
+    shutil.copytree(trained / "classifier", tmp_path / "moved")  # out of its run
+    assert evaluate(Classifier.load(tmp_path / "moved"), images / "train")["new"]["n"] == 72
 
 
 def test_what_is_left_out_is_noted(classifier: Classifier, images: Path, tmp_path: Path) -> None:
