@@ -281,7 +281,7 @@ DATA = {"files": {str: {"split": str, "sha256?": str}}}
 
 def read_learnt_from(run: Path) -> set[str]:
     """The first HEX digits of the SHA-256 of each image that a run learnt from, or chose by: all
-    but the test split's. None where the run's data.json is missing or of a version without them.
+    but the test split's. None of them where data.json is missing, or of a version without hashes.
 
     Raises:
         ArtefactError: data.json is damaged.
