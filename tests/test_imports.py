@@ -20,6 +20,7 @@ LAYERS = [
     {"probe", "checkpoint", "runs"},
     {"engine", "heads"},
     {"features"},
+    {"audit"},
     {"classifier"},
     {"evaluation", "verification"},
     {"training"},
