@@ -1,4 +1,4 @@
-"""foveate data show, foveate data preview, foveate data cache"""
+"""foveate data show, audit, preview, cache"""
 
 from collections import Counter
 from typing import Annotated, Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from foveate.cli import settings
+from foveate.cli.audit import audit
 from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, print_table, say
 from foveate.cli.help import Verb
 from foveate.cli.preview import preview
@@ -17,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("preview", cls=Verb)(preview)
+app.command("audit", cls=Verb)(audit)
 
 
 @app.command()
