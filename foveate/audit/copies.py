@@ -37,7 +37,7 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, o
 SIDE = 64
 COARSE = 16
 
-NEIGHBOURS = 8  # by features
+NEIGHBOURS = 10  # by features
 TWINS = 2  # by signature: whole images, turned by quarters or mirrored
 FEW = 64  # images of which all pairs are looked at
 DIMENSIONS = 192  # that features are reduced to
@@ -53,6 +53,8 @@ CLOSE = 0.1  # to the best coarse correlation: starts that are worse are left
 STARTS = 2  # that are refined, of the hundreds that are compared
 NOISE = 3.0  # grey levels: structure below is taken for noise of compression
 
+SCENE = "same scene"
+SAME = 0.75  # correlation from which two photos of one scene are taken for one photo
 PART = 1.04  # scale from which a copy is called cropped
 SHIFT = 0.05  # the same of its centre's distance, in half sides
 TURN = 2.5  # degrees from which a copy is called turned
@@ -78,7 +80,7 @@ class Level:
 
 # The last one decides. Of 10,000 pairs that look alike (clothing, fashion-mnist, digits) none has
 # more than 16.4, of planted copies 98 % have more than 19: benchmarks/results/copies.json.
-LEVELS = (Level(32, 4, 1, 5.0), Level(32, 4, 4, 8.0), Level(64, 2, 0, 9.0), Level(64, 2, 3, 17.0))
+LEVELS = (Level(32, 4, 1, 5.0), Level(32, 4, 4, 7.5), Level(64, 2, 0, 9.0), Level(64, 2, 3, 17.0))
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,18 @@ class Copies:
     Args:
         pairs: (P, 2), rows of two images that show the same photo, the smaller row first.
         kinds: how the two differ, for each pair: "turned", "mirrored" and "cropped", joined by
-            " and "; or "scaled" or "saved again".
+            " and "; or "scaled" or "saved again"; or "same scene": two photos of one place, such as
+            a burst's, or two things on one floor, which share much of their detail but not all.
         evidence: (P,), standard deviations by which they are more alike than by chance.
-        groups: (N,), the smallest row among the images that are connected by pairs; an image
-            without a copy has its own row.
+        correlation: (P,), of their fine structure, from 0 to 1.
+        groups: (N,), the smallest row among the images that are connected by pairs, those of one
+            scene excepted; an image without a copy has its own row.
     """
 
     pairs: Rows
     kinds: tuple[str, ...]
     evidence: Array
+    correlation: Array
     groups: Rows
 
 
@@ -145,10 +150,11 @@ def find_copies(
     first_is_smaller = found.first == pairs[:, 0]
     maps = np.where(first_is_smaller[:, None, None], found.maps, inverse(found.maps))
     kinds = tuple(
-        kind_of(m, None if sizes is None else sizes[pair])
-        for m, pair in zip(maps, pairs, strict=True)
+        SCENE if r < SAME else kind_of(m, None if sizes is None else sizes[pair])
+        for m, r, pair in zip(maps, found.correlation, pairs, strict=True)
     )
-    return Copies(pairs, kinds, found.evidence, components(n, pairs))
+    copies = pairs[found.correlation >= SAME]
+    return Copies(pairs, kinds, found.evidence, found.correlation, components(n, copies))
 
 
 def grey(image: Image.Image) -> NDArray[np.uint8]:
@@ -486,9 +492,9 @@ def evidence(
     maps: Array,
     level: Level,
     fills: tuple[Array, Array] | None = None,
-) -> Array:
-    """(P,), how sure it is that the second image, laid over the first, is the same: Fisher's z of
-    the correlation, in standard deviations of what independent images have.
+) -> tuple[Array, Array]:
+    """How sure it is that the second image, laid over the first, is the same, (P,): Fisher's z of
+    the correlation, in standard deviations of what independent images have; and the correlation.
 
     Places that are filled in one image alone are left out.
     """
@@ -509,7 +515,7 @@ def evidence(
     total = sa.sum((1, 2)) * (sb[:, :, 1:-1].sum((1, 2)) + sb.sum((1, 2)))
     width = level.side**2 * (sa * sb).sum((1, 2)) / (total + 1e-6)
     n = places / np.maximum(width, 1)
-    return np.arctanh(np.clip(r, -0.9999, 0.9999)) * np.sqrt(n)
+    return np.arctanh(np.clip(r, -0.9999, 0.9999)) * np.sqrt(n), r
 
 
 def coarse_starts(greys: Greys, pairs: Rows, similar: Array, each: Map) -> "Aligned":
@@ -540,7 +546,7 @@ def coarse_starts(greys: Greys, pairs: Rows, similar: Array, each: Map) -> "Alig
     place = where[edge, (top % STARTS)[near]]
     maps = then(inverse(coarse.windowing[place // 8]), coarse.turning[place % 8])
     none = np.zeros(len(edge), np.float32)
-    return Aligned(number[edge], ends[edge, 0], ends[edge, 1], maps, none)
+    return Aligned(number[edge], ends[edge, 0], ends[edge, 1], maps, none, none)
 
 
 @dataclass(frozen=True)
@@ -551,7 +557,7 @@ class Aligned:
         number: (S,), of the pair.
         first, second: (S,), rows: the second image is laid over the first.
         maps: (S, 2, 3), from the first to the second.
-        evidence: (S,), of `evidence`.
+        evidence, correlation: (S,), of `evidence`.
     """
 
     number: Rows
@@ -559,6 +565,7 @@ class Aligned:
     second: Rows
     maps: Array
     evidence: Array
+    correlation: Array
 
     def select(self, rows: Any) -> "Aligned":
         return Aligned(
@@ -567,6 +574,7 @@ class Aligned:
             self.second[rows],
             self.maps[rows],
             self.evidence[rows],
+            self.correlation[rows],
         )
 
     def best_of_each(self) -> "Aligned":
@@ -598,23 +606,24 @@ def at_level(level: Level, greys: Greys, starts: Aligned, each: Map) -> Aligned:
     fills = filled(greys[rows]) if level is LEVELS[-1] else None
     ends = np.searchsorted(rows, starts.first), np.searchsorted(rows, starts.second)
 
-    def of_block(start: int) -> tuple[Array, Array]:
+    def of_block(start: int) -> tuple[Array, Array, Array]:
         block = slice(start, start + size)
         first, second = (images[end[block]].astype(np.float32) for end in ends)
         maps = refine(first, second, starts.maps[block], level)
-        weights = evidence(first, second, maps, level)
+        weights, r = evidence(first, second, maps, level)
         if fills is not None:
             again = np.flatnonzero((weights > level.evidence / 2) & (weights < level.evidence))
             a, b = (fills[end[block][again]].astype(np.float32) for end in ends)
-            weights[again] = np.maximum(
-                weights[again], evidence(first[again], second[again], maps[again], level, (a, b))
-            )
-        return maps, weights
+            other = evidence(first[again], second[again], maps[again], level, (a, b))
+            better = other[0] > weights[again]
+            weights[again[better]], r[again[better]] = other[0][better], other[1][better]
+        return maps, weights, r
 
     parts = list(each(of_block, range(0, len(starts.number), size)))
-    maps = np.concatenate([starts.maps[:0], *(m for m, _ in parts)])
-    weights = np.concatenate([starts.evidence[:0], *(e for _, e in parts)])
-    return Aligned(starts.number, starts.first, starts.second, maps, weights)
+    if not parts:
+        return starts
+    maps, weights, r = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Aligned(starts.number, starts.first, starts.second, maps, weights, r)
 
 
 # Results
