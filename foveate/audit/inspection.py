@@ -1,5 +1,4 @@
-"""What stands in the way of believing a data set's figures: copies of images, copies on both sides of
-a split, and copies with two labels."""
+"""Copies in a data set: in two splits, with two labels, and how many photos there really are."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from foveate.audit.copies import SCENE, SIDE, components, find_copies, grey
 from foveate.data.dataset import Dataset
-from foveate.data.image import load_image
-from foveate.data.levels import Levels, find_levels
+from foveate.data.image import Levels, load_image
+from foveate.data.levels import find_levels
 from foveate.data.preprocess import Preprocess
 from foveate.data.workers import decode_ahead
 from foveate.errors import ImageError

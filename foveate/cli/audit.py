@@ -51,12 +51,14 @@ def show(found: "Audit") -> None:
     dataset = found.dataset
     leaks, contradictions, sets = found.leaks(), found.contradictions(), found.sets()
     if leaks:
-        say(f"{len(leaks)} images have a copy in another split: they are no test")
+        have = "1 image has" if len(leaks) == 1 else f"{len(leaks)} images have"
+        say(f"{have} a copy in a split before their own: they are no test")
         for row, of, kind in leaks[:SHOWN]:
             say(f"      {dataset.files[row]}  is  {dataset.files[of]}  ({kind})")
         say("      remove them from one of the two")
     if contradictions:
-        say(f"{len(contradictions)} pairs of copies have two labels")
+        have = "1 pair" if len(contradictions) == 1 else f"{len(contradictions)} pairs"
+        say(f"{have} of copies with two labels")
         for pair in contradictions[:SHOWN]:
             names = f"{dataset.files[pair.first]}  is  {dataset.files[pair.second]}"
             say(f"      {names}  ({pair.kind})")
@@ -64,7 +66,7 @@ def show(found: "Audit") -> None:
     copies = sum(len(rows) - 1 for rows in sets)
     photos = f"{len(dataset) - len(found.bad)} images are {len(dataset) - len(found.bad) - copies}"
     if sets:
-        say(f"{photos} photos: {copies} are copies, in {len(sets)} groups")
+        say(f"{photos} photos, of which {len(sets)} are there more than once")
         for group in found.to_dict()["groups"][:SHOWN]:
             first, *others = group["files"]
             say(f"      {first}  and {len(others)} more  ({group['reason']})")
