@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         arguments as arguments,
     )
     from foveate import (
+        audit as audit,
+    )
+    from foveate import (
         catalogue as catalogue,
     )
     from foveate import (
@@ -146,9 +149,9 @@ HOMES = {
     "train": "foveate.training",
 }
 SUBMODULES = (
-    "arguments catalogue checkpoint classifier cli data download engine errors evaluation features "
-    "forking heads machine metrics models probe progress runs storage training verification "
-    "weights"
+    "arguments audit catalogue checkpoint classifier cli data download engine errors evaluation "
+    "features forking heads machine metrics models probe progress runs storage training "
+    "verification weights"
 ).split()
 
 

@@ -29,12 +29,12 @@ def test_labels_of_one_path_are_united(tmp_path: Path) -> None:
         ("0.jpg", "a|b"),
     ]
     assert dataset.groups == ("", "g")
-    assert any(not absent(note, "3 rows", "one image") for note in dataset.notes)
+    assert any(not absent(note, ": 3;", "one image") for note in dataset.notes)
 
 
 def test_the_same_row_twice_is_one_image(tmp_path: Path) -> None:
     dataset = load(tmp_path, "path,label\n0.jpg,a\n1.jpg,b\n0.jpg,a\n")
-    assert len(dataset) == 2 and any("1 rows" in note for note in dataset.notes)
+    assert len(dataset) == 2 and any("earlier row: 1;" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_source_is_fetched_once(publish: Publish, server: Any, cache: Path, di
 @pytest.mark.parametrize(
     ("path", "digits", "names"),
     [
-        ("/cut", 8, ["/cut", "of 200,000 bytes", "network", "weights/downloads", "--weights FILE"]),
+        ("/cut", 8, ["/cut", "of 200,000 bytes", "network", "weights/downloads", "weights='FILE'"]),
         ("/cut", 0, ["/cut", "100,000 of 200,000 bytes", "network"]),
         ("/corrupt", 8, ["/corrupt", "not the published file", sha(CORRUPT), sha(BODY)[:8]]),
         ("/larger", 8, ["/larger", "400,000", "202,000"]),
@@ -203,7 +203,7 @@ def test_offline(
     entry = publish(BODY)
     monkeypatch.setenv("FOVEATE_OFFLINE", "1")
     place = str(cache / "weights/downloads" / entry.file)
-    with refused(FoveateError, place, "FOVEATE_OFFLINE", "--offline", entry.url, "--weights FILE"):
+    with refused(FoveateError, place, "FOVEATE_OFFLINE", "--offline", entry.url, "weights='FILE'"):
         build(NETWORK, weights="imagenet")
     assert server.asked == []
     monkeypatch.delenv("FOVEATE_OFFLINE")
@@ -215,7 +215,7 @@ def test_offline(
 
 def test_downloads_can_be_turned_off(publish: Publish, server: Any) -> None:
     entry = publish(BODY)
-    with refused(ArtefactError, entry.file, entry.url, "--weights FILE"):
+    with refused(ArtefactError, entry.file, entry.url, "weights='FILE'"):
         source_file(entry, fetch=False)
     assert not is_here(entry) and server.asked == []
 
