@@ -79,6 +79,10 @@ def test_every_extra_is_named_where_it_is_needed() -> None:
         assert f"foveate[{extra}]" in code or f'extra="{extra}"' in code, extra
 
 
+def test_every_extra_is_resolved_in_ci() -> None:
+    assert f"[{','.join(sorted(EXTRAS))}]" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_what_is_installed_agrees() -> None:
     """`pip check`, of Foveate's own requirements."""
     from packaging.requirements import Requirement
