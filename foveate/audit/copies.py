@@ -53,6 +53,7 @@ CLOSE = 0.1  # to the best coarse correlation: starts that are worse are left
 STARTS = 2  # that are refined, of the hundreds that are compared
 NOISE = 3.0  # grey levels: structure below is taken for noise of compression
 
+MOST = 0.99  # correlation: none counts for more, so that two equal discs on white are no copies
 SCENE = "same scene"
 SAME = 0.75  # correlation from which two photos of one scene are taken for one photo
 PART = 1.04  # scale from which a copy is called cropped
@@ -140,6 +141,9 @@ def find_copies(
         raise ValueError(f"expected sizes ({n}, 2), got {sizes.shape}")
     if not np.isfinite(features.sum(dtype=np.float64)):
         raise ValueError("features that are not finite")
+    if n < 2:
+        none = np.zeros(0, np.float32)
+        return Copies(np.zeros((0, 2), np.int64), (), none, none, np.arange(n))
     progress = progress or Silent()
     # BLAS gets one thread, since its rounding depends on how many it has; blocks are distributed
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
@@ -515,7 +519,7 @@ def evidence(
     total = sa.sum((1, 2)) * (sb[:, :, 1:-1].sum((1, 2)) + sb.sum((1, 2)))
     width = level.side**2 * (sa * sb).sum((1, 2)) / (total + 1e-6)
     n = places / np.maximum(width, 1)
-    return np.arctanh(np.clip(r, -0.9999, 0.9999)) * np.sqrt(n), r
+    return np.arctanh(np.clip(r, -MOST, MOST)) * np.sqrt(n), r
 
 
 def coarse_starts(greys: Greys, pairs: Rows, similar: Array, each: Map) -> "Aligned":
