@@ -49,8 +49,9 @@ PIXELS = 2**16  # of one image of each pair that are aligned at once: they stay 
 CROPS = (19, 23)  # sides, in pixels, of larger versions of which COARSE x COARSE are cut out
 ANGLES = (-12.0, 0.0, 12.0)  # degrees
 LIKE = 1.05  # coarse correlation and similarity of features together that a pair needs
+FIRST = 3  # pairs of an image that are refined, by that measure
 CLOSE = 0.1  # to the best coarse correlation: starts that are worse are left
-STARTS = 2  # that are refined, of the hundreds that are compared
+STARTS = 3  # that are refined, of the hundreds that are compared
 NOISE = 3.0  # grey levels: structure below is taken for noise of compression
 
 MOST = 0.99  # correlation: none counts for more, so that two equal discs on white are no copies
@@ -543,7 +544,8 @@ def coarse_starts(greys: Greys, pairs: Rows, similar: Array, each: Map) -> "Alig
     list(each(of_block, range(0, len(rows), 32)))
     both = np.concatenate([values[:count], values[count:]], axis=1)
     best = both.max(axis=1)
-    hopeful = np.flatnonzero(best + similar >= LIKE)
+    score = best + similar
+    hopeful = np.flatnonzero((score >= LIKE) & among_first(pairs, score, best))
     top = np.argsort(-both[hopeful], axis=1, kind="stable")[:, :STARTS]
     near = np.take_along_axis(both[hopeful], top, axis=1) > best[hopeful, None] - CLOSE
     edge = (hopeful[:, None] + count * (top // STARTS))[near]
@@ -551,6 +553,18 @@ def coarse_starts(greys: Greys, pairs: Rows, similar: Array, each: Map) -> "Alig
     maps = then(inverse(coarse.windowing[place // 8]), coarse.turning[place % 8])
     none = np.zeros(len(edge), np.float32)
     return Aligned(number[edge], ends[edge, 0], ends[edge, 1], maps, none, none)
+
+
+def among_first(pairs: Rows, score: Array, correlation: Array) -> NDArray[np.bool_]:
+    """(P,), whether a pair has one of the FIRST scores of either of its images, or the highest
+    correlation, by which a quarter turn is known that features do not recognise."""
+    ends, count = pairs.T.ravel(), len(pairs)
+    first = np.zeros(2 * count, bool)
+    for measure, most in ((score, FIRST), (correlation, 1)):
+        order = np.lexsort((-np.tile(measure, 2), ends))
+        begins = np.searchsorted(ends[order], ends[order])
+        first[order[np.arange(2 * count) - begins < most]] = True
+    return first[:count] | first[count:]
 
 
 @dataclass(frozen=True)
