@@ -35,14 +35,15 @@ from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
 
 # Pairs of different files that were looked at as images. Of clothing: the same photo, as shorts and
-# as skirt; the same sandals, moved; the same skirt, photographed again. Of produce: the same fruits
-# in another photo.
+# as skirt; the same sandals, skirt and dress, photographed again. Of produce: the same fruits in
+# another photo.
 SEEN = {
     frozenset(pair.split())
     for pair in (
         "6075b4a5-5b1a-4ce0-aea0-9dbfbca7c35c 637a56e4-7fa6-4f75-8859-0f8902461554",
         "51e600b8-da42-434b-8953-c6fb890121a0 c8582c70-17af-4f48-a866-eac7e0572560",
         "02341619-2fa3-42d4-bb5e-689518228e67 78b7da73-ca6c-4e99-b88d-a9f358e7f0f2",
+        "b59e4d4a-a283-4868-8a81-2f24d8b9c8d8 e6a8b33f-279c-4072-8dba-229d94205e55",
         "Brown-Cap-Mushroom_011 Brown-Cap-Mushroom_024",
         "Cabbage_011 Cabbage_015",
         "Granny-Smith_030 Granny-Smith_056",
@@ -61,6 +62,15 @@ SEEN = {
         "Royal-Gala_031 Royal-Gala_037",
         "Vine-Tomato_008 Vine-Tomato_009",
         "Vine-Tomato_010 Vine-Tomato_013",
+        "Granny-Smith_008 Granny-Smith_052",
+        "Honeydew-Melon_018 Honeydew-Melon_031",
+        "Honeydew-Melon_023 Honeydew-Melon_030",
+        "Orange_001 Orange_030",
+        "Orange_007 Orange_009",
+        "Peach_006 Peach_009",
+        "Peach_025 Peach_037",
+        "Pomegranate_005 Pomegranate_025",
+        "Vine-Tomato_015 Vine-Tomato_028",
     )
 }
 PLANTED = (

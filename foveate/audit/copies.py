@@ -47,7 +47,14 @@ BLOCK = 256  # rows of a similarity matrix that are in memory at once
 PIXELS = 2**16  # of one image of each pair that are aligned at once: they stay in the cache
 
 CROPS = (19, 23)  # sides, in pixels, of larger versions of which COARSE x COARSE are cut out
-ANGLES = (-12.0, 0.0, 12.0)  # degrees
+# Degrees, width and height of further parts: turned ones, with corners cut off or added, and those
+# that are left of images which were padded to squares from 4:3 and 16:9.
+PARTS = (
+    *((angle, 1.0, 1.0) for angle in (-24, -12, 0, 12, 24)),
+    *((angle, 0.83, 0.83) for angle in (-12, 12)),
+    *((0, share, 1.0) for share in (0.75, 0.5625)),
+    *((0, 1.0, share) for share in (0.75, 0.5625)),
+)
 LIKE = 1.05  # coarse correlation and similarity of features together that a pair needs
 FIRST = 3  # pairs of an image that are refined, by that measure
 CLOSE = 0.1  # to the best coarse correlation: starts that are worse are left
@@ -385,9 +392,9 @@ def turning_maps() -> Array:
 def window_maps() -> Array:
     """(windows, 2, 3), from each window of `windows` to its image."""
     maps = []
-    for angle in np.deg2rad(ANGLES):
-        cos, sin = np.cos(angle), np.sin(angle)
-        maps.append([[cos, -sin, 0], [sin, cos, 0]])
+    for angle, width, height in PARTS:
+        cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+        maps.append([[width * cos, -height * sin, 0], [width * sin, height * cos, 0]])
     for side in CROPS:
         scale, free = COARSE / side, side - COARSE
         offsets = [(2 * i - free) / side for i in range(free + 1)]
@@ -417,9 +424,9 @@ class Coarse:
         """(rows, windows, 256), unit vectors, in the order of `window_maps`."""
         greys, n = self.greys[rows], len(rows)
         images, parts = shrink(greys, COARSE), []
-        for i in range(len(ANGLES)):
-            turned, inside = sampled(images, np.repeat(self.windowing[i : i + 1], n, axis=0))
-            parts.append((self.evened(turned) * inside).reshape(n, 1, -1))
+        for i in range(len(PARTS)):
+            part, inside = sampled(images, np.repeat(self.windowing[i : i + 1], n, axis=0))
+            parts.append((self.evened(part) * inside).reshape(n, 1, -1))
         for side in CROPS:
             larger = self.evened(shrink(greys, side))
             cut = sliding_window_view(larger, (COARSE, COARSE), (1, 2))

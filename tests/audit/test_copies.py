@@ -3,12 +3,13 @@ slow, obvious way."""
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from foveate.audit import copies
 from foveate.audit.copies import (
     COARSE,
     LEVELS,
+    PARTS,
     SCENE,
     Aligned,
     Coarse,
@@ -68,6 +69,7 @@ CHANGES = {
         lambda im: im.rotate(-8, Image.Resampling.BICUBIC),
         lambda im: im.rotate(90, expand=True),
         lambda im: im.rotate(180),
+        lambda im: im.rotate(25, Image.Resampling.BICUBIC),
     ],
     "mirrored": [
         lambda im: im.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -78,6 +80,11 @@ CHANGES = {
         lambda im: im.crop((0, 0, int(0.7 * WIDE), int(0.7 * HIGH))),
         lambda im: im.crop((60, 50, 60 + int(0.7 * WIDE), 50 + int(0.7 * HIGH))),
         lambda im: im.crop((20, 10, 20 + int(0.85 * WIDE), 10 + int(0.85 * HIGH))),
+        lambda im: ImageOps.pad(im, (WIDE, WIDE)),
+    ],
+    "turned and cropped": [
+        lambda im: im.rotate(12, Image.Resampling.BICUBIC, expand=True, fillcolor="white"),
+        lambda im: im.rotate(5).crop((30, 20, 30 + int(0.85 * WIDE), 20 + int(0.85 * HIGH))),
     ],
     "scaled": [
         lambda im: im.resize((WIDE // 2, HIGH // 2)),
@@ -294,7 +301,7 @@ def test_maps_of_turns_and_windows_lead_where_they_should():
         np.testing.assert_allclose(sampled(images, turning[None])[0], turned, atol=0.5)
     greys = np.stack([grey(photo(0))])
     cut = Coarse(greys).windows(np.array([0]))[0]
-    for i, side in ((3, 19), (3 + 16 + 37, 23)):
+    for i, side in ((len(PARTS), 19), (len(PARTS) + 16 + 37, 23)):
         larger = evened(shrink(greys, side), Coarse.radius, Coarse.noise)
         maps = window_maps()[i : i + 1]
         # a window's pixels are the larger version's: nothing is interpolated
