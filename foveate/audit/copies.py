@@ -416,6 +416,13 @@ class Coarse:
         pixels = np.arange(COARSE**2).reshape(COARSE, COARSE)
         self.orders = np.stack([y.ravel() for y in turns(pixels)])  # (8, 256)
         self.turning, self.windowing = turning_maps(), window_maps()
+        # sampling is linear: what it makes of each pixel alone is its matrix
+        pixel = np.eye(COARSE**2, dtype=np.float32).reshape(-1, COARSE, COARSE)
+        parts = [
+            sampled(pixel, np.repeat(m[None], len(pixel), 0)) for m in self.windowing[: len(PARTS)]
+        ]
+        self.sampling = np.concatenate([part.reshape(COARSE**2, -1) for part, _ in parts], axis=1)
+        self.inside = np.stack([inside[0].ravel() for _, inside in parts])  # (parts, 256)
 
     def evened(self, images: Array) -> Array:
         return evened(images, self.radius, self.noise)
@@ -423,10 +430,9 @@ class Coarse:
     def windows(self, rows: Rows) -> Array:
         """(rows, windows, 256), unit vectors, in the order of `window_maps`."""
         greys, n = self.greys[rows], len(rows)
-        images, parts = shrink(greys, COARSE), []
-        for i in range(len(PARTS)):
-            part, inside = sampled(images, np.repeat(self.windowing[i : i + 1], n, axis=0))
-            parts.append((self.evened(part) * inside).reshape(n, 1, -1))
+        images = shrink(greys, COARSE).reshape(n, -1) @ self.sampling
+        images = self.evened(images.reshape(n, len(PARTS), COARSE, COARSE))
+        parts = [images.reshape(n, len(PARTS), -1) * self.inside]
         for side in CROPS:
             larger = self.evened(shrink(greys, side))
             cut = sliding_window_view(larger, (COARSE, COARSE), (1, 2))
