@@ -124,21 +124,20 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_classifier() -> None:
     """From random weights, so that fine-tuning beats its probe, and a killed epoch is kept."""
     torch.manual_seed(0)
     torch.save(build("lenet5").state_dict(), "random.pth")
-    command = "train digits --recipe finetune --model lenet5 --weights random.pth".split()
-    command += "--epochs 6 --lr 0.01 --out".split()
-    whole = json.loads(foveate(*command, "whole", "--json").stdout)
-    assert whole["best_epoch"] > 0  # of the probe
+    command = [sys.executable, "-m", "foveate", "train", "digits", "--recipe", "finetune"]
+    command += "--model lenet5 --weights random.pth --epochs 6 --lr 0.01 --json --out".split()
+
+    def best_epoch(*options: str) -> int:
+        return json.loads(subprocess.check_output([*command, *options], text=True))["best_epoch"]
+
+    whole = best_epoch("whole")
+    assert whole > 0  # of the probe
     for epoch, resume in ((1, ()), (2, ("--resume",)), (4, ("--resume",))):  # killed after each
-        killed = subprocess.Popen(
-            [sys.executable, "-m", "foveate", *command, "run", *resume],
-            stderr=subprocess.DEVNULL,
-        )
+        killed = subprocess.Popen([*command, "run", *resume], stderr=subprocess.DEVNULL)
         wait_for_epoch(epoch, killed)
         killed.kill()
         assert killed.wait(60) == -signal.SIGKILL
-    done = foveate(*command, "run", "--resume", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["best_epoch"] == whole["best_epoch"]
+    assert best_epoch("run", "--resume") == whole
     tensors = "classifier/model.safetensors"
     assert Path("run", tensors).read_bytes() == Path("whole", tensors).read_bytes()
 
