@@ -169,7 +169,7 @@ def unmonitored() -> Iterator[None]:
     too: nothing would end it."""
     from torch import hub
 
-    bar: Any = hub.tqdm  # type: ignore[attr-defined]
+    bar: Any = hub.tqdm  # type: ignore[attr-defined]  # torch's own stubs leave it out
     before = getattr(bar, "monitor_interval", 0)  # torch's own stand-in has none
     bar.monitor_interval = 0
     try:

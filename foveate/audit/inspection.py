@@ -128,7 +128,7 @@ def inspect(
         progress: is informed of how far it is; by default bars in a terminal or a notebook.
 
     Raises:
-        ImageError: a file does not come within `workers.LIMIT`.
+        ImageError: a file does not come within `workers.LIMIT`, or is changed meanwhile.
         FoveateError: the network's weights cannot be had; the cache cannot be written.
     """
     n = cores_to_use(threads)
@@ -176,7 +176,8 @@ def small_versions(
     name = dataset.files.__getitem__
     for _, pixels in decode_ahead(rows.tolist(), decode, name, Preprocess(SIDE, SIDE), threads):
         progress.advance()
-        assert not isinstance(pixels, ImageError)  # it was read just now
+        if isinstance(pixels, ImageError):  # read before, and gone since
+            raise pixels
         greys.append(pixels)
     shapes = np.array([sizes[row] for row in rows.tolist()], np.int64).reshape(-1, 2)
     return np.stack(greys) if greys else np.zeros((0, SIDE, SIDE), np.uint8), shapes

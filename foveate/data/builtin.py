@@ -193,6 +193,7 @@ def repacked(path: Path, content: str) -> Path | None:
             continue
         try:
             with opened_idx(candidate) as file:
+                # gzip's file reads as any other, but its stub has no getbuffer or fileno
                 if hashlib.file_digest(file, "sha256").hexdigest() == content:  # type: ignore[arg-type]
                     return candidate
         except (OSError, EOFError, zlib.error):  # no gzip, or damaged

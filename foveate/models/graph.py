@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveate.models.receptive_field import bound
-from foveate.models.summary import by, meta_twin
+from foveate.models.summary import by, on_meta
 
 aten = torch.ops.aten
 
@@ -142,13 +142,7 @@ def trace(network: nn.Module, size: tuple[int, int, int]) -> list[Node]:
             or does what cannot be traced, such as deciding by the values of a tensor: the message
             names the module.
     """
-    if len(size) != 3 or min(size) < 1:
-        raise ValueError(
-            f"an image's size is (channels, height, width), each at least 1, got {size}"
-        )
-    twin = meta_twin(network)
-    dtype = next((p.dtype for p in twin.parameters()), torch.float32)
-    image = torch.empty(1, *size, dtype=dtype, device="meta")
+    twin, image = on_meta(network, size)
     tracer = Tracer(twin, image)
     try:
         with torch.no_grad(), tracer:

@@ -203,10 +203,8 @@ def summarise_stages(network: nn.Module, summary: Summary | None = None) -> tupl
     return (*stages, Stage("head", head, summary.shape, *sum_up(head), None, None))
 
 
-def run(
-    network: nn.Module, size: tuple[int, ...], function: Callable[[nn.Module, Tensor], Any]
-) -> tuple[Any, Recorder]:
-    """What a function of the network and an image returns, and the record of it."""
+def on_meta(network: nn.Module, size: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
+    """A twin of the network and an image of a size, with shapes and no numbers."""
     if len(size) != 3 or min(size) < 1:
         raise ValueError(
             f"an image's size is (channels, height, width), each at least 1, got {size}"
@@ -214,6 +212,14 @@ def run(
     twin = meta_twin(network)
     dtype = next((p.dtype for p in twin.parameters()), torch.float32)
     image = torch.empty(1, *size, dtype=dtype, device="meta")
+    return twin, image
+
+
+def run(
+    network: nn.Module, size: tuple[int, ...], function: Callable[[nn.Module, Tensor], Any]
+) -> tuple[Any, Recorder]:
+    """What a function of the network and an image returns, and the record of it."""
+    twin, image = on_meta(network, size)
     recorder = Recorder(image)
     for name, module in twin.named_modules():
         recorder.watch(name, module, listed=name != "" and not nameless(twin, name))

@@ -129,7 +129,7 @@ class TrainConfig:
 def what_to_freeze(value: Any) -> Freeze:
     """A choice or a number of stages; UsageError if it is none."""
     if isinstance(value, str) and value in FREEZE:
-        return value  # type: ignore[return-value]
+        return value  # type: ignore[return-value]  # `in` does not narrow str to a Literal
     stages = as_whole(value)
     if stages is None or stages < 0:
         raise UsageError(

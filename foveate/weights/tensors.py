@@ -236,6 +236,7 @@ class Inert:
 class InertMapping:
     """Stands for a class of dictionaries: a plain one comes instead."""
 
+    # another class on purpose: what is unpickled is plain
     def __new__(cls, *args: Any) -> "OrderedDict[Any, Any]":  # type: ignore[misc]
         return OrderedDict()
 
@@ -243,6 +244,7 @@ class InertMapping:
 class InertList:
     """Stands for a class of lists."""
 
+    # as above
     def __new__(cls, *args: Any) -> list[Any]:  # type: ignore[misc]
         return []
 

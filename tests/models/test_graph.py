@@ -77,7 +77,7 @@ class UNet(nn.Module):
         late = self.down[1](nn.functional.max_pool2d(early, 2)).relu()
         late = self.shared(self.shared(late))
         both = torch.cat([early, self.up(late)], dim=1)
-        unused = both.mean()  # noqa: F841
+        unused = both.mean()  # noqa: F841  # an operation that leads nowhere
         return {"map": self.answer(both), "late": late}
 
 
