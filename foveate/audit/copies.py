@@ -16,7 +16,7 @@ wall, has to agree better than a photo full of detail, or is never taken for a c
 Source: inverse compositional alignment, Baker and Matthews, IJCV 56(3), 2004.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from foveate.audit.neighbours import Array, Map, Rows, nearest, unit, whitened
 from foveate.progress import Progress, Silent
 
-Array = NDArray[np.float32]
 Greys = NDArray[np.uint8]  # (N, SIDE, SIDE)
-Rows = NDArray[np.int64]
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
 
 SIDE = 64
 COARSE = 16
@@ -40,10 +38,7 @@ COARSE = 16
 NEIGHBOURS = 10  # by features
 TWINS = 2  # by signature: whole images, turned by quarters or mirrored
 FEW = 64  # images of which all pairs are looked at
-DIMENSIONS = 192  # that features are reduced to
-SAMPLE = 4096  # images from which their principal axes are found
 PROBES = 64  # numbers of a signature
-BLOCK = 256  # rows of a similarity matrix that are in memory at once
 PIXELS = 2**16  # of one image of each pair that are aligned at once: they stay in the cache
 
 CROPS = (19, 23)  # sides, in pixels, of larger versions of which COARSE x COARSE are cut out
@@ -191,30 +186,6 @@ def candidates(greys: Greys, features: Array, each: Map) -> tuple[Rows, Array]:
     return pairs, np.einsum("pd,pd->p", reduced[pairs[:, 0]], reduced[pairs[:, 1]])
 
 
-def whitened(features: Array, each: Map) -> Array:
-    """(N, width) -> (N, at most DIMENSIONS), unit vectors along the principal axes, each axis with
-    the same variance: what many images share counts little, what tells one from others much.
-
-    The axes are found by subspace iteration on a sample (Halko et al., arXiv:0909.4061).
-    """
-    n, width = features.shape
-    rng = np.random.default_rng(0)
-    mean, scale = features.mean(axis=0), 1 / (features.std(axis=0) + np.float32(1e-6))
-    sample = (features[rng.permutation(n)[:SAMPLE]] - mean) * scale
-    kept = min(DIMENSIONS, max(1, n // 4), width)
-    axes = rng.standard_normal((width, min(kept + 32, width)), dtype=np.float32)
-    for _ in range(2):
-        axes = np.linalg.qr(sample.T @ (sample @ axes))[0]
-    seen = sample @ axes
-    spectrum, turn = np.linalg.eigh(seen.T @ seen / np.float32(len(sample)))
-    spectrum, axes = spectrum[-kept:], axes @ turn[:, -kept:]
-    axes *= 1 / np.sqrt(np.maximum(spectrum, 1e-6 * spectrum[-1]))
-    axes *= scale[:, None]
-    shift = mean @ axes
-    blocks = (features[i : i + 1024] for i in range(0, n, 1024))
-    return unit(np.concatenate(list(each(lambda block: block @ axes - shift, blocks))))
-
-
 def signatures(greys: Greys, each: Map) -> Array:
     """(N, PROBES), unit vectors that are the same for an image and its turns and mirror images.
 
@@ -229,44 +200,6 @@ def signatures(greys: Greys, each: Map) -> Array:
     largest = np.concatenate(list(each(of_block, range(0, len(greys), 512))))
     largest -= largest.mean(axis=0)
     return unit(largest / (largest.std(axis=0) + np.float32(1e-6)))
-
-
-def unit(x: Array) -> Array:
-    return np.ascontiguousarray(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12), np.float32)
-
-
-def nearest(x: Array, k: int, each: Map) -> Rows:
-    """(pairs, 2), each of the N unit vectors with its k most similar ones, smaller row first.
-
-    The k largest of a row lie in the k strips with the largest maxima, and the maxima of strips are
-    found as fast as memory is read.
-    """
-    n = len(x)
-    k = min(k, n - 1)
-    strips = -(-n // 64)
-    padded = np.zeros((strips * 64, x.shape[1]), np.float32)
-    padded[:n] = x
-
-    def of_block(start: int) -> Rows:
-        rows = np.arange(start, min(start + BLOCK, n))
-        similar = x[rows] @ padded.T
-        similar[:, n:] = -2
-        similar[np.arange(len(rows)), rows] = -2
-        # strip s has the columns s, s + strips, s + 2 * strips ...
-        columns = np.arange(64 * strips).reshape(64, strips)
-        if strips > k:
-            highest = similar.reshape(len(rows), 64, strips).max(axis=1)
-            best = np.argpartition(highest, -k, axis=1)[:, -k:]
-            found = columns[:, best].transpose(1, 0, 2).reshape(len(rows), -1)
-        else:
-            found = np.broadcast_to(columns.ravel(), similar.shape)
-        values = np.take_along_axis(similar, found, axis=1)
-        top = np.argpartition(values, -k, axis=1)[:, -k:]
-        others = np.take_along_axis(found, top, axis=1)
-        pairs = np.stack([np.repeat(rows, k), others.ravel()], axis=1)
-        return np.sort(pairs, axis=1)
-
-    return np.concatenate(list(each(of_block, range(0, n, BLOCK))))
 
 
 # Small images
