@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import foveate
-from foveate.audit.copies import SCENE, Copies, find_copies, grey
+from foveate.audit.copies import SCENE, Copies, find_copies
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
+from foveate.data.small import grey
 
 # Pairs of different files that were looked at as images. Of clothing: the same photo, as shorts and
 # as skirt; the same sandals, skirt and dress, photographed again. Of produce: the same fruits in

@@ -10,9 +10,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER, Pixels
 from foveate.data.layouts import as_dataset
 from foveate.data.preprocess import Preprocess, decode
+from foveate.data.small import RULES as SMALL_RULES
+from foveate.data.small import SIDE, grey
 from foveate.data.workers import decode_ahead
 from foveate.engine import RULES, Preparation, choose_engine, prepare_backbone, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, quoted
@@ -39,6 +41,8 @@ from foveate.storage import (
     write_json,
 )
 from foveate.weights.starting_point import StartingPoint, find_start
+
+Greys = NDArray[np.uint8]
 
 PART = 256  # images to a part
 LIMIT = 8 << 30  # bytes of features kept
@@ -57,12 +61,26 @@ class Extracted:
         bad: name and reason of each unreadable image.
         damaged: the same of each that was decoded though it is damaged.
         computed: images that were decoded now; the others were known.
+        greys: (N, SIDE, SIDE), uint8, the small version of each image, of `small.grey`; the
+            rows of unreadable images are 0.
     """
 
     features: NDArray[np.float32]
     bad: dict[str, str]
     damaged: dict[str, str]
     computed: int
+    greys: Greys
+
+    def select(self, rows: NDArray[np.int64]) -> "Extracted":
+        """The same of these rows only, which could all be read."""
+        return replace(self, features=self.features[rows], greys=self.greys[rows], bad={})
+
+
+class Known(NamedTuple):
+    """What is kept of one image and one view; the small version with the first view only."""
+
+    features: NDArray[np.float32]
+    grey: Greys | None
 
 
 class FeatureStore:
@@ -73,13 +91,13 @@ class FeatureStore:
         self.folder = cache_root() / "features" / fingerprint(space)[:32]
         self.space = space
 
-    def find(self, digests: set[str]) -> dict[str, NDArray[np.float32]]:
-        """The features that are known among those asked for.
+    def find(self, digests: set[str]) -> dict[str, Known]:
+        """What is known of the images that are asked for.
 
         A part that is damaged is deleted, to be computed again; a part of another space, and all
         that is no part, is passed over. The cache may be one that can only be read.
         """
-        known: dict[str, NDArray[np.float32]] = {}
+        known: dict[str, Known] = {}
         width = 0
         for part in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -99,11 +117,15 @@ class FeatureStore:
                 data = part.read_bytes()
                 if part.stem != hashlib.sha256(data).hexdigest()[:32]:
                     raise ValueError("other bytes than were written")
-                features = load(data)["features"]
-                check_features(features, len(names) // 64)
+                tensors_read = load(data)
+                features, greys = tensors_read["features"], tensors_read.get("greys")
+                check_features(features, greys, len(names) // 64)
                 if features.shape[1] != (width := width or features.shape[1]):
                     continue
-                known |= {name: features[i // 64] for i, name in wanted}
+                known |= {
+                    name: Known(features[i // 64], None if greys is None else greys[i // 64])
+                    for i, name in wanted
+                }
                 with contextlib.suppress(OSError):  # the cache may be read only
                     os.utime(part)  # used now: the last to go
             except OSError:  # another run has just removed it; no part; it is shut
@@ -113,14 +135,19 @@ class FeatureStore:
                     part.unlink(missing_ok=True)
         return known
 
-    def add(self, digests: list[str], features: NDArray[np.float32]) -> None:
+    def add(self, digests: list[str], known: list[Known]) -> None:
         """Write one part, named by its hash."""
         about = self.folder / "space.json"
         with disk_errors(about):  # the cache may be shut
             if not about.exists():
                 write_json(about, self.space)
         raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
-        data = save({"digests": raw, "features": features}, {"space": self.folder.name})
+        tensors: dict[str, NDArray[Any]] = {"digests": raw}
+        tensors["features"] = np.stack([one.features for one in known])
+        greys = [one.grey for one in known if one.grey is not None]
+        if greys:
+            tensors["greys"] = np.stack(greys)
+        data = save(tensors, {"space": self.folder.name})
         part = self.folder / f"{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
         if part.exists() and not part.is_file():  # a folder of that name: it was passed over too
             return
@@ -128,12 +155,14 @@ class FeatureStore:
             temporary.write_bytes(data)
 
 
-def check_features(features: Any, n: int) -> None:
-    """ValueError unless it is (n, width), float32, and finite."""
+def check_features(features: Any, greys: Any, n: int) -> None:
+    """ValueError unless these are (n, width), float32, and finite, and (n, SIDE, SIDE) or None."""
     if features.dtype != np.float32 or features.ndim != 2 or len(features) != n:
         raise ValueError(f"expected ({n}, width) float32, got {features.shape} {features.dtype}")
     if not features.size or not np.isfinite(features).all():
         raise ValueError("numbers that are not finite, or none")
+    if greys is not None and (greys.dtype != np.uint8 or greys.shape != (n, SIDE, SIDE)):
+        raise ValueError(f"expected greys ({n}, {SIDE}, {SIDE}), got {greys.shape} {greys.dtype}")
 
 
 def shown(own: Preprocess, scale: float = 1.0) -> Preprocess:
@@ -198,10 +227,10 @@ def extract_features(
 class NoStore(FeatureStore):
     """Of a network that cannot be known again: nothing is kept."""
 
-    def find(self, digests: set[str]) -> dict[str, NDArray[np.float32]]:
+    def find(self, digests: set[str]) -> dict[str, Known]:
         return {}
 
-    def add(self, digests: list[str], features: NDArray[np.float32]) -> None:
+    def add(self, digests: list[str], known: list[Known]) -> None:
         pass
 
 
@@ -239,6 +268,7 @@ def extract(
         "engine": backbone.identity,
         "rules": RULES,
         "decoder": DECODER,
+        "small": SMALL_RULES,
     }
     keep = FeatureStore if start.identity else NoStore
     stores = [keep(space | {"view": view}) for view in views]
@@ -280,18 +310,22 @@ def extract(
             backbone.cancel()
         trim_cache()
 
-    width = len(next(iter(known[0].values()))) if known[0] else 0
-    if any(len(row) != width for k in known for row in k.values()):
+    width = len(next(iter(known[0].values())).features) if known[0] else 0
+    if any(len(one.features) != width for k in known for one in k.values()):
         raise FoveateError(
             f"features of {start.name} in {quoted(stores[0].folder)} are of another width than its "
             "own: remove that folder, or all: foveate data cache --clear"
         )
     features = np.zeros((len(dataset), width), dtype=np.float32)
+    greys = np.zeros((len(dataset), SIDE, SIDE), dtype=np.uint8)
     unreadable: dict[str, str] = {}
     damaged: dict[str, str] = {}
     for row, (name, digest) in enumerate(zip(dataset.files, digests, strict=True)):
         if digest in known[0]:
-            features[row] = sum(k[digest] for k in known) / np.float32(len(views))
+            features[row] = sum(k[digest].features for k in known) / np.float32(len(views))
+            small = known[0][digest].grey
+            assert small is not None  # of the first view
+            greys[row] = small
             if digest in damage:
                 damaged[name] = damage[digest]
         else:
@@ -300,7 +334,7 @@ def extract(
             unreadable[name] = (
                 reason if original else f"image {quoted(name)} has the same bytes: {reason}"
             )
-    return Extracted(features, unreadable, damaged, len(missing))
+    return Extracted(features, unreadable, damaged, len(missing), greys)
 
 
 def compute(
@@ -313,10 +347,12 @@ def compute(
     threads: int,
     progress: Progress,
     damage: dict[str, str],
-) -> Iterator[tuple[int, list[NDArray[np.float32]] | ImageError]]:
-    """Decode rows and run them through the backbone; each view's feature is stored before it is
-    forgotten. Damaged images enter `damage`, by digest, and are not stored: the next run would not
-    know of it."""
+) -> Iterator[tuple[int, list[Known] | ImageError]]:
+    """Decode rows and run them through the backbone; what is made of each view is stored before it
+    is forgotten. Damaged images enter `damage`, by digest, and are not stored: the next run would
+    not know of it."""
+
+    greys: dict[int, Greys] = {}  # of the images that are on their way through the engine
 
     def decode_row(row: int) -> NDArray[np.uint8]:
         data = dataset.read(row)
@@ -329,6 +365,7 @@ def compute(
             dataset.files[row],
             preprocess,
             lambda reason: damage.__setitem__(dataset.digests[row], reason),
+            lambda image: greys.__setitem__(row, grey(image)),
         )
 
     backbone.start()
@@ -346,16 +383,14 @@ def compute(
             if len(stores) == 2:
                 yield (row, None), pixels[:, ::-1]
 
-    done: list[tuple[str, list[NDArray[np.float32]]]] = []
+    done: list[tuple[str, list[Known]]] = []
 
     def store() -> None:
         for view, kept in enumerate(stores if done else []):
-            kept.add(
-                [digest for digest, _ in done], np.stack([outputs[view] for _, outputs in done])
-            )
+            kept.add([digest for digest, _ in done], [outputs[view] for _, outputs in done])
         done.clear()
 
-    views: list[NDArray[np.float32]] = []  # of the image whose outputs are coming
+    views: list[Known] = []  # of the image whose outputs are coming
     try:
         for (row, error), output in run_each(engine, each_view()):
             if output is None:
@@ -367,7 +402,7 @@ def compute(
                     f"{name} gives numbers that are not finite: its weights are damaged; see: "
                     "foveate weights check FILE"
                 )
-            views.append(output)
+            views.append(Known(output, None if views else greys.pop(row)))
             if len(views) < len(stores):
                 continue
             if dataset.digests[row] not in damage:

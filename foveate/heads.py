@@ -45,12 +45,12 @@ class Head:
             temperature are folded in.
         penalty: the one with the lowest out-of-fold log-loss.
         temperature: the logits were divided by it; fitted on out-of-fold logits.
-        out_of_fold: (N, classes), calibrated logits of each image from a head that was solved, and
-            a temperature that was fitted, without its fold.
+        out_of_fold: (judged, classes), calibrated logits of each image that is in a fold, from a
+            head that was solved, and a temperature that was fitted, without its fold.
         path: (penalty, out-of-fold log-loss) for each penalty tried.
-        losses, right: (penalties, N), of each penalty tried: each image's log-loss out of fold, by
-            which the penalty is chosen, and whether its most probable class is its label, or the
-            labels above one half all of its.
+        losses, right: (penalties, judged), of each penalty tried: each of these images' log-loss
+            out of fold, by which the penalty is chosen, and whether its most probable class is its
+            label, or the labels above one half all of its.
     """
 
     weight: Array
@@ -70,6 +70,7 @@ def fit_head(
     classes: int,
     threads: int = 1,
     advance: Callable[[], None] = lambda: None,
+    penalties: tuple[float, ...] = PENALTIES,
 ) -> Head:
     """Solve a head, and predict each image out of fold.
 
@@ -77,23 +78,28 @@ def fit_head(
         features: (N, width), raw.
         labels: (N,), integers in [0, classes), each class with images in at least two folds; or (N,
             classes), 0 or 1.
-        folds: (N,), from 0; each image is predicted by a head that was solved without its fold.
+        folds: (N,), from 0; each image is predicted by a head that was solved without its fold. One
+            of fold -1 is learnt from in every fold and never predicted.
         classes: number of classes.
         threads: cores to use. The result is bit-identical for any number: BLAS gets one thread,
             since its rounding depends on how many it has, and blocks of rows are distributed
             instead.
         advance: called after each penalty.
+        penalties: to be tried, from strong to weak.
 
     Raises:
         DataError: a feature is not finite, or so large that the solution is not.
+        ValueError: no image is in a fold.
 
     Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per
         penalty.
     """
     if not np.isfinite(features.sum(dtype=np.float64)):  # it is where all are
         raise DataError("a head cannot be solved on features that are not all finite")
+    if folds.max(initial=-1) < 0:
+        raise ValueError("no image is in a fold")
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        return solve_path(features, labels, folds, classes, pool.map, advance)
+        return solve_path(features, labels, folds, classes, pool.map, advance, penalties)
 
 
 def solve_path(
@@ -103,6 +109,7 @@ def solve_path(
     classes: int,
     each: Map,
     advance: Callable[[], None],
+    penalties: tuple[float, ...] = PENALTIES,
 ) -> Head:
     """`fit_head` with a map over blocks of rows, which may run in threads."""
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -111,8 +118,9 @@ def solve_path(
 
     n_folds = int(folds.max()) + 1
     # the last column is the final fit
+    judged = np.flatnonzero(folds >= 0)
     weights = np.ones((len(labels), n_folds + 1), dtype=np.float32)
-    weights[np.arange(len(labels)), folds] = 0
+    weights[judged, folds[judged]] = 0
     weights /= weights.sum(axis=0)
 
     best: tuple[float, float, Array, Array] | None = None  # loss, penalty, logits, solution
@@ -120,11 +128,11 @@ def solve_path(
     losses: list[NDArray[np.float64]] = []
     right: list[NDArray[np.bool_]] = []
     solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
-    for penalty in PENALTIES:
+    for penalty in penalties:
         solution = minimise(rotated, labels, weights, penalty, solution, spectrum, each)
-        logits = out_of_fold_logits(rotated, solution, folds)
-        losses.append(losses_of_logits(logits, labels, label_smoothing(len(labels))))
-        right.append(are_right(logits, labels))
+        logits = out_of_fold_logits(rotated, solution, folds)[judged]
+        losses.append(losses_of_logits(logits, labels[judged], label_smoothing(len(judged))))
+        right.append(are_right(logits, labels[judged]))
         loss = float(losses[-1].mean())
         path.append((penalty, loss))
         advance()
@@ -135,7 +143,7 @@ def solve_path(
 
     assert best is not None
     _, penalty, logits, final = best
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels[judged])
     weight = (directions @ final[:-1] * scale[:, None]).T / temperature  # (classes, width)
     bias = final[-1] / temperature - weight @ mean
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
@@ -147,7 +155,7 @@ def solve_path(
         bias=bias.astype(np.float32),
         penalty=penalty,
         temperature=temperature,
-        out_of_fold=calibrated_without_fold(logits, labels, folds),
+        out_of_fold=calibrated_without_fold(logits, labels[judged], folds[judged]),
         path=tuple(path),
         losses=np.stack(losses),
         right=np.stack(right),
@@ -320,8 +328,8 @@ def dot(a: Array, b: Array) -> Array:
 
 
 def out_of_fold_logits(x: Array, solution: Array, folds: NDArray[np.int64]) -> Array:
-    """(N, classes), each image's logits from the problem without its fold."""
-    logits = np.empty((len(x), solution.shape[2]), dtype=np.float32)
+    """(N, classes), each image's logits from the problem without its fold; 0 of fold -1."""
+    logits = np.zeros((len(x), solution.shape[2]), dtype=np.float32)
     for fold in range(len(solution) - 1):
         rows = folds == fold
         logits[rows] = x[rows] @ solution[fold, :-1] + solution[fold, -1]
@@ -343,7 +351,8 @@ def calibrated_without_fold(
     result = np.empty_like(logits)
     for fold in np.unique(folds):
         others = folds != fold
-        temperature = fit_temperature(logits[others], labels[others])
+        fitted = others if others.any() else ~others  # of one fold alone
+        temperature = fit_temperature(logits[fitted], labels[fitted])
         result[~others] = logits[~others] / np.float32(temperature)
     return result
 

@@ -254,15 +254,15 @@ def is_absent(path: Path) -> bool:
 
 SPLIT = {  # of metrics.json: what is read back
     "n": int,
-    "accuracy": float,
+    "accuracy": (None, float),  # None where nothing could be judged
     "accuracy_ci95": (None, [float]),
     "groups?": int,
-    "macro_f1": float,
-    "ece": float,
+    "macro_f1": (None, float),
+    "ece": (None, float),
     "per_class": {str: {"precision": float, "recall": float, "f1": float, "support": int}},
     "confusion?": [[int]],
-    "balanced_accuracy?": float,
-    "mean_average_precision?": float,
+    "balanced_accuracy?": (None, float),
+    "mean_average_precision?": (None, float),
 }
 SPLITS = ("test", "out_of_fold", "validation")
 METRICS = {

@@ -15,7 +15,7 @@ PUBLIC = """
 """.split()
 SIGNATURES = {
     "train": "data model recipe weights task effort augment size channels config out resume seed "
-    "on_bad engine threads cache tensorboard progress command settings",
+    "groups on_bad engine threads cache tensorboard progress command settings",
     "find_lr": "data model recipe weights task augment size channels config seed threads progress "
     "settings",
     "evaluate": "classifier data on_bad progress tta",

@@ -24,15 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from foveate.audit.neighbours import Array, Map, Rows, nearest, unit, whitened
+from foveate.data.small import SIDE
 from foveate.progress import Progress, Silent
 
 Greys = NDArray[np.uint8]  # (N, SIDE, SIDE)
 
-SIDE = 64
 COARSE = 16
 
 NEIGHBOURS = 10  # by features
@@ -113,7 +112,7 @@ class Copies:
 def find_copies(
     greys: Greys,
     features: Array,
-    sizes: NDArray[np.int64] | None = None,
+    size: Callable[[int], tuple[int, int]] | None = None,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> Copies:
@@ -124,9 +123,10 @@ def find_copies(
     known by their digests (`Dataset.grouping`).
 
     Args:
-        greys: (N, 64, 64), of `grey`.
+        greys: (N, 64, 64), of `foveate.data.small.grey`.
         features: (N, width), of a frozen backbone (`foveate.extract_features`).
-        sizes: (N, 2), width and height of each image in pixels: tells "scaled" from "saved again".
+        size: of a row, width and height in pixels, of the few that are copies: tells "scaled" from
+            "saved again".
         threads: cores to use. The result is the same for any number.
         progress: is advanced with each pair that is settled.
 
@@ -141,8 +141,6 @@ def find_copies(
         raise ValueError(f"expected greys (N, 64, 64) uint8, got {greys.shape} {greys.dtype}")
     if features.ndim != 2 or len(features) != n:
         raise ValueError(f"expected features ({n}, width), got {features.shape}")
-    if sizes is not None and sizes.shape != (n, 2):
-        raise ValueError(f"expected sizes ({n}, 2), got {sizes.shape}")
     if not np.isfinite(features.sum(dtype=np.float64)):
         raise ValueError("features that are not finite")
     if n < 2:
@@ -158,17 +156,11 @@ def find_copies(
     first_is_smaller = found.first == pairs[:, 0]
     maps = np.where(first_is_smaller[:, None, None], found.maps, inverse(found.maps))
     kinds = tuple(
-        SCENE if r < SAME else kind_of(m, None if sizes is None else sizes[pair])
-        for m, r, pair in zip(maps, found.correlation, pairs, strict=True)
+        SCENE if r < SAME else kind_of(m, pair, size)
+        for m, r, pair in zip(maps, found.correlation, pairs.tolist(), strict=True)
     )
     copies = pairs[found.correlation >= SAME]
     return Copies(pairs, kinds, found.evidence, found.correlation, components(n, copies))
-
-
-def grey(image: Image.Image) -> NDArray[np.uint8]:
-    """The small version of an image that `find_copies` compares: (64, 64), grey, squashed."""
-    image = image.convert("L")  # first: one channel is resized in a third of the time
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
 # Nearest neighbours
@@ -593,14 +585,14 @@ def at_level(level: Level, greys: Greys, starts: Aligned, each: Map) -> Aligned:
 # Results
 
 
-def kind_of(linear: Array, sizes: NDArray[np.int64] | None) -> str:
-    """How two images differ, by the map (2, 3) between them and their sizes (2, 2), if known.
+def kind_of(linear: Array, pair: list[int], size: Callable[[int], tuple[int, int]] | None) -> str:
+    """How two images differ, by the map (2, 3) between them and their sizes, if known.
 
-    >>> kind_of(np.array([[-1, 0, 0], [0, 1, 0]]), None)
+    >>> kind_of(np.array([[-1, 0, 0], [0, 1, 0]]), [0, 1], None)
     'mirrored'
-    >>> kind_of(np.array([[0, -1.4, 0.2], [1.4, 0, 0.1]]), None)
+    >>> kind_of(np.array([[0, -1.4, 0.2], [1.4, 0, 0.1]]), [0, 1], None)
     'turned and cropped'
-    >>> kind_of(np.eye(2, 3), np.array([[640, 480], [320, 240]]))
+    >>> kind_of(np.eye(2, 3), [0, 1], [(640, 480), (320, 240)].__getitem__)
     'scaled'
     """
     (a, b, x), (c, d, y) = np.asarray(linear, np.float64)
@@ -619,8 +611,8 @@ def kind_of(linear: Array, sizes: NDArray[np.int64] | None) -> str:
         parts.append("cropped")
     if parts:
         return " and ".join(parts)
-    if sizes is not None:
-        ratios = sizes[0] / sizes[1]
+    if size is not None:
+        ratios = np.divide(size(pair[0]), size(pair[1]))
         if max(ratios.max(), 1 / ratios.min()) > SCALE:
             return "scaled"
     return "saved again"

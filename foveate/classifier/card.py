@@ -125,6 +125,16 @@ def head_shape(path: Path) -> list[int]:
         return []
 
 
+def of_what(m: dict[str, Any]) -> str:
+    """Of how many images a figure is, and in how many groups they are.
+
+    >>> of_what({"n": 300, "groups": 100})
+    '300 images in 100 groups'
+    """
+    groups = m.get("groups", m["n"])
+    return f"{m['n']} images" + (f" in {groups} groups" if groups < m["n"] else "")
+
+
 def model_card(card: dict[str, Any]) -> str:
     """The card as Markdown, for people."""
 
@@ -146,13 +156,16 @@ def model_card(card: dict[str, Any]) -> str:
     }
     lines += [how[card["recipe"]], ""]
     for split, m in card["metrics"].items():
+        if m["accuracy"] is None:
+            lines.append(f"- {split.replace('_', ' ')}: nothing could be judged")
+            continue
         sure = "too few to say how sure"
         if interval := m["accuracy_ci95"]:
             sure = "95 % interval {:.1%} to {:.1%}".format(*interval)
         lines.append(
             f"- {split.replace('_', ' ')}: {'all labels right' if several else 'accuracy'} "
             f"{m['accuracy']:.1%} "
-            f"({sure}) on {m['n']} images, macro-F1 "
+            f"({sure}) on {of_what(m)}, macro-F1 "
             f"{m['macro_f1']:.3f}, "
             f"ECE {m['ece']:.3f}"
         )

@@ -30,11 +30,11 @@ def audit(
     """
     from foveate.audit.inspection import inspect
     from foveate.data.layouts import load_dataset
-    from foveate.weights.starting_point import find_start
+    from foveate.weights.starting_point import EMBEDDED, find_start
 
     dataset = load_dataset(data, task)
     with TerminalProgress(quiet) as progress:
-        found = inspect(dataset, find_start(BACKBONE), threads, progress)
+        found = inspect(dataset, find_start(EMBEDDED), threads, progress)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -43,13 +43,10 @@ def audit(
         raise typer.Exit(1)
 
 
-BACKBONE = "efficientnet_lite0"  # embedded; its features are cached for a probe
-
-
 def show(found: "Audit") -> None:
     """The findings for people, the worst first."""
     dataset = found.dataset
-    leaks, contradictions, sets = found.leaks(), found.contradictions(), found.sets()
+    leaks, contradictions, sets = found.leaks(), found.contradictions(), found.copied()
     if leaks:
         have = "1 image has" if len(leaks) == 1 else f"{len(leaks)} images have"
         say(f"{have} a copy in a split before their own: they are no test")

@@ -170,7 +170,7 @@ def arguments(context: typer.Context) -> dict[str, Any]:
     """What decides what is learnt, as keyword arguments of `training.train`: the options, and where
     they are not given what --config records."""
     options = context.params
-    names = ("model", "recipe", "weights", "task", "effort", "size", "seed", "on_bad", "engine")
+    names = "model recipe weights task effort size seed groups on_bad engine".split()
     asked: dict[str, Any] = {name: options[name] for name in names}
     asked["channels"] = options["channels"] and int(options["channels"])
     asked["augment"] = given_augment(context)

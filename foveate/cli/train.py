@@ -97,6 +97,14 @@ def train(
             help="Seed of folds, splits, random starts, order and augmentation.",
         ),
     ] = 0,
+    groups: Annotated[
+        Literal["auto", "given", "none"],
+        typer.Option(
+            rich_help_panel=DATA,
+            help="What stays on one side of a fold or split: copies, bursts and occasions, which "
+            "are found, and the table's groups; only the table's; nothing.",
+        ),
+    ] = "auto",
     epochs: settings.Epochs = None,
     batch_size: settings.BatchSize = None,
     lr: settings.Lr = None,
@@ -139,7 +147,7 @@ def train(
     # of the processes that torchrun started, the first one prints
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
-        for name in ("effort", "out", "resume", "on_bad", "engine", "cache", "tensorboard"):
+        for name in "effort out resume groups on_bad engine cache tensorboard".split():
             if settings.is_given(context, name):
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
@@ -173,7 +181,7 @@ def train(
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
         say(f"next  foveate predict {quote(str(classifier.run))} IMAGE")
-        if metrics["recipe"] == "probe" and metrics["out_of_fold"]["accuracy"] < 1:
+        if metrics["recipe"] == "probe" and metrics["out_of_fold"]["accuracy"] != 1:
             cost = MEASURED if metrics["model"] == "efficientnet_lite0" else ""
             say(f"more  --recipe finetune lets the later stages learn on too{cost}")
 
@@ -194,7 +202,8 @@ def try_rates(
         raise UsageError(
             "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
         )
-    applies = {name: asked[name] for name in asked if name not in ("effort", "on_bad", "engine")}
+    left_out = ("effort", "groups", "on_bad", "engine")
+    applies = {name: asked[name] for name in asked if name not in left_out}
     with TerminalProgress(quiet, silent) as progress:
         test = training.find_lr(data, **applies, threads=threads, progress=progress)
     if silent:
@@ -231,6 +240,7 @@ def show(
 
     split = next(split for split in reversed(HEADLINES) if split in metrics)
     result = metrics[split]
+    result = result.get("without_copies") or result
     seen = {c: m for c, m in result["per_class"].items() if m["support"]}
     unseen = [c for c in result["per_class"] if c not in seen]
     rows = sorted(seen.items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
@@ -250,7 +260,8 @@ def show(
     say()
     for name, words in HEADLINES.items():
         if name in metrics:
-            say(headline(words, metrics[name]))
+            for line in headlines(words, metrics[name]):
+                say(line)
     if "compared_with" in metrics:
         say(since(metrics["compared_with"]))
     say()
@@ -279,6 +290,25 @@ def since(compared: dict[str, Any]) -> str:
         f"since {compared['run']}: {100 * compared['before']:.1f} to {100 * compared['after']:.1f} "
         f"% {on}; {better} newly right, {worse} newly wrong: {verdict} (p {sign} {p:.2g})"
     )
+
+
+def headlines(words: str, m: dict[str, Any]) -> list[str]:
+    """One split: its figures, what they are about, and what they would be among copies."""
+    if m["accuracy"] is None:
+        return [f"{words:<12} nothing to say: {m['why']}"]
+    if "without_copies" in m:
+        if m["without_copies"] is None:
+            return [f"{words:<12} no figure: {m['why']}"]
+        what = f"without {m['copies']['n']} copies"
+        with_them = f"with them, it would be {100 * m['accuracy']:.1f} %: {m['why']}"
+        return [f"{headline(words, m['without_copies'])}, {what}", f"{'':<12} {with_them}"]
+    lines = [headline(words, m)]
+    if among := m.get("among_copies"):
+        lines += [
+            f"{'':<12} for new occasions like those in this folder; among copies of these images "
+            f"it would be {100 * among['accuracy']:.1f} %"
+        ]
+    return lines
 
 
 def headline(words: str, m: dict[str, Any]) -> str:

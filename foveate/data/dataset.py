@@ -191,6 +191,13 @@ class Dataset:
             chosen.__dict__["digests"] = tuple(self.digests[i] for i in rows)
         return chosen
 
+    def regroup(self, groups: tuple[str, ...]) -> "Dataset":
+        """The same images in other groups."""
+        changed = replace(self, groups=groups)
+        if "digests" in self.__dict__:
+            changed.__dict__["digests"] = self.digests
+        return changed
+
     def resplit(self, splits: tuple[str, ...]) -> "Dataset":
         """The same images in other splits."""
         changed = replace(self, splits=splits)

@@ -228,12 +228,16 @@ def decode(
     name: str,
     preprocess: Preprocess,
     on_damage: Callable[[str], object] | None = None,
+    on_image: Callable[[Image.Image], object] | None = None,
 ) -> NDArray[np.uint8]:
-    """An image's bytes -> (crop, crop, channels), uint8; `on_damage` as for `load_image`.
+    """An image's bytes -> (crop, crop, channels), uint8; `on_damage` as for `load_image`;
+    `on_image` is called with the whole image, its shorter side at least `resize` if it has as much.
 
     Prediction, evaluation and feature extraction all call it, so that they see the same pixels.
     """
     image = load_image(data, name, preprocess.resize, preprocess.levels, on_damage)
+    if on_image is not None:
+        on_image(image)
     return preprocess.pixels(image)
 
 

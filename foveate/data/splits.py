@@ -9,6 +9,8 @@ from foveate.arguments import option
 from foveate.data.dataset import Dataset, listed
 from foveate.errors import DataError
 
+FOLDS = 5
+MOST_FOLDS = 10  # where a class has fewer groups than FOLDS
 TWENTIETHS = 20  # folds of which `hold_out` composes its parts
 
 
@@ -62,13 +64,46 @@ def stratified_folds(
     return chosen
 
 
+def judging_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> NDArray[np.int64]:
+    """The fold of each image, and -1 of each that is learnt from in every fold and never judged.
+
+    A class whose images are all of one group cannot be judged: a head that was solved without the
+    group does not know the class. It stays as a rival of the others.
+
+    Args:
+        labels, groups, seed: as for `stratified_folds`.
+
+    Returns:
+        (N,), folds from 0 that are in use; all -1 where nothing can be judged.
+    """
+    folds = np.full(len(labels), -1)
+    if labels.ndim == 2:
+        if len(np.unique(groups)) < 2:
+            return folds
+        chosen = stratified_folds(labels, groups, FOLDS, seed)
+        return np.unique(chosen, return_inverse=True)[1]
+    number = {c: len(np.unique(groups[labels == c])) for c in np.unique(labels).tolist()}
+    alone = [c for c, n in number.items() if n < 2]
+    judged = ~np.isin(groups, groups[np.isin(labels, alone)])
+    if not judged.any():
+        return folds
+    fewest = min(n for n in number.values() if n > 1)
+    chosen = stratified_folds(
+        labels[judged], groups[judged], FOLDS if fewest >= FOLDS else MOST_FOLDS, seed
+    )
+    folds[judged] = np.unique(chosen, return_inverse=True)[1]
+    return folds if folds.max() > 0 else np.full(len(labels), -1)
+
+
 def check_spread(
     labels: NDArray[np.int64], groups: NDArray[np.int64], classes: tuple[str, ...]
 ) -> None:
     """DataError unless each class is in two groups: one to train on and one to validate on.
 
-    With several labels an image, unless there are two groups at all. Arguments as for
-    `stratified_folds`.
+    It is for the groups that a table gives. With several labels an image, unless there are two
+    groups at all. Arguments as for `stratified_folds`.
     """
     if labels.ndim == 2:
         lacking = list(classes) if len(np.unique(groups)) < 2 else []
@@ -76,8 +111,8 @@ def check_spread(
         lacking = [classes[c] for c in np.unique(labels) if len(np.unique(groups[labels == c])) < 2]
     if lacking:
         raise DataError(
-            f"all images of {listed(lacking)} are of one group, or copies of one image: one to "
-            "learn and one to check are needed; add images, or correct the column group"
+            f"all images of {listed(lacking)} are of one group: one to learn and one to check are "
+            "needed; add images, or correct the column group"
         )
 
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from foveate.arguments import check_switch, checked_path, option, spoken, whole_number
+from foveate.audit.groups import Groups, check_groups
 from foveate.catalogue import CATALOGUE, canonical, unknown_network
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
@@ -101,6 +102,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     seed: int = 0,
+    groups: Groups = "auto",
     on_bad: OnBad | None = None,
     engine: Literal["auto", "openvino", "torch"] = "auto",
     threads: int | None = None,
@@ -136,6 +138,10 @@ def train(
         out: the run's folder; by default runs/NAME, never one that exists.
         resume: go on with the interrupted run in `out`; a finished one is left as it is.
         seed: of folds, splits, random starts, order and augmentation.
+        groups: images that are kept on one side of every fold and split, so that what judges is
+            new: "auto", copies, bursts and occasions, which are found, and those that a table
+            gives; "given", the latter and files with the same bytes; "none", files with the same
+            bytes alone.
         on_bad: unreadable images: "skip" them, naming each, or make them, and damaged ones, an
             "error". By default they are skipped unless there are several and more than 5 %.
         engine: what runs the network without gradients; "auto" takes the fastest that is there.
@@ -176,6 +182,7 @@ def train(
         given = [*augment.options, *given[int(augment.policy is None) :]]
     seed = check_request(recipe, model, seed, effort, [*given, *settings])
     folder = None if out is None else checked_path("out is the path of the run's folder", out)
+    groups = check_groups(groups)
     check_switch("resume", resume)
     check_switch("tensorboard", tensorboard)
     if not isinstance(command, str):
@@ -197,6 +204,7 @@ def train(
                 on_bad=on_bad or "skip",
                 engine=kind,
                 task=dataset.task,
+                groups=groups,
                 weights=start.identity if start.own_weights else "",
             )
 
@@ -224,6 +232,7 @@ def train(
             seed=seed,
             on_bad=on_bad,
             engine=kind,
+            groups=groups,
         )
         resources = Resources(threads, cache or "ram", tensorboard, progress, clock, command)
         with opened(dataset, fingerprint, request, resources, folder, resume) as job:
@@ -278,6 +287,7 @@ def find_lr(
         seed=seed,
         on_bad=None,
         engine=choose_engine(),
+        groups="given",
     )
     with bars(progress) as progress, TemporaryDirectory() as folder:
         resources = Resources(threads, "ram", False, progress, Clock(), "")

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from foveate.audit.estimate import estimate_accuracy
+from foveate.audit.groups import Groups, find_groups
 from foveate.classifier import Classifier
 from foveate.classifier.decision import decide
 from foveate.classifier.saving import save_probe
@@ -22,12 +21,19 @@ from foveate.data.dataset import (
     damage_notes,
 )
 from foveate.data.levels import find_levels
-from foveate.data.splits import check_spread, stratified_folds
 from foveate.features import extract, shown
-from foveate.heads import PENALTIES, Head, fit_head
+from foveate.heads import PENALTIES, fit_head
 from foveate.machine import environment
 from foveate.progress import Progress, log_notes
 from foveate.runs import Run
+from foveate.training.honest import (
+    commonest_class,
+    contradictions,
+    group_notes,
+    out_of_fold,
+    plan_judging,
+    with_copies_named,
+)
 from foveate.training.previous import compare_with_last
 from foveate.training.report import (
     ALONE,
@@ -39,8 +45,6 @@ from foveate.training.report import (
     write_metrics,
 )
 from foveate.weights.starting_point import OWN, Loaded, StartingPoint
-
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class ProbeConfig:
     on_bad: OnBad
     engine: str
     task: Task
+    groups: Groups = "auto"
     recipe: str = "probe"
     weights: str = ""  # identity of weights that are not published ones
 
@@ -103,36 +108,43 @@ def solve_probe(
     apply_policy(len(dataset), found.bad, on_bad, found.damaged)
     readable = [i for i, name in enumerate(dataset.files) if name not in found.bad]
     good = np.array(readable, dtype=np.int64)
-    dataset, features = dataset.select(good), found.features[good]
+    dataset, features, bad = dataset.select(good), found.features[good], found.bad
     check_trainable(dataset)
 
     is_test = np.array([split == "test" for split in dataset.splits])
-    (learn, image_of), test = without_copies(dataset, ~is_test), np.flatnonzero(is_test)
-    labels, classes = dataset.labels[learn], dataset.classes
+    learnt, test, classes = np.flatnonzero(~is_test), np.flatnonzero(is_test), dataset.classes
+    with clock.phase("groups"):
+        found = found.select(good)
+        grouping = find_groups(dataset, found, config.groups, threads, progress, ~is_test)
+        judging = plan_judging(dataset, grouping, ~is_test, config.seed)
+    learn = judging.rows
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
-        groups = dataset.grouping()[learn]
-        check_spread(labels, groups, classes)
-        folds = stratified_folds(labels, groups, FOLDS, config.seed)
-        head = fit_head(features[learn], labels, folds, len(classes), threads, progress.advance)
-        decision = decide(head.out_of_fold, labels)
-        probabilities = decision.probabilities(head.out_of_fold)
-        estimate = honest(head, decision.answers(probabilities), labels, groups, config.seed)
-
-    evaluated = {"out_of_fold": (learn, probabilities)}
-    if len(test):
-        evaluated["test"] = (
-            test,
-            decision.probabilities(features[test] @ head.weight.T + head.bias),
+        head = fit_head(
+            features[learn],
+            dataset.labels[learn],
+            judging.solved,
+            len(classes),
+            threads,
+            progress.advance,
         )
-    splits = {
-        split: decision.summarise(probabilities, dataset.labels[rows], classes)
-        for split, (rows, probabilities) in evaluated.items()
-    }
-    splits["out_of_fold"] |= estimate
+        decision = decide(head.out_of_fold, dataset.labels[learn[judging.solved >= 0]])
+        probabilities, figures = out_of_fold(
+            head, decision, dataset, grouping, judging, features, config.seed, threads
+        )
+    evaluated, splits = {"out_of_fold": (judging.judged, probabilities)}, {"out_of_fold": figures}
+    if len(test):
+        probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
+        figures = decision.summarise(probabilities, dataset.labels[test], classes)
+        evaluated["test"] = test, probabilities
+        splits["test"] = with_copies_named(
+            figures, dataset, grouping, test, probabilities, decision
+        )
 
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
     notes += [levels.note] if levels.note else []
+    notes += group_notes(dataset, grouping, judging)
+    notes += contradictions(splits, commonest_class(dataset, learn))
     with clock.phase("saving"):
         provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(
@@ -152,14 +164,22 @@ def solve_probe(
                 notes.append(ALONE)
         run.write(
             "data.json",
-            data_json(dataset, found.bad, notes, np.flatnonzero(~is_test), folds[image_of]),
+            data_json(
+                dataset,
+                bad,
+                notes,
+                learnt,
+                judging.folds_of(grouping.photos, learnt),
+                groups=grouping.listed(dataset),
+                looked_for=grouping.looked_for,
+            ),
         )
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
         run.write_lines("history.jsonl", path)
         rows = list(predictions(dataset, evaluated, decision))
         run.write_lines("predictions.jsonl", rows)
-        compared = compare_with_last(run, dataset, rows)
-        for sentence in [*notes, *found.damaged.values(), *found.bad.values()]:
+        compared = compare_with_last(run, grouping.applied(dataset), rows)
+        for sentence in [*notes, *found.damaged.values(), *bad.values()]:
             run.log(sentence)
     write_metrics(
         run,
@@ -168,7 +188,7 @@ def solve_probe(
         engine=config.engine,
         seed=config.seed,
         seconds=clock.seconds(),
-        bad=found.bad,
+        bad=bad,
         notes=notes,
         details={
             "effort": config.effort,
@@ -179,42 +199,6 @@ def solve_probe(
         },
         splits=splits,
     )
-    log_notes(notes, found.bad)
+    log_notes(notes, bad)
     classifier.threads = threads
     return classifier
-
-
-def without_copies(
-    dataset: Dataset, chosen: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One row of each image that is chosen, in an order that the images' bytes decide; and of all
-    rows that are chosen, which of these images each is.
-
-    So an image counts once, in the head as in the figures, and what is solved does not depend on
-    names. A copy with another label is no copy: it contradicts.
-    """
-    rows = np.flatnonzero(chosen)
-    keys = np.array([f"{dataset.digests[row]} {dataset.label(row)}" for row in rows.tolist()])
-    _, first, image_of = np.unique(keys, return_index=True, return_inverse=True)
-    return rows[first], image_of
-
-
-def honest(
-    head: Head,
-    answers: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    seed: int,
-) -> dict[str, Any]:
-    """What metrics.json has of the accuracy on new groups, in place of the plain figures."""
-    right, losses = head.right, head.losses
-    if labels.ndim == 2:  # right by the thresholds, for which no label was looked at
-        right = (answers == labels).all(axis=1)[None]
-        losses = losses.min(axis=0, keepdims=True)
-    found = estimate_accuracy(right, losses, groups, seed)
-    return {
-        "accuracy": found.accuracy,
-        "accuracy_ci95": None if found.interval is None else list(found.interval),
-        "groups": found.groups,
-        "selection": {"candidates": len(head.losses), "correction": found.correction},
-    }

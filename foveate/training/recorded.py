@@ -12,7 +12,8 @@ from foveate.runs import is_absent, read_json
 from foveate.training.config import TrainConfig
 from foveate.weights.starting_point import OWN
 
-ALWAYS = ("recipe", "model", "seed", "on_bad", "engine", "task")  # recorded as `train` takes them
+# recorded as `train` takes them
+ALWAYS = ("recipe", "model", "seed", "groups", "on_bad", "engine", "task")
 OF_DATA = ("data", "fingerprint")  # other data are welcome
 OF_STEPS = ("order", "images", "policy", "augmentation", "preprocess", "training")
 OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}

@@ -22,7 +22,8 @@ ALONE = (
     "the network's code was not saved: only a process that has it can predict, by "
     "Classifier.load(RUN).network(CLASS)"
 )
-BRIEF = ("n", "accuracy", "accuracy_ci95", "macro_f1", "ece")  # of a split's metrics, for the card
+# of a split's metrics, for the card
+BRIEF = ("n", "accuracy", "accuracy_ci95", "macro_f1", "ece", "groups")
 
 
 class Clock:
@@ -101,7 +102,10 @@ def write_metrics(
 
 def brief(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The few figures of each split that a card has."""
-    return {split: {key: result[key] for key in BRIEF} for split, result in splits.items()}
+    return {
+        split: {key: result[key] for key in BRIEF if key in result}
+        for split, result in splits.items()
+    }
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:
@@ -139,9 +143,12 @@ def data_json(
     notes: list[str],
     learn: NDArray[np.int64] | None = None,
     folds: NDArray[np.int64] | None = None,
+    *,
+    groups: list[dict[str, Any]],
+    looked_for: tuple[str, ...],
 ) -> dict[str, Any]:
     """What data.json holds: every file's split, label or labels, hash and, where images are in
-    folds, its fold."""
+    folds, its fold; and the groups, each with its kind and reason."""
     several = dataset.task == "multilabel"
     labels = (
         [np.flatnonzero(row).tolist() for row in dataset.labels]
@@ -161,6 +168,8 @@ def data_json(
         "bad": bad,
         "ignored": list(dataset.ignored),
         "notes": notes,
+        "groups": groups,
+        "looked_for": list(looked_for),
         "files": {
             name: {
                 "split": split,

@@ -18,6 +18,13 @@ from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
 from foveate.progress import log_notes
+from foveate.training.honest import (
+    are_right,
+    by_groups,
+    commonest_class,
+    contradictions,
+    with_copies_named,
+)
 from foveate.training.previous import compare_with_last
 from foveate.training.report import (
     ALONE,
@@ -86,7 +93,18 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     run = job.run
     kept = job.dataset.select(np.sort(np.concatenate([*job.rows.values()])))
     job.notes += duplicate_notes(kept)
-    run.write("data.json", data_json(kept, job.bad, job.notes))
+    used = np.concatenate([job.rows["train"], job.rows["validation"]])
+    job.notes += contradictions(splits, commonest_class(job.dataset, used))
+    run.write(
+        "data.json",
+        data_json(
+            kept,
+            job.bad,
+            job.notes,
+            groups=job.grouping.listed(job.dataset),
+            looked_for=job.grouping.looked_for,
+        ),
+    )
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
     rows = list(predictions(job.dataset, evaluated, decision))
     run.write_lines("predictions.jsonl", rows)
@@ -199,7 +217,11 @@ def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any
             job.resources.progress.advance()
         evaluated[split] = (rows, np.stack(probabilities))
         labels = job.dataset.labels[rows]
-        results[split] = classifier.decision.summarise(
-            evaluated[split][1], labels, job.dataset.classes
+        decision = classifier.decision
+        figures = decision.summarise(evaluated[split][1], labels, job.dataset.classes)
+        right = are_right(decision, evaluated[split][1], labels)
+        figures = by_groups(figures, right, job.dataset.grouping()[rows])
+        results[split] = with_copies_named(
+            figures, job.dataset, job.grouping, rows, evaluated[split][1], decision
         )
     return results, evaluated

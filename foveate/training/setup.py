@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from foveate import models
+from foveate.audit.groups import Grouping, Groups, find_groups
+from foveate.audit.inspection import look
 from foveate.classifier import Classifier
 from foveate.data.augment import Augment, PolicyOptions
 from foveate.data.augment.policies import resolve
@@ -38,7 +40,7 @@ from foveate.data.dataset import (
     damage_notes,
 )
 from foveate.data.preprocess import Preprocess
-from foveate.data.splits import check_spread, stratified_folds, with_splits
+from foveate.data.splits import FOLDS, judging_folds, stratified_folds, with_splits
 from foveate.errors import DataError, UsageError, quoted
 from foveate.features import extract
 from foveate.heads import PENALTIES, fit_head
@@ -52,6 +54,7 @@ from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.cost import images_per_step, plan_lines, seconds_to_come
 from foveate.training.distributed import Ranks
 from foveate.training.freezing import Norm, Plan, Size, make_plan, without_numbers
+from foveate.training.honest import check_given, group_notes, learnt_rows
 from foveate.training.memory import (
     bytes_per_image,
     check_batches,
@@ -59,11 +62,10 @@ from foveate.training.memory import (
     micro_batches_that_fit,
 )
 from foveate.training.network_input import choose_preprocess
-from foveate.training.probe import FOLDS
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
-from foveate.weights.starting_point import OWN, TIMM, StartingPoint
+from foveate.weights.starting_point import EMBEDDED, OWN, TIMM, StartingPoint, find_start
 
 VALIDATION_BATCH = 64  # images
 ROUND = 32  # pixels: sizes of progressive resizing are multiples of it, of large images
@@ -88,6 +90,7 @@ class Request:
     seed: int
     on_bad: OnBad | None
     engine: str
+    groups: Groups
 
     def network(self, num_classes: int, in_channels: int) -> nn.Module:
         """The network of a random start, or a copy of the one that was handed in."""
@@ -131,6 +134,7 @@ class RunConfig:
     on_bad: str
     engine: str
     task: Task
+    groups: Groups
     images: dict[str, int]  # in each split
     policy: str
     augmentation: dict[str, Any]
@@ -146,7 +150,8 @@ class Job:
         ranks: this process among all.
         request, resources: what was asked, and what may be used.
         config: resolved.
-        dataset: with its splits.
+        dataset: with its splits and groups.
+        grouping: these groups, with their reasons.
         rows: of each split, the readable images.
         preprocess: what the network reads.
         policy, augmentation: of the training images.
@@ -164,6 +169,7 @@ class Job:
         resources: Resources,
         config: TrainConfig,
         dataset: Dataset,
+        grouping: Grouping,
         rows: dict[str, Rows],
         preprocess: Preprocess,
         policy: str,
@@ -174,6 +180,7 @@ class Job:
     ):
         self.run, self.ranks, self.request, self.resources = run, ranks, request, resources
         self.config, self.dataset, self.rows = config, dataset, rows
+        self.grouping = grouping
         self.preprocess, self.policy, self.augmentation = preprocess, policy, augmentation
         self.plan, self.provenance, self.notes = plan, provenance, notes
         self.bad: dict[str, str] = {}
@@ -198,7 +205,12 @@ class Job:
                 with resources.clock.phase("weights"):
                     request.start.fetch(resources.progress)
             ranks.share(None)  # the weights are here now, for all
+        grouping = ranks.share(
+            look_for_groups(dataset, request, resources) if ranks.first else NO_GROUPS
+        )
+        given, dataset = dataset, grouping.applied(dataset)
         dataset, reasons = with_splits(dataset, request.seed)
+        reasons += group_notes(given, grouping, None)
         rows = {
             split: np.flatnonzero([s == split for s in dataset.splits])
             for split in ("train", "validation", "test")
@@ -251,6 +263,7 @@ class Job:
                 on_bad=request.on_bad or "skip",
                 engine=request.engine,
                 task=dataset.task,
+                groups=request.groups,
                 images={split: len(found) for split, found in rows.items()},
                 policy=choice.policy,
                 augmentation=augmentation.to_dict(),
@@ -269,6 +282,7 @@ class Job:
             resources=resources,
             config=config,
             dataset=dataset,
+            grouping=grouping,
             rows=rows,
             preprocess=preprocess,
             policy=choice.policy,
@@ -401,6 +415,24 @@ class Job:
             self.run.log(sentence)
 
 
+NO_GROUPS: Any = None  # of the ranks that are told of them
+
+
+def look_for_groups(dataset: Dataset, request: Request, resources: Resources) -> Grouping:
+    """The groups of a dataset, by the features of the embedded network, whichever is to be trained:
+    they decide the splits, so they must not depend on what happens to be in the cache."""
+    learn = np.isin(np.arange(len(dataset)), learnt_rows(dataset))
+    with resources.clock.phase("groups"):
+        found = None
+        if request.groups == "auto" and dataset.pixels is None:  # built-in sets have no groups
+            found = look(dataset, find_start(EMBEDDED), resources.threads, resources.progress)
+        grouping = find_groups(
+            dataset, found, request.groups, resources.threads, resources.progress, learn
+        )
+        check_given(dataset, grouping, learn)
+    return grouping
+
+
 def as_json(config: RunConfig) -> dict[str, Any]:
     """As JSON gives it back: tuples become lists."""
     value: dict[str, Any] = json.loads(json.dumps(asdict(config)))
@@ -483,12 +515,14 @@ def solve_head(
     rows = np.array(readable, dtype=np.int64)
     check_trainable(dataset.select(rows))
     labels, groups = dataset.labels[rows], dataset.grouping()[rows]
-    check_spread(labels, groups, dataset.classes)
+    folds = judging_folds(labels, groups, request.seed)
+    if (folds < 0).all():  # nothing new to choose by
+        folds = stratified_folds(labels, rows, FOLDS, request.seed)
     resources.progress.begin("head", len(PENALTIES))
     head = fit_head(
         found.features[rows],
         labels,
-        stratified_folds(labels, groups, FOLDS, request.seed),
+        folds,
         len(dataset.classes),
         resources.threads,
         resources.progress.advance,

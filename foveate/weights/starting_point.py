@@ -32,6 +32,7 @@ from foveate.weights.tensors import split_key
 if TYPE_CHECKING:
     from torch import nn
 
+EMBEDDED = "efficientnet_lite0"  # its weights come with the package
 TIMM = "timm:"  # begins the name of a network of timm
 WEIGHTS_TAKEN = "weights is a checkpoint file or a run (without it, published ones are taken)"
 OWN = "module:"  # begins the name of a network that was handed in; its class follows

@@ -162,7 +162,7 @@ def test_trimming_nothing() -> None:
 def test_a_part_that_another_run_removes_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     store = FeatureStore({"space": 1})
     digests = ["ab" * 32]
-    store.add(digests, np.ones((1, 2), np.float32))
+    store.add(digests, [features.Known(np.ones(2, np.float32), None)])
 
     def vanish(part: Path, _: str) -> None:
         part.unlink()
@@ -176,14 +176,15 @@ def test_two_processes_write_find_and_trim_at_once(tmp_path: Path) -> None:
     program = """
 import sys, numpy as np
 from foveate import features
-features.LIMIT = 20_000
+features.LIMIT = 200_000
 store, rng = features.FeatureStore({"space": 1}), np.random.default_rng(int(sys.argv[1]))
 digests = [f"{i:064x}" for i in range(40)]
 for _ in range(150):
     some = [digests[i] for i in rng.permutation(40)[:7]]
-    store.add(some, np.array([[int(d, 16)] * 100 for d in some], np.float32))
-    for digest, row in store.find(set(digests)).items():
-        assert (row == int(digest, 16)).all()
+    greys = np.zeros((64, 64), np.uint8)
+    store.add(some, [features.Known(np.full(100, int(d, 16), np.float32), greys) for d in some])
+    for digest, known in store.find(set(digests)).items():
+        assert (known.features == int(digest, 16)).all() and known.grey.shape == (64, 64)
     features.trim_cache()
 """
     runs = [
@@ -193,7 +194,7 @@ for _ in range(150):
         for seed in range(2)
     ]
     assert [run.communicate()[1] for run in runs] == ["", ""]
-    assert parts() and sum(p.stat().st_size for p in parts()) <= 20_000
+    assert parts() and sum(p.stat().st_size for p in parts()) <= 200_000
     assert not [p for p in cache_root().rglob("*") if p.name.startswith(".")]
 
 

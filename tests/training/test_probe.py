@@ -54,7 +54,7 @@ def test_metrics_keep_their_contract(trained: Path) -> None:
         metrics["seconds"]["total"]
         >= sum(v for k, v in metrics["seconds"].items() if k != "total") - 0.01
     )
-    assert set(metrics["seconds"]) == {"total", "reading", "features", "head", "saving"}
+    assert set(metrics["seconds"]) == {"total", "reading", "features", "groups", "head", "saving"}
     for split, n in (("test", 24), ("out_of_fold", 72)):
         m = metrics[split]
         assert {
@@ -125,6 +125,7 @@ def test_config_and_environment(trained: Path, images: Path) -> None:
         "model": "efficientnet_lite0",
         "effort": "fast",
         "seed": 0,
+        "groups": "auto",
         "on_bad": "skip",
         "engine": "openvino",
         "recipe": "probe",
@@ -161,7 +162,8 @@ def test_threads_change_no_byte_of_a_large_head(
     rng, n = np.random.default_rng(0), 3000
     labels = np.arange(n) % 3
     drawn = (rng.normal(size=(n, 300)) + rng.normal(size=(3, 300))[labels] / 4).astype(np.float32)
-    monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, {}, n))
+    greys = rng.integers(256, size=(n, 64, 64), dtype=np.uint8)
+    monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, {}, n, greys))
     names = tuple(f"{i}.png" for i in range(n))
     dataset = Dataset(
         "drawn",
@@ -287,7 +289,9 @@ def test_copies_count_once(flat: Path, tmp_path: Path) -> None:
             shutil.copy(file, flat / "noise" / name)
     found = train(flat, out=tmp_path / "r")
     assert tensors(found.run) == tensors(before.run)
-    assert found.metrics["out_of_fold"] == before.metrics["out_of_fold"]
+    honest, expected = dict(found.metrics["out_of_fold"]), before.metrics["out_of_fold"]
+    assert honest.pop("among_copies")["accuracy"] > expected["accuracy"]
+    assert honest == expected
     files = read_json(found.run / "data.json")["files"]
     pairs = [(name, name.replace("copy-", "")) for name in files if "copy-" in name]
     assert len(pairs) == 10 and all(files[a]["fold"] == files[b]["fold"] for a, b in pairs)
@@ -357,7 +361,7 @@ def test_progress_hears_every_phase(images: Path, tmp_path: Path) -> None:
 
     phases = Phases()
     train(images, out=tmp_path / "r", progress=phases)
-    assert [p[0] for p in phases.seen] == ["reading", "images", "head"]
+    assert [p[0] for p in phases.seen] == ["reading", "images", "copies", "head"]
     assert phases.seen[1][1:] == [96, 96] and 1 <= phases.seen[2][2] <= phases.seen[2][1]
 
 

@@ -1,0 +1,300 @@
+"""What a run may say of its own accuracy: on which images it is judged, what is taken off for what
+was chosen and remembered, and when a figure is not to be believed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.audit.estimate import estimate_accuracy
+from foveate.audit.groups import GIVEN, Grouping, by_content, connected, one_a_photo, sets, table
+from foveate.audit.neighbours import Rows
+from foveate.classifier.decision import Decision
+from foveate.data.dataset import Dataset, listed
+from foveate.data.splits import FOLDS, check_spread, judging_folds, stratified_folds
+from foveate.heads import Head, fit_head
+
+MATTERS = 0.02  # share of the images in groups, from which the price of memory is measured
+FAR = 3.0  # standard errors between two figures that cannot both be of the same kind of image
+MEASURES = (
+    *("accuracy", "accuracy_ci95", "balanced_accuracy", "mean_average_precision"),
+    *("macro_f1", "micro_f1", "log_loss", "ece"),
+)
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the images that are learnt from are judged.
+
+    Args:
+        rows: (L,), one image a photo, in the order of their bytes' hashes.
+        groups: (L,), the group of each.
+        folds: (L,), and -1 of those that are never judged.
+        solved: (L,), the folds of the head that chooses: the same, or plain ones where nothing can
+            be judged.
+    """
+
+    rows: Rows
+    groups: Rows
+    folds: Rows
+    solved: Rows
+
+    def folds_of(self, photos: Rows, rows: Rows) -> Rows:
+        """The fold of each of the rows, copies included, which are in that of their photo."""
+        fold = dict(zip(photos[self.rows].tolist(), self.folds.tolist(), strict=True))
+        return np.array([fold[photo] for photo in photos[rows].tolist()])
+
+    @property
+    def judged(self) -> Rows:
+        """The rows that are judged."""
+        return self.rows[self.folds >= 0]
+
+
+def check_given(dataset: Dataset, grouping: Grouping, learn: NDArray[np.bool_]) -> None:
+    """DataError if the groups that a table gives leave a class in one of them."""
+    if GIVEN in grouping.looked_for and any(dataset.groups):
+        given = connected(len(dataset), table(dataset))
+        check_spread(dataset.labels[learn], given[learn], dataset.classes)
+
+
+def plan_judging(
+    dataset: Dataset, grouping: Grouping, learn: NDArray[np.bool_], seed: int
+) -> Judging:
+    """Folds that keep groups whole.
+
+    Raises:
+        DataError: the groups that a table gives leave a class in one of them.
+    """
+    check_given(dataset, grouping, learn)
+    rows = one_a_photo(grouping.photos, by_content(dataset, learn))
+    labels, groups = dataset.labels[rows], grouping.groups[rows]
+    folds = judging_folds(labels, groups, seed)
+    plain = folds if (folds >= 0).any() else stratified_folds(labels, rows, FOLDS, seed)
+    return Judging(rows, groups, folds, plain)
+
+
+def out_of_fold(
+    head: Head,
+    decision: Decision,
+    dataset: Dataset,
+    grouping: Grouping,
+    judging: Judging,
+    features: NDArray[np.float32],
+    seed: int,
+    threads: int,
+) -> tuple[NDArray[np.float64], Result]:
+    """The probabilities of the images that are judged, and what metrics.json has of them.
+
+    Args:
+        head: solved on the photos that are learnt from.
+        features: (N, width), of the dataset.
+    """
+    judged = judging.folds >= 0
+    labels = dataset.labels[judging.rows]
+    probabilities = decision.probabilities(head.out_of_fold)[: int(judged.sum())]
+    result = decision.summarise(probabilities, labels[judged], dataset.classes)
+    result |= {
+        "groups": len(np.unique(judging.groups[judged])),
+        "unjudged": unjudged(dataset, judging),
+    }
+    if not judged.any():
+        why = "all images of each class are of one group: there is nothing new to judge by"
+        nothing = {key: None for key in MEASURES if key in result}
+        return probabilities, result | nothing | {"trusted": False, "why": why}
+    right, losses = head.right, head.losses
+    if labels.ndim == 2:  # right by the thresholds, for which no label was looked at
+        right = are_right(decision, probabilities, labels[judged])[None]
+        losses = losses.min(axis=0, keepdims=True)
+    found = estimate_accuracy(right, losses, judging.groups[judged], seed)
+    result |= {
+        "accuracy": found.accuracy,
+        "accuracy_ci95": None if found.interval is None else list(found.interval),
+        "selection": {"candidates": len(head.losses), "correction": found.correction},
+    }
+    memory = among_copies(head, dataset, grouping, judging, features, seed, threads)
+    if memory is not None:
+        price = max(0.0, memory - found.accuracy)
+        result["among_copies"] = {"accuracy": memory, "memory": price}
+    return probabilities, result
+
+
+def unjudged(dataset: Dataset, judging: Judging) -> Result:
+    """How many photos are never judged, and of which classes none is."""
+    never = judging.rows[judging.folds < 0]
+    seen = dataset.sizes(judging.judged)
+    there = dataset.sizes(judging.rows)
+    classes = [dataset.classes[c] for c in np.flatnonzero((seen == 0) & (there > 0))]
+    return {"n": len(never), "classes": classes}
+
+
+def among_copies(
+    head: Head,
+    dataset: Dataset,
+    grouping: Grouping,
+    judging: Judging,
+    features: NDArray[np.float32],
+    seed: int,
+    threads: int,
+) -> float | None:
+    """The accuracy of folds that know of no groups: what it would be on copies of these images, and
+    on more of these occasions. None where groups are few.
+
+    The images of each class are dealt anew to as many places in each fold, so that each head has as
+    many images to learn from, and what is gained is memory.
+    """
+    rows = by_content(dataset, np.isin(np.arange(len(dataset)), learnt_rows(dataset)))
+    sizes = np.bincount(grouping.groups[rows], minlength=len(dataset))[grouping.groups[rows]]
+    if (sizes > 1).mean() < MATTERS or dataset.task == "multilabel":
+        return None
+    folds = judging.folds_of(grouping.photos, rows)
+    rng = np.random.default_rng(seed)
+    for c in range(len(dataset.classes)):
+        here = np.flatnonzero(dataset.labels[rows] == c)
+        folds[here] = folds[rng.permutation(here)]
+    classes, penalties = len(dataset.classes), (head.penalty,)
+    labels = dataset.labels[rows]
+    plain = fit_head(features[rows], labels, folds, classes, threads, penalties=penalties)
+    return float(plain.right[0].mean())
+
+
+def learnt_rows(dataset: Dataset) -> Rows:
+    return np.flatnonzero([split != "test" for split in dataset.splits])
+
+
+def are_right(
+    decision: Decision, probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(N,), whether the class, or all of the labels, that an image is given are its own."""
+    given = decision.answers(probabilities)
+    if labels.ndim == 2:
+        return (given == labels).all(axis=1)
+    return given.argmax(axis=1) == labels
+
+
+def by_groups(result: Result, right: NDArray[np.bool_], groups: Rows) -> Result:
+    """The figures of a split that was held out; its interval counts groups, not images."""
+    there = len(np.unique(groups))
+    if there == len(groups):
+        return result
+    interval = estimate_accuracy(right[None], np.zeros((1, len(right))), groups).interval
+    ci = None if interval is None else list(interval)
+    return result | {"groups": there, "accuracy_ci95": ci}
+
+
+def with_copies_named(
+    result: Result,
+    dataset: Dataset,
+    grouping: Grouping,
+    rows: Rows,
+    probabilities: NDArray[np.float64],
+    decision: Decision,
+) -> Result:
+    """The figures of a test split, and, where images of it are copies of others that were learnt
+    from, which these are and the figures without them.
+
+    Args:
+        result: of all of the split's images.
+        rows, probabilities: of the split.
+    """
+    leaked = {row: of for row, of, _ in grouping.leaks(dataset)}
+    copied = np.array([int(row) in leaked for row in rows], dtype=bool)
+    if not copied.any():
+        return result
+    n, of = int(copied.sum()), len(rows)
+    rest = None
+    if not copied.all():
+        labels = dataset.labels[rows[~copied]]
+        rest = decision.summarise(probabilities[~copied], labels, dataset.classes)
+    files = [dataset.files[row] for row in rows[copied]]
+    why = f"{n} of {of} images are copies of images that were learnt from"
+    return result | {
+        "copies": {"n": n, "files": files},
+        "without_copies": rest,
+        "trusted": False,
+        "why": why,
+    }
+
+
+def group_notes(dataset: Dataset, grouping: Grouping, judging: Judging | None) -> list[str]:
+    """Sentences on the groups, the largest of them, and the classes that cannot be judged.
+
+    Args:
+        dataset: as it was before the groups were applied.
+    """
+    learn = learnt_rows(dataset)
+    images, photos = len(learn), len(np.unique(grouping.photos[learn]))
+    groups = len(np.unique(grouping.groups[learn]))
+    notes = []
+    if groups < images:
+        kept = "are kept on one side of each fold and split"
+        copies = f"{images} images are {photos} photos" if photos < images else f"{images} images"
+        more = f", in {groups} groups, which {kept}" if groups < photos else ""
+        largest = max(
+            (rows for rows in sets(grouping.groups)), key=lambda rows: (len(rows), -rows[0])
+        )
+        first = dataset.files[largest[0]]
+        notes.append(f"{copies}{more}: '{first}' and {len(largest) - 1} more are the largest group")
+    if judging is not None and (classes := unjudged(dataset, judging)["classes"]):
+        notes.append(
+            f"never judged, since all of their images are of one occasion: {listed(classes)}; add "
+            "photos from another occasion"
+        )
+    return notes
+
+
+def contradictions(splits: dict[str, Result], largest: tuple[str, float]) -> list[str]:
+    """Sentences where a run's figures contradict one another, or say that nothing was learnt.
+
+    Args:
+        splits: of metrics.json.
+        largest: the class that has most of the images, and its share of those that are judged.
+    """
+    notes = []
+    known = {
+        split: m.get("without_copies") or m
+        for split, m in splits.items()
+        if m["accuracy"] is not None and (m.get("trusted", True) or m.get("without_copies"))
+    }
+    test = known.get("test")
+    for split, name in (("out_of_fold", "out of fold"), ("validation", "validation")):
+        other = known.get(split)
+        if test is None or other is None or not far_apart(test, other):
+            continue
+        a, b = test["accuracy"], other["accuracy"]
+        which = (
+            "believe the test for images like those of the test split; it holds other kinds of "
+            "images than those that were learnt from"
+            if a < b
+            else f"the test is easier than what was learnt from: believe {name} for images like "
+            "the training images"
+        )
+        notes.append(
+            f"test accuracy is {a:.1%} and {name} {b:.1%}, too far apart for chance: {which}"
+        )
+    best = next((known[s] for s in ("test", "out_of_fold", "validation") if s in known), None)
+    label, share = largest
+    if best is not None and "confusion" in best and best["accuracy"] <= share:
+        notes.append(
+            f"no better than always answering '{label}', which is right for {share:.1%}: the "
+            "images, at this size and crop, do not show what tells the classes apart, or the "
+            "labels are wrong"
+        )
+    return notes
+
+
+def far_apart(a: Result, b: Result) -> bool:
+    """Whether two accuracies differ by more than chance, by the intervals that they have."""
+    if a["accuracy_ci95"] is None or b["accuracy_ci95"] is None:
+        return False
+    spread = [(m["accuracy_ci95"][1] - m["accuracy_ci95"][0]) / (2 * 1.96) for m in (a, b)]
+    return abs(a["accuracy"] - b["accuracy"]) > FAR * float(np.hypot(*spread))
+
+
+def commonest_class(dataset: Dataset, rows: Rows) -> tuple[str, float]:
+    """The class that most of the rows are of, and its share."""
+    sizes = dataset.sizes(rows)
+    most = int(np.argmax(sizes))
+    return dataset.classes[most], float(sizes[most] / max(1, len(rows)))
