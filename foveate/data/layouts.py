@@ -32,7 +32,7 @@ import numpy as np
 from foveate.arguments import checked_path, option, shown
 from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
 from foveate.data.image import SUFFIXES
-from foveate.data.listing import LOOSE, Folder, Listing, notes_on, present
+from foveate.data.listing import LOOSE, MACHINE_MADE, RUNS, Folder, Listing, notes_on, present
 from foveate.data.tables import (
     SPLITS,
     find,
@@ -165,10 +165,7 @@ def layout_of(top: Folder, root: Path) -> Layout:
     notes: list[str] = []
     beside = [top]
     while True:
-        folders = [folder for folder in top.folders if not holds_runs(folder)]
-        passed = [folder.name for folder in top.folders if folder not in folders]
-        if passed:
-            notes.append(f"folders of runs are passed over: {listed(passed, 3)}")
+        folders = top.folders
         only = folders[0] if len(folders) == 1 and not top.images else None
         if only is None or not wraps(only) or split_of(only.base):
             break
@@ -359,29 +356,16 @@ def images_in(folder: Folder) -> int:
         return 0
 
 
-def holds_runs(folder: Folder) -> bool:
-    """Whether it is a run or a classifier of ours, or a folder of them."""
-
-    def is_run(place: Folder) -> bool:
-        names = {name.rpartition("/")[2] for name, _ in place.left}
-        run = {"config.json", "metrics.json"} <= names or {"config.json", "env.json"} <= names
-        return run or {"card.json", "model.safetensors"} <= names
-
-    try:
-        return not folder.images and (is_run(folder) or any(map(is_run, folder.folders)))
-    except DataError:  # closed: an error where it is a class, and none where it is not used
-        return False
-
-
 def no_classes(root: Path, top: Folder) -> DataError:
     """The error of a folder without class folders, with what its files suggest."""
     loose = len(top.images)
     hint = f" ({loose} images lie directly in it)" if loose else ""
     name = root.name or root.resolve().name
+    left = notes_on(found for found in top.left if found[1] in (MACHINE_MADE, RUNS))
+    why = "".join(f"; {note}" for note in left)
     return DataError(
         f"{quoted(root)} has no class folders{hint}; expected {name}/CLASS/image.jpg, one folder "
-        "per "
-        f"class, or {name}/train/CLASS/image.jpg{tables_in([Path(top.path)])}"
+        f"per class, or {name}/train/CLASS/image.jpg{why}{tables_in([Path(top.path)])}"
     )
 
 

@@ -2,7 +2,8 @@
 
 A file with an image's suffix is taken for one unopened, so that listing stays fast; of any other
 the first bytes decide. Links are followed; a link that leads back, or to what is listed already, is
-left out. Each folder is read once, when it is first asked for.
+left out. Folders that machines make, and runs of Foveate, are left out as a whole, at any depth.
+Each folder is read once, when it is first asked for.
 """
 
 import os
@@ -20,12 +21,21 @@ ENDINGS = tuple(SUFFIXES)
 DOCUMENTS = tuple(".txt .json .xml .csv .tsv .md .yaml .yml .html .py .mp4 .zip".split())
 # TIFF by their first bytes, but what a TIFF reader finds in them is a thumbnail
 RAW = tuple(".cr2 .cr3 .nef .arw .dng .orf .rw2 .pef .srw .raf .3fr .iiq .nrw".split())
-MACHINES = frozenset(  # folders that operating systems, NAS and editors make, in lower case
+# folders that operating systems, NAS and editors make, in lower case: Windows keeps any case
+MACHINES = frozenset(
     "@eadir __macosx .thumbnails #recycle #snapshot @recycle @recently-snapshot .@__thumb @tmp "
-    "$recycle.bin lost+found .ipynb_checkpoints __pycache__ .git .trash .trashes .trash-1000 "
+    "$recycle.bin lost+found .ipynb_checkpoints __pycache__ .git .trash .trashes "
     ".spotlight-v100 .fseventsd .appledouble .picasaoriginals .cache .snapshot".split()
 ) | {"system volume information"}
+TRASH = ".trash-"  # and the number of a user, on a disk that is mounted
 LITTER = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini"])
+
+RUN_FILES = (  # of a run that has ended, of one that has not, of a classifier
+    {"config.json", "metrics.json"},
+    {"config.json", "env.json"},
+    {"card.json", "model.safetensors"},
+)
+CURVES = "curves.png"  # the only image that a run draws
 
 # images that many viewers show
 OTHERS = tuple(".jp2 .j2k .jpx .jxl .psd .tga .ico .svg .dcm .dicom .exr .hdr .xcf .eps".split())
@@ -35,6 +45,7 @@ RAW_FILES = "raw files of a camera (save them as JPEG or TIFF)"
 OTHER_FORMATS = "images of a format that is not read (save them as JPEG or PNG)"
 HIDDEN = "hidden"
 MACHINE_MADE = "folders that only machines make"
+RUNS = "runs of Foveate"
 NOWHERE = "links that lead nowhere"
 SPECIAL = "pipes, sockets or devices"
 LOOPS = "links to a folder that they lie in"
@@ -92,7 +103,10 @@ class Folder:
     def contents(
         self,
     ) -> tuple[list["Folder"], list[str], dict[str, str], list[tuple[str, str]]]:
-        """(folders, images, {image that is a link: real path}, (left out, from the root: cause))"""
+        """(folders, images, {image that is a link: real path}, (left out, from the root: cause))
+
+        The folders include runs: only the names inside a folder show that it is one.
+        """
         folders: list[Folder] = []
         images: list[str] = []
         links: dict[str, str] = {}
@@ -103,8 +117,8 @@ class Folder:
                     name, low = entry.name, entry.name.lower()
                     is_folder = leads_to(entry.is_dir)
                     if is_folder and (low in MACHINES or name[0] == "."):
-                        cause = MACHINE_MADE if low in MACHINES else HIDDEN
-                        left.append((self.inside(name), cause))
+                        by_machine = low in MACHINES or low.startswith(TRASH)
+                        left.append((self.inside(name), MACHINE_MADE if by_machine else HIDDEN))
                     elif name[0] == ".":
                         if low.endswith(ENDINGS) and not name.startswith("._"):
                             left.append((self.inside(name), HIDDEN))
@@ -137,9 +151,9 @@ class Folder:
         through = is_link or self.through
         return Folder(entry.path, self.inside(entry.name), real, self.above, is_link, through)
 
-    @property
+    @cached_property
     def folders(self) -> list["Folder"]:
-        return self.contents[0]
+        return [folder for folder in self.contents[0] if not folder.holds_runs]
 
     @property
     def images(self) -> list[str]:
@@ -149,9 +163,36 @@ class Folder:
     def links(self) -> dict[str, str]:
         return self.contents[2]
 
-    @property
+    @cached_property
     def left(self) -> list[tuple[str, str]]:
-        return self.contents[3]
+        runs = [(folder.name, RUNS) for folder in self.contents[0] if folder.holds_runs]
+        return sorted(self.contents[3] + runs)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run or a classifier of ours, by the names of its files."""
+        _, images, _, left = self.contents
+        if images not in ([], [CURVES]):
+            return False
+        names = {name.rpartition("/")[2] for name, _ in left}
+        return any(names >= files for files in RUN_FILES)
+
+    @cached_property
+    def holds_runs(self) -> bool:
+        """Whether it is a run or a classifier of ours, or has such in it and no other image."""
+        queue, found = [self], False
+        try:
+            while queue:
+                here = queue.pop()
+                if here.is_run:
+                    found = True
+                elif here.images or (here.is_link and here is not self):
+                    return False
+                else:
+                    queue += here.contents[0]
+        except DataError:  # closed: an error where it is a class, and none where it is not used
+            return False
+        return found
 
     def all_below(self, left: list[tuple[str, str]]) -> Iterator["Folder"]:
         """This folder and those below it, each real one once; `left` takes what is left out.

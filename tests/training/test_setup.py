@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from foveate import Classifier, UsageError, build, evaluate
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
+from foveate.data.listing import Folder
 from foveate.data.splits import with_splits
 from foveate.errors import DataError
 from foveate.training import find_lr, train
@@ -62,6 +63,7 @@ def test_the_runs_folder(run: Path) -> None:
     best = min(history, key=lambda record: record["validation_loss"])
     assert metrics["best_epoch"] == best["epoch"]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert Folder.of(run).is_run  # in a folder of images it is left out, with its curves
 
 
 def test_splits_are_written_and_kept_apart(run: Path, images: Path) -> None:
