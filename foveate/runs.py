@@ -252,7 +252,7 @@ def is_absent(path: Path) -> bool:
         return True
 
 
-SPLIT = {  # of metrics.json: what is read back
+FIGURES: dict[Any, Any] = {  # of one split in metrics.json: what is read back
     "n": int,
     "accuracy": (None, float),  # None where nothing could be judged
     "accuracy_ci95": (None, [float]),
@@ -263,6 +263,12 @@ SPLIT = {  # of metrics.json: what is read back
     "confusion?": [[int]],
     "balanced_accuracy?": (None, float),
     "mean_average_precision?": (None, float),
+}
+SPLIT = FIGURES | {
+    "why?": str,
+    "copies?": {"n": int},
+    "without_copies?": (None, FIGURES),
+    "among_copies?": {"accuracy": float},
 }
 SPLITS = ("test", "out_of_fold", "validation")
 METRICS = {
@@ -303,13 +309,22 @@ def read_metrics(run: Path, classes: int) -> dict[str, Any]:
     path = run / "metrics.json"
     found = read_json(path, METRICS)
     there = [found[split] for split in SPLITS if split in found]
-    fits = there and all(
-        (split["accuracy_ci95"] is None or len(split["accuracy_ci95"]) == 2)
-        and ("balanced_accuracy" in split or "mean_average_precision" in split)
-        and [len(row) for row in split.get("confusion", [[0] * classes] * classes)]
-        == [classes] * classes
-        for split in there
-    )
-    if not fits:
+    parts = [split["without_copies"] for split in there if split.get("without_copies")]
+    if not there or not all(is_whole(split, classes) for split in [*there, *parts]):
         raise unreadable(path, ValueError("its splits are not complete"))
     return found
+
+
+def is_whole(split: dict[str, Any], classes: int) -> bool:
+    """Whether the figures of a split go together, so that they can be shown."""
+    first = split.get("balanced_accuracy", split.get("mean_average_precision"))
+    if split["accuracy"] is None:
+        return "why" in split
+    return (
+        None not in (first, split["macro_f1"], split["ece"])
+        and (split["accuracy_ci95"] is None or len(split["accuracy_ci95"]) == 2)
+        and ("copies" in split) == ("without_copies" in split)
+        and ("without_copies" not in split or "why" in split)
+        and [len(row) for row in split.get("confusion", [[0] * classes] * classes)]
+        == [classes] * classes
+    )

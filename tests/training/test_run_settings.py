@@ -25,6 +25,7 @@ PROBE = {
     "on_bad": "error",
     "engine": "torch",
     "task": "multiclass",
+    "groups": "auto",
     "recipe": "probe",
 }
 TRAINING = TrainConfig(epochs=7, lr=0.02, head_lr=0.03)
@@ -53,7 +54,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_a_probes_config(tmp_path: Path) -> None:
-    arguments = {"model", "effort", "seed", "on_bad", "engine", "task", "recipe"}
+    arguments = {"model", "effort", "seed", "groups", "on_bad", "engine", "task", "recipe"}
     found = read_arguments(write(tmp_path, PROBE), weights_given=False)
     assert found == {name: PROBE[name] for name in arguments}
     assert read_arguments(tmp_path, False) == found  # the run's folder will do
