@@ -9,6 +9,7 @@ Groups of any kind that share an image are one group. Those that a table gives a
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,9 +20,10 @@ from foveate.audit.copies import SCENE, components, find_copies
 from foveate.audit.names import version_of
 from foveate.audit.neighbours import Rows
 from foveate.audit.occasions import find_occasions
+from foveate.audit.times import series, taken_at
 from foveate.data.dataset import Dataset
 from foveate.data.image import load_image
-from foveate.errors import UsageError
+from foveate.errors import ImageError, UsageError
 from foveate.features import Extracted
 from foveate.progress import Progress
 
@@ -31,10 +33,11 @@ GROUPS = get_args(Groups)
 GIVEN, COPIES, BURST, OCCASION = "given", "copies", "burst", "occasion"  # kinds of groups
 SAME_BYTES = "same bytes"
 VERSIONS = "versions of one file"
+SERIES = "seconds apart"
 REASONS = {  # beside those of the copies in a group
     GIVEN: ("named by the table",),
     COPIES: (),
-    BURST: ("more alike than independent images are",),
+    BURST: ("seconds apart, or more alike than independent images are",),
     OCCASION: ("light, place or thing as on one occasion",),
 }
 ORDER = ("train", "validation", "test")  # a copy is called one of the first of these
@@ -174,8 +177,9 @@ def find_groups(
         pair = Pair(int(rows[a]), int(rows[b]), kind)
         (together if kind == SCENE else pairs).append(pair)
     photos = connected(n, alike(dataset, pairs))
+    together += linked(np.arange(n), series(times(dataset, rows, threads), dataset.labels), SERIES)
     taken: list[Pair] = []
-    looked_for, structured = (SAME_BYTES, GIVEN, COPIES), False
+    looked_for, structured = (SAME_BYTES, GIVEN, COPIES, SERIES), False
     if dataset.task == "multiclass":
         chosen = one_a_photo(photos, rows if among is None else rows[among[rows]])
         occasions = find_occasions(found.features[chosen], dataset.labels[chosen], threads)
@@ -268,6 +272,21 @@ def one_a_photo(photos: Rows, rows: Rows) -> Rows:
     """The first of the rows of each photo."""
     _, first = np.unique(photos[rows], return_index=True)
     return rows[np.sort(first)]
+
+
+def times(dataset: Dataset, rows: Rows, threads: int) -> NDArray[np.float64]:
+    """(N,), when the images of these rows were taken, in seconds; nan where nothing says so."""
+    found = np.full(len(dataset), np.nan)
+
+    def read(row: int) -> float | None:
+        try:
+            return taken_at(dataset.read(row))
+        except ImageError:  # gone since; its pixels are known
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        found[rows] = [np.nan if t is None else t for t in pool.map(read, rows.tolist())]
+    return found
 
 
 def size_of(dataset: Dataset, rows: Rows) -> Callable[[int], tuple[int, int]]:

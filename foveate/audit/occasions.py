@@ -15,7 +15,7 @@ kind have in common is thus not taken for a burst, however tight the class.
 
 First bursts: pairs so similar that at most a tenth of them is so by chance (Efron's false
 discovery rate). If what is then left, one image a burst, is still more alike than independent
-images are, or most of it came in bursts, then images were taken on occasions, of which bursts are
+images are, or much of it came in bursts, then images were taken on occasions, of which bursts are
 only the densest part. Groups are then made larger until an image's nearest one outside of its group
 is no more alike than the null model has it, in all of its features and in those of the early stages
 alone, where light and place show: what a fold judges is then as new as an image of another
@@ -51,7 +51,7 @@ BIN = 0.02  # of similarities, where their density is compared
 EXCESS = 0.01  # of the nearest image's similarity over the null model's, from which occasions are
 SURE = 2  # standard errors by which it has to be beyond that
 MEDIAN = 1.2533  # a median's standard error in that of a mean
-MOSTLY = 0.5  # of the bursts and single images: if more are bursts, there are occasions
+MOSTLY = 0.4  # of the bursts and single images: if more are bursts, there are occasions
 STEPS = tuple(np.arange(0.5, 0.05, -0.02).round(2).tolist())  # similarities within a group, tried
 
 
@@ -241,8 +241,8 @@ def early_stages(features: Array) -> Array:
 
 
 def taken_on_occasions(features: Array, labels: NDArray[np.int64], bursts: Rows, each: Map) -> bool:
-    """Whether images, one a burst, are still more alike than independent ones; or most are of
-    bursts."""
+    """Whether images, one a burst, are still more alike than independent ones; or so many
+    are of bursts."""
     units, sizes = np.unique(bursts, return_counts=True)
     if (sizes > 1).mean() > MOSTLY:
         return True

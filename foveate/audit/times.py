@@ -30,6 +30,7 @@ WRITTEN = re.compile(  # 2024:05:31 12:34:56; some programs write 2024-05-31T12:
 FRACTION = re.compile(r"\s*(\d+)", re.ASCII)
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC).timestamp()  # what is older, no digital camera took
 DAY = 86_400.0
+JPEG_HEAD = 1 << 18  # bytes; a segment has at most 64 KiB, and few stand before that of EXIF
 
 
 def taken_at(data: bytes) -> float | None:
@@ -54,6 +55,8 @@ def taken_at(data: bytes) -> float | None:
     >>> print(taken_at(b"no image"))
     None
     """
+    if data[:2] == b"\xff\xd8" and b"Exif" not in data[:JPEG_HEAD]:
+        return None  # a JPEG has it before its pixels: most of those without are known at once
     try:
         with quiet(data):
             # not the PNG's own getexif: to look for EXIF behind the pixels, it decodes them

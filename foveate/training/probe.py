@@ -114,8 +114,9 @@ def solve_probe(
     is_test = np.array([split == "test" for split in dataset.splits])
     learnt, test, classes = np.flatnonzero(~is_test), np.flatnonzero(is_test), dataset.classes
     with clock.phase("groups"):
-        found = found.select(good)
-        grouping = find_groups(dataset, found, config.groups, threads, progress, ~is_test)
+        # built-in sets have no groups
+        seen = found.select(good) if dataset.pixels is None else None
+        grouping = find_groups(dataset, seen, config.groups, threads, progress, ~is_test)
         judging = plan_judging(dataset, grouping, ~is_test, config.seed)
     learn = judging.rows
     progress.begin("head", len(PENALTIES))

@@ -72,7 +72,14 @@ def test_photos_without_copies(photos: list[Image.Image], leaky: Path, tmp_path:
         photo.save(tmp_path / "plain" / "ab"[i % 2] / f"{i}.png")
     found = inspect(load_dataset(tmp_path / "plain"), find_start("efficientnet_lite0"), 1, Silent())
     report = found.to_dict()
-    assert report.pop("looked_for") == ["same bytes", "given", "copies", "burst", "occasion"]
+    assert report.pop("looked_for") == [
+        "same bytes",
+        "given",
+        "copies",
+        "seconds apart",
+        "burst",
+        "occasion",
+    ]
     assert report == {"groups": [], "leaks": [], "contradictions": [], "bad": {}}
     assert found.copied() == []
 
