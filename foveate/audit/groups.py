@@ -10,7 +10,7 @@ Groups of any kind that share an image are one group. Those that a table gives a
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -87,6 +87,29 @@ class Grouping:
             for group, there in zip(self.groups.tolist(), several.tolist(), strict=True)
         ]
         return dataset.regroup(tuple(names))
+
+    def select(self, rows: Rows) -> "Grouping":
+        """The same of these rows only."""
+        number = np.full(len(self.groups), -1)
+        number[rows] = np.arange(len(rows))
+
+        def renumbered(groups: Rows) -> Rows:
+            _, first, which = np.unique(groups[rows], return_index=True, return_inverse=True)
+            return first[which]
+
+        return replace(
+            self,
+            photos=renumbered(self.photos),
+            copies=renumbered(self.copies),
+            bursts=renumbered(self.bursts),
+            groups=renumbered(self.groups),
+            named=self.named[rows],
+            pairs=tuple(
+                Pair(int(number[pair.first]), int(number[pair.second]), pair.kind)
+                for pair in self.pairs
+                if number[pair.first] >= 0 and number[pair.second] >= 0
+            ),
+        )
 
     def listed(self, dataset: Dataset) -> list[dict[str, Any]]:
         """The groups of two or more images with their kind and reason, the largest first, for
@@ -182,7 +205,8 @@ def find_groups(
     looked_for, structured = (SAME_BYTES, GIVEN, COPIES, SERIES), False
     if dataset.task == "multiclass":
         chosen = one_a_photo(photos, rows if among is None else rows[among[rows]])
-        occasions = find_occasions(found.features[chosen], dataset.labels[chosen], threads)
+        again = np.isin(photos[chosen], photos[shot_again([*pairs, *together])])
+        occasions = find_occasions(found.features[chosen], dataset.labels[chosen], again, threads)
         together += linked(chosen, occasions.bursts, BURST)
         taken = linked(chosen, occasions.groups, OCCASION)
         looked_for, structured = (*looked_for, BURST, OCCASION), occasions.structured
@@ -204,6 +228,18 @@ def check_groups(how: object) -> Groups:
     if how not in GROUPS:
         raise UsageError(f"groups must be {', '.join(GROUPS)}, not {how!r}")
     return how  # type: ignore[return-value]  # `in` does not narrow object to a Literal
+
+
+def shot_again(pairs: list[Pair]) -> Rows:
+    """The rows of the pairs that a camera may have made, and no program: two parts of one scene."""
+    versions = {row for pair in pairs if pair.kind == VERSIONS for row in (pair.first, pair.second)}
+    rows = {
+        row
+        for pair in pairs
+        if pair.kind in (SCENE, SERIES) or ("cropped" in pair.kind and "mirror" not in pair.kind)
+        for row in (pair.first, pair.second)
+    }
+    return np.array(sorted(rows - versions), np.int64)
 
 
 def same_bytes(dataset: Dataset) -> list[Pair]:

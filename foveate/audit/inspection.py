@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveate.audit.groups import Grouping, Pair, find_groups, sets
 from foveate.data.dataset import Dataset
@@ -22,11 +23,13 @@ class Audit:
     Args:
         dataset: what was looked at.
         grouping: its copies, bursts and occasions.
+        features: (N, width), by which images were compared.
         bad: name and reason of each unreadable image.
     """
 
     dataset: Dataset
     grouping: Grouping
+    features: NDArray[np.float32]
     bad: dict[str, str]
 
     def copied(self) -> list[list[int]]:
@@ -69,8 +72,23 @@ class Audit:
                 }
                 for pair in self.contradictions()
             ],
+            "classes": self.classes(),
             "bad": self.bad,
         }
+
+    def classes(self) -> dict[str, dict[str, int]]:
+        """Of each class, what there is to learn from: images, photos and groups. One of a single
+        group cannot be judged."""
+        learn = np.array([split != "test" for split in self.dataset.splits], bool)
+        found = {}
+        for c, name in enumerate(self.dataset.classes):
+            rows = np.flatnonzero(self.dataset.having(c) & learn)
+            found[name] = {
+                "images": len(rows),
+                "photos": len(np.unique(self.grouping.photos[rows])),
+                "groups": len(np.unique(self.grouping.groups[rows])),
+            }
+        return found
 
 
 def inspect(
@@ -79,7 +97,8 @@ def inspect(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Find the copies, bursts and occasions in a data set, within and across its splits.
+    """Find the copies in a data set, within and across its splits, and the bursts and occasions in
+    what there is to learn from: the same groups that a probe has.
 
     Args:
         dataset: any.
@@ -94,8 +113,9 @@ def inspect(
     n = cores_to_use(threads)
     with bars(progress) as shown_to:
         found = look(dataset, start, n, shown_to)
-        grouping = find_groups(dataset, found, "auto", n, shown_to)
-    return Audit(dataset, grouping, dict(found.bad))
+        learnt = np.array([split != "test" for split in dataset.splits], bool)
+        grouping = find_groups(dataset, found, "auto", n, shown_to, learnt)
+    return Audit(dataset, grouping, found.features, dict(found.bad))
 
 
 def look(dataset: Dataset, start: StartingPoint, threads: int, progress: Progress) -> Extracted:

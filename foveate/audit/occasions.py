@@ -70,13 +70,20 @@ class Occasions:
     structured: bool
 
 
-def find_occasions(features: Array, labels: NDArray[np.int64], threads: int = 2) -> Occasions:
+def find_occasions(
+    features: Array,
+    labels: NDArray[np.int64],
+    again: NDArray[np.bool_] | None = None,
+    threads: int = 2,
+) -> Occasions:
     """Images of one class that were taken together.
 
     Args:
         features: (N, width), of a frozen backbone (`foveate.extract_features`), one image of each
             set of copies. The first quarter of the columns is of its early stages.
         labels: (N,), integers.
+        again: (N,), images of which another shot is known, which is not among these since it is so
+            alike that it passes for a copy; none by default.
         threads: cores to use. The result is the same for any number.
 
     Raises:
@@ -95,7 +102,9 @@ def find_occasions(features: Array, labels: NDArray[np.int64], threads: int = 2)
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         rests = Rests(features, labels, pool.map)
         bursts = rests.linked(rests.burst_similarity())
-        if not taken_on_occasions(features, labels, bursts, pool.map):
+        sizes = np.bincount(bursts, weights=None if again is None else 1.0 + again, minlength=n)
+        several = float((sizes[np.unique(bursts)] > 1).mean())
+        if several <= MOSTLY and not more_alike(features, labels, bursts, pool.map):
             return Occasions(bursts, bursts, False)
         early = Rests(early_stages(features), labels, pool.map)
         return Occasions(bursts, joined(bursts, occasions(rests, early)), True)
@@ -240,12 +249,9 @@ def early_stages(features: Array) -> Array:
     return features[:, : max(8, features.shape[1] // 4)]
 
 
-def taken_on_occasions(features: Array, labels: NDArray[np.int64], bursts: Rows, each: Map) -> bool:
-    """Whether images, one a burst, are still more alike than independent ones; or so many
-    are of bursts."""
-    units, sizes = np.unique(bursts, return_counts=True)
-    if (sizes > 1).mean() > MOSTLY:
-        return True
+def more_alike(features: Array, labels: NDArray[np.int64], bursts: Rows, each: Map) -> bool:
+    """Whether images, one a burst, are more alike than independent ones."""
+    units = np.unique(bursts)
     if len(units) < FEW:
         return False
     early = Rests(early_stages(features[units]), labels[units], each)

@@ -1,6 +1,8 @@
 """foveate data audit"""
 
-from typing import TYPE_CHECKING, Annotated
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,33 +22,83 @@ def audit(
         bool,
         typer.Option("--strict", help="Exit with 1 if an image is in two splits, for CI."),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder for audit.json and groups.jpg, a picture of the groups."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find copies: the same photo turned, mirrored, cropped, scaled or saved again.
+    """What makes an accuracy untrue: copies, bursts, leaks between splits, and what they cost.
 
-    Named are those in two splits, those with two labels, and how many photos there really are.
+    Found are photos that are there again, turned, mirrored, cropped, scaled or saved anew, photos
+    that were taken together, those in two splits, and those with two labels.
     """
     from foveate.audit.inspection import inspect
     from foveate.data.layouts import load_dataset
+    from foveate.machine import cores_to_use
     from foveate.weights.starting_point import EMBEDDED, find_start
 
     dataset = load_dataset(data, task)
     with TerminalProgress(quiet) as progress:
         found = inspect(dataset, find_start(EMBEDDED), threads, progress)
+        estimate = estimated(found, cores_to_use(threads))
+    report = {"estimate": estimate, **found.to_dict()}
+    if out is not None:
+        write(found, report, out)
     if as_json:
-        print_json(found.to_dict())
+        print_json(report)
     else:
-        show(found)
+        show(found, estimate)
     if strict and found.leaks():
         raise typer.Exit(1)
 
 
-def show(found: "Audit") -> None:
+def estimated(found: "Audit", threads: int) -> dict[str, Any]:
+    """What a probe of these images would say of itself, and what it would say among copies; or why
+    it can say nothing."""
+    import numpy as np
+
+    from foveate.data.dataset import check_trainable
+    from foveate.errors import DataError
+    from foveate.training.honest import plan_judging, solve
+
+    dataset = found.dataset
+    good = np.flatnonzero([name not in found.bad for name in dataset.files])
+    dataset, features = dataset.select(good), found.features[good]
+    grouping = found.grouping.select(good)
+    learn = np.array([split != "test" for split in dataset.splits], bool)
+    try:
+        check_trainable(dataset)
+        judging = plan_judging(dataset, grouping, learn, seed=0)
+    except DataError as error:
+        return {"honest": None, "among_copies": None, "why": str(error)}
+    figures = solve(dataset, features, grouping, judging, 0, threads).figures
+    keys = ("n", "groups", "accuracy", "accuracy_ci95", "unjudged", "why")
+    honest = {key: figures[key] for key in keys if key in figures}
+    return {"honest": honest, "among_copies": figures.get("among_copies")}
+
+
+def write(found: "Audit", report: dict[str, Any], out: Path) -> None:
+    from foveate.audit.sheet import draw_groups
+    from foveate.storage import disk_errors, replacing, write_json
+
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "audit.json", report)
+        sheet = draw_groups(found.dataset, found.grouping.groups)
+        if sheet is not None:
+            with replacing(out / "groups.jpg") as temporary:
+                sheet.save(temporary, "JPEG", quality=90)
+        else:
+            logging.getLogger("foveate").warning("no groups were found: there is no groups.jpg")
+
+
+def show(found: "Audit", estimate: dict[str, Any]) -> None:
     """The findings for people, the worst first."""
     dataset = found.dataset
-    leaks, contradictions, sets = found.leaks(), found.contradictions(), found.copied()
+    leaks, contradictions = found.leaks(), found.contradictions()
     if leaks:
         have = "1 image has" if len(leaks) == 1 else f"{len(leaks)} images have"
         say(f"{have} a copy in a split before their own: they are no test")
@@ -60,16 +112,44 @@ def show(found: "Audit") -> None:
             names = f"{dataset.files[pair.first]}  is  {dataset.files[pair.second]}"
             say(f"      {names}  ({pair.kind})")
         say("      keep the one that is right")
-    copies = sum(len(rows) - 1 for rows in sets)
-    photos = f"{len(dataset) - len(found.bad)} images are {len(dataset) - len(found.bad) - copies}"
-    if sets:
-        say(f"{photos} photos, of which {len(sets)} are there more than once")
-        for group in found.to_dict()["groups"][:SHOWN]:
-            first, *others = group["files"]
-            say(f"      {first}  and {len(others)} more  ({group['reason']})")
+    alone = [name for name, n in found.classes().items() if n["groups"] == 1 < n["images"]]
+    if alone:
+        say(f"{len(alone)} classes cannot be judged: each one's images are of one occasion")
+        say(f"      {', '.join(alone[:SHOWN])}{' ...' if len(alone) > SHOWN else ''}")
+        say("      add photos from another occasion")
+    images = len(dataset) - len(found.bad)
+    photos = images - sum(len(rows) - 1 for rows in found.copied())
+    listed = found.grouping.listed(dataset)
+    if photos < images:
+        say(f"{images} images are {photos} photos")
     else:
-        say(f"{photos} photos: no copies were found")
+        say(f"{images} images: no copies were found")
+    if listed:
+        groups = images - sum(len(group["files"]) - 1 for group in listed)
+        say(f"they are in {groups} groups, which stay on one side of every fold and split")
+        for group in listed[:SHOWN]:
+            first, *others = group["files"]
+            say(f"      {group['kind']:<9} {first}  and {len(others)} more  ({group['reason']})")
+    for line in said(estimate):
+        say(line)
     for name, reason in found.bad.items():
         say(f"bad   {name}: {reason}")
     for note in dataset.notes:
         say(f"note  {note}")
+
+
+def said(estimate: dict[str, Any]) -> list[str]:
+    """What the accuracy would be, and what memory adds to it."""
+    honest, among = estimate["honest"], estimate["among_copies"]
+    if honest is None or honest["accuracy"] is None:
+        why = estimate["why"] if honest is None else honest["why"]
+        return [f"no accuracy can be estimated: {why}"]
+    interval = honest["accuracy_ci95"]
+    sure = "" if interval is None else " ({:.1f} to {:.1f})".format(*(100 * x for x in interval))
+    lines = [f"a probe would be right in {100 * honest['accuracy']:.1f} %{sure} of new images"]
+    if among:
+        lines.append(
+            f"      among copies of these it would be {100 * among['accuracy']:.1f} %: "
+            f"{100 * among['memory']:.1f} points are memory"
+        )
+    return lines

@@ -2,6 +2,7 @@
 was chosen and remembered, and when a figure is not to be believed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from foveate.audit.estimate import estimate_accuracy
 from foveate.audit.groups import GIVEN, Grouping, by_content, connected, one_a_photo, sets, table
 from foveate.audit.neighbours import Rows
-from foveate.classifier.decision import Decision
+from foveate.classifier.decision import Decision, decide
 from foveate.data.dataset import Dataset, listed
 from foveate.data.splits import FOLDS, check_spread, judging_folds, stratified_folds
 from foveate.heads import Head, fit_head
@@ -76,6 +77,48 @@ def plan_judging(
     return Judging(rows, groups, folds, plain)
 
 
+@dataclass(frozen=True)
+class Solved:
+    """A head, and what is known of it.
+
+    Args:
+        head: solved on the photos that are learnt from.
+        decision: how it decides.
+        probabilities: (judged, classes), of each image that is judged, out of fold.
+        figures: what metrics.json has of them.
+    """
+
+    head: Head
+    decision: Decision
+    probabilities: NDArray[np.float64]
+    figures: Result
+
+
+def solve(
+    dataset: Dataset,
+    features: NDArray[np.float32],
+    grouping: Grouping,
+    judging: Judging,
+    seed: int,
+    threads: int,
+    advance: Callable[[], None] = lambda: None,
+) -> Solved:
+    """Solve a probe's head, and judge it.
+
+    Args:
+        features: (N, width), of the dataset's images.
+        advance: called after each penalty.
+    """
+    rows = judging.rows
+    labels, classes = dataset.labels[rows], len(dataset.classes)
+    head = fit_head(features[rows], labels, judging.solved, classes, threads, advance)
+    decision = decide(head.out_of_fold, labels[judging.solved >= 0])
+    probabilities, figures = out_of_fold(
+        head, decision, dataset, grouping, judging, features, seed, threads
+    )
+    return Solved(head, decision, probabilities, figures)
+
+
 def out_of_fold(
     head: Head,
     decision: Decision,
@@ -86,12 +129,7 @@ def out_of_fold(
     seed: int,
     threads: int,
 ) -> tuple[NDArray[np.float64], Result]:
-    """The probabilities of the images that are judged, and what metrics.json has of them.
-
-    Args:
-        head: solved on the photos that are learnt from.
-        features: (N, width), of the dataset.
-    """
+    """The probabilities of the images that are judged, and what metrics.json has of them."""
     judged = judging.folds >= 0
     labels = dataset.labels[judging.rows]
     probabilities = decision.probabilities(head.out_of_fold)[: int(judged.sum())]

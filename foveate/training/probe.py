@@ -10,7 +10,6 @@ import numpy as np
 
 from foveate.audit.groups import Groups, find_groups
 from foveate.classifier import Classifier
-from foveate.classifier.decision import decide
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import (
     Dataset,
@@ -22,7 +21,7 @@ from foveate.data.dataset import (
 )
 from foveate.data.levels import find_levels
 from foveate.features import extract, shown
-from foveate.heads import PENALTIES, fit_head
+from foveate.heads import PENALTIES
 from foveate.machine import environment
 from foveate.progress import Progress, log_notes
 from foveate.runs import Run
@@ -30,8 +29,8 @@ from foveate.training.honest import (
     commonest_class,
     contradictions,
     group_notes,
-    out_of_fold,
     plan_judging,
+    solve,
     with_copies_named,
 )
 from foveate.training.previous import compare_with_last
@@ -118,22 +117,12 @@ def solve_probe(
         seen = found.select(good) if dataset.pixels is None else None
         grouping = find_groups(dataset, seen, config.groups, threads, progress, ~is_test)
         judging = plan_judging(dataset, grouping, ~is_test, config.seed)
-    learn = judging.rows
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
-        head = fit_head(
-            features[learn],
-            dataset.labels[learn],
-            judging.solved,
-            len(classes),
-            threads,
-            progress.advance,
-        )
-        decision = decide(head.out_of_fold, dataset.labels[learn[judging.solved >= 0]])
-        probabilities, figures = out_of_fold(
-            head, decision, dataset, grouping, judging, features, config.seed, threads
-        )
-    evaluated, splits = {"out_of_fold": (judging.judged, probabilities)}, {"out_of_fold": figures}
+        solved = solve(dataset, features, grouping, judging, config.seed, threads, progress.advance)
+    head, decision = solved.head, solved.decision
+    evaluated = {"out_of_fold": (judging.judged, solved.probabilities)}
+    splits = {"out_of_fold": solved.figures}
     if len(test):
         probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
         figures = decision.summarise(probabilities, dataset.labels[test], classes)
@@ -145,7 +134,7 @@ def solve_probe(
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
     notes += [levels.note] if levels.note else []
     notes += group_notes(dataset, grouping, judging)
-    notes += contradictions(splits, commonest_class(dataset, learn))
+    notes += contradictions(splits, commonest_class(dataset, judging.rows))
     with clock.phase("saving"):
         provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(

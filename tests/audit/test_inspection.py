@@ -80,6 +80,7 @@ def test_photos_without_copies(photos: list[Image.Image], leaky: Path, tmp_path:
         "burst",
         "occasion",
     ]
+    assert report.pop("classes")["a"] == {"images": 6, "photos": 6, "groups": 6}
     assert report == {"groups": [], "leaks": [], "contradictions": [], "bad": {}}
     assert found.copied() == []
 
@@ -105,7 +106,8 @@ def test_a_leak_is_of_the_split_that_was_learnt_from(leaky: Path) -> None:
     pairs = (Pair(0, 1, "x"), Pair(0, 2, "y"), Pair(1, 4, "z"), Pair(2, 3, "same side"))
     groups = connected(6, list(pairs))
     grouping = Grouping(groups, groups, groups, groups, np.zeros(6, bool), pairs, ())
-    assert Audit(dataset, grouping, {}).leaks() == [(0, 2, "y"), (4, 1, "z")]
+    audit = Audit(dataset, grouping, np.zeros((6, 1), np.float32), {})
+    assert audit.leaks() == [(0, 2, "y"), (4, 1, "z")]
 
 
 @pytest.mark.usefixtures("backbone_cache")

@@ -74,6 +74,14 @@ def test_of_occasions_without_bursts_too() -> None:
     assert recall > 0.8 and precision > 0.95
 
 
+def test_other_shots_that_pass_for_copies_count_as_bursts() -> None:
+    occasion, labels = np.repeat(np.arange(24), 6), np.repeat(np.arange(4), 36)
+    x = vectors(labels, [(occasion, 1.0), (np.arange(144), 1.0)])
+    assert not find_occasions(x, labels).structured
+    found = find_occasions(x, labels, np.arange(144) % 2 == 0)
+    assert found.structured and len(np.unique(found.groups)) < 72
+
+
 def test_groups_are_within_a_class_and_named_by_their_smallest_row() -> None:
     thing = np.repeat(np.arange(60), 3)
     labels = thing % 3
@@ -87,7 +95,7 @@ def test_groups_are_within_a_class_and_named_by_their_smallest_row() -> None:
 def test_the_number_of_threads_changes_nothing() -> None:
     occasion, labels = np.repeat(np.arange(32), 8), np.repeat(np.arange(4), 64)
     x = vectors(labels, [(occasion, 1.0), (np.arange(256), 0.8)])
-    one, three = find_occasions(x, labels, 1), find_occasions(x, labels, 3)
+    one, three = find_occasions(x, labels, None, 1), find_occasions(x, labels, None, 3)
     assert (one.groups == three.groups).all() and (one.bursts == three.bursts).all()
 
 
