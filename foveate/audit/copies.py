@@ -50,7 +50,7 @@ PARTS = (
     *((0, 1.0, share) for share in (0.75, 0.5625)),
 )
 LIKE = 1.05  # coarse correlation and similarity of features together that a pair needs
-FIRST = 3  # pairs of an image that are refined, by that measure
+FIRST = 2  # pairs of an image that are refined, by that measure
 CLOSE = 0.1  # to the best coarse correlation: starts that are worse are left
 STARTS = 3  # that are refined, of the hundreds that are compared
 NOISE = 3.0  # grey levels: structure below is taken for noise of compression

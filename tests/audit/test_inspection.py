@@ -119,3 +119,28 @@ def test_on_the_command_line(leaky: Path) -> None:
     strict = foveate("data", "audit", leaky, "--strict", "--json")
     assert strict.returncode == 1 and len(json.loads(strict.stdout)["leaks"]) == 1
     assert foveate("data", "audit", leaky / "train", "--strict").returncode == 0
+
+
+@pytest.mark.usefixtures("backbone_cache")
+def test_what_it_costs_and_a_picture(leaky: Path, tmp_path: Path) -> None:
+    done = foveate("data", "audit", leaky, "--json", "--out", tmp_path / "audit")
+    report = json.loads(done.stdout)
+    assert set(report["estimate"]) == {"honest", "among_copies"}
+    assert 0 <= report["estimate"]["honest"]["accuracy"] <= 1
+    assert report["classes"]["dog"]["images"] == 3
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text()) == report
+    with Image.open(tmp_path / "audit" / "groups.jpg") as sheet:
+        assert sheet.width > 2 * 112 and sheet.height > 2 * 112
+
+
+@pytest.mark.usefixtures("backbone_cache")
+def test_of_what_cannot_be_learnt_no_accuracy_is_estimated(
+    photos: list[Image.Image], tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "only").mkdir(parents=True)
+    for i in range(3):
+        photos[i].save(tmp_path / "data" / "only" / f"{i}.png")
+    done = foveate("data", "audit", tmp_path / "data", "--json")
+    assert done.returncode == 0, done.stderr
+    estimate = json.loads(done.stdout)["estimate"]
+    assert estimate["honest"] is None and "'only'" in estimate["why"]
