@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate import metrics
 from foveate.classifier import Classifier
 from foveate.classifier.tta import Tta
 from foveate.data.dataset import Dataset, OnBad, apply_policy, check_policy, damage_notes, listed
@@ -114,7 +115,8 @@ def no_test(classifier: Classifier, learnt: NDArray[np.bool_]) -> str:
         return f"{n} of {of} images are among those that it learnt from, and are no test of it"
     why = "it learnt from all of these images, so they are no test of it"
     for split in ("test", "out_of_fold", "validation"):
-        if (found := classifier.metrics.get(split)) and found["accuracy"] is not None:
+        figures = classifier.metrics.get(split)
+        if figures is not None and (found := metrics.believed(figures)) is not None:
             honest = f"{found['accuracy']:.1%} on {found['n']} that it had not seen"
             return f"{why}; its run measured {honest} ({split.replace('_', ' ')})"
     return why

@@ -364,3 +364,12 @@ def worst_confusions(
         if t != p and n > 0
     ]
     return sorted(wrong, key=lambda pair: -pair["n"])[:most]
+
+
+def believed(figures: dict[str, Any]) -> dict[str, Any] | None:
+    """Of a split in metrics.json, the figures that may be shown as a result: those without copies
+    of what was learnt from; None where there are none."""
+    if "without_copies" in figures:
+        rest: dict[str, Any] | None = figures["without_copies"]
+        return rest
+    return None if figures["accuracy"] is None else figures

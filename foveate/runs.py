@@ -287,7 +287,8 @@ DATA = {"files": {str: {"split": str, "sha256?": str}}}
 
 def read_learnt_from(run: Path) -> set[str]:
     """The first HEX digits of the SHA-256 of each image that a run learnt from, or chose by: all
-    but the test split's. None of them where data.json is missing, or of a version without hashes.
+    but the test split's, and of that those which are copies of others. None of them where data.json
+    is missing, or of a version without hashes.
 
     Raises:
         ArtefactError: data.json is damaged.
@@ -295,8 +296,13 @@ def read_learnt_from(run: Path) -> set[str]:
     path = run / "data.json"
     if is_absent(path):
         return set()
-    files = read_json(path, DATA)["files"].values()
-    return {file["sha256"] for file in files if file["split"] != "test" and "sha256" in file}
+    files = read_json(path, DATA)["files"]
+    copies: list[str] = []
+    if not is_absent(run / "metrics.json"):
+        test = read_json(run / "metrics.json", {"test?": {"copies?": {"files": [str]}}}).get("test")
+        copies = (test or {}).get("copies", {}).get("files", [])
+    learnt = {name for name, file in files.items() if file["split"] != "test"} | {*copies}
+    return {files[name]["sha256"] for name in learnt if "sha256" in files.get(name, {})}
 
 
 def read_metrics(run: Path, classes: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from foveate.audit.neighbours import Array, Map, Rows, nearest, unit, whitened
+from foveate.audit.neighbours import Array, Map, Rows, components, nearest, unit, whitened
 from foveate.data.small import SIDE
 from foveate.progress import Progress, Silent
 
@@ -616,23 +616,3 @@ def kind_of(linear: Array, pair: list[int], size: Callable[[int], tuple[int, int
         if max(ratios.max(), 1 / ratios.min()) > SCALE:
             return "scaled"
     return "saved again"
-
-
-def components(n: int, pairs: Rows) -> Rows:
-    """(n,), the smallest row that each row is connected to.
-
-    >>> components(5, np.array([[3, 4], [1, 3]])).tolist()
-    [0, 1, 2, 1, 1]
-    """
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]  # path halving
-            i = parent[i]
-        return i
-
-    for a, b in pairs.tolist():
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    return np.array([root(i) for i in range(n)], dtype=np.int64)

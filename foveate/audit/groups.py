@@ -10,15 +10,15 @@ Groups of any kind that share an image are one group. Those that a table gives a
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.audit.copies import SCENE, components, find_copies
+from foveate.audit.copies import SCENE, find_copies
 from foveate.audit.names import version_of
-from foveate.audit.neighbours import Rows
+from foveate.audit.neighbours import Rows, components
 from foveate.audit.occasions import find_occasions
 from foveate.audit.times import series, taken_at
 from foveate.data.dataset import Dataset
@@ -34,18 +34,19 @@ GIVEN, COPIES, BURST, OCCASION = "given", "copies", "burst", "occasion"  # kinds
 SAME_BYTES = "same bytes"
 VERSIONS = "versions of one file"
 SERIES = "seconds apart"
-REASONS = {  # beside those of the copies in a group
-    GIVEN: ("named by the table",),
-    COPIES: (),
-    BURST: ("seconds apart, or more alike than independent images are",),
-    OCCASION: ("light, place or thing as on one occasion",),
+OTHER_NAME = "another copy"  # of a leak whose copies are only connected by others
+REASONS = {  # of the links of a group, for people
+    GIVEN: "named by the table",
+    SERIES: "seconds apart by EXIF",
+    BURST: "more alike than independent images",
+    OCCASION: "light, place or thing as on one occasion",
 }
 ORDER = ("train", "validation", "test")  # a copy is called one of the first of these
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files that show the same photo; `kind` says how they differ."""
+    """Two images that belong together; `kind` says why, or how two copies differ."""
 
     first: int
     second: int
@@ -64,20 +65,39 @@ class Grouping:
         copies: of those that show the same photo.
         bursts: of those that were taken in a burst.
         groups: of those that stay together.
-        named: (N,), whether the table gives the image a group.
         pairs: of copies.
+        links: the other pairs, which make bursts and groups.
         looked_for: the kinds that were looked for.
-        structured: whether the images were taken on occasions.
     """
 
     photos: Rows
     copies: Rows
     bursts: Rows
     groups: Rows
-    named: NDArray[np.bool_]
     pairs: tuple[Pair, ...]
+    links: tuple[Pair, ...]
     looked_for: tuple[str, ...]
-    structured: bool = False
+
+    def among(self, rows: Rows, n: int) -> "Grouping":
+        """The same in a dataset of `n` images, of which those looked at are these rows."""
+
+        def there(groups: Rows) -> Rows:
+            wider = np.arange(n)
+            wider[rows] = rows[groups]
+            return wider
+
+        def moved(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+            return tuple(Pair(int(rows[p.first]), int(rows[p.second]), p.kind) for p in pairs)
+
+        return Grouping(
+            photos=there(self.photos),
+            copies=there(self.copies),
+            bursts=there(self.bursts),
+            groups=there(self.groups),
+            pairs=moved(self.pairs),
+            links=moved(self.links),
+            looked_for=self.looked_for,
+        )
 
     def applied(self, dataset: Dataset) -> Dataset:
         """The dataset with these groups, by number, in place of its own."""
@@ -88,76 +108,45 @@ class Grouping:
         ]
         return dataset.regroup(tuple(names))
 
-    def select(self, rows: Rows) -> "Grouping":
-        """The same of these rows only."""
-        number = np.full(len(self.groups), -1)
-        number[rows] = np.arange(len(rows))
-
-        def renumbered(groups: Rows) -> Rows:
-            _, first, which = np.unique(groups[rows], return_index=True, return_inverse=True)
-            return first[which]
-
-        return replace(
-            self,
-            photos=renumbered(self.photos),
-            copies=renumbered(self.copies),
-            bursts=renumbered(self.bursts),
-            groups=renumbered(self.groups),
-            named=self.named[rows],
-            pairs=tuple(
-                Pair(int(number[pair.first]), int(number[pair.second]), pair.kind)
-                for pair in self.pairs
-                if number[pair.first] >= 0 and number[pair.second] >= 0
-            ),
-        )
-
     def listed(self, dataset: Dataset) -> list[dict[str, Any]]:
         """The groups of two or more images with their kind and reason, the largest first, for
         JSON."""
-        differences: dict[int, Counter[str]] = {}
-        for pair in self.pairs:
-            differences.setdefault(int(self.groups[pair.first]), Counter())[pair.kind] += 1
+        kinds: dict[int, Counter[str]] = {}
+        for pair in (*self.pairs, *self.links):
+            kinds.setdefault(int(self.groups[pair.first]), Counter())[pair.kind] += 1
         found = []
         for rows in sets(self.groups):
-            if self.named[rows].any():
+            here = kinds[rows[0]]
+            if GIVEN in here:
                 kind = GIVEN
             elif len({*self.copies[rows].tolist()}) == 1:
                 kind = COPIES
             else:
                 kind = BURST if len({*self.bursts[rows].tolist()}) == 1 else OCCASION
-            how = [name for name, _ in differences.get(rows[0], Counter()).most_common()]
+            reason = ", ".join(REASONS.get(name, name) for name, _ in here.most_common())
             files = [dataset.files[row] for row in rows]
-            reason = ", ".join([*REASONS[kind], *how])
             found.append({"kind": kind, "reason": reason, "files": files})
         return found
 
     def leaks(self, dataset: Dataset) -> list[tuple[int, int, str]]:
-        """(row, row of another split, kind) of each image that has a copy, or another image of its
-        burst, in a split before its own: a test image that was learnt from is no test."""
+        """(row, row of another split, kind) of each image that has a copy, another image of its
+        burst, or one of the group that a table gives it, in a split before its own: a test image
+        that was learnt from is no test."""
         rank = np.array([ORDER.index(split) for split in dataset.splits], np.int64)
+        direct = {frozenset((pair.first, pair.second)): pair.kind for pair in self.pairs}
+        given = connected(len(dataset), [link for link in self.links if link.kind == GIVEN])
         found: dict[int, tuple[int, int, str]] = {}
-        for pair in self.pairs:
-            first, second = sorted((pair.first, pair.second), key=lambda row: int(rank[row]))
-            if rank[first] < rank[second]:
-                held = found.get(second)
-                if held is None or rank[first] < rank[held[1]]:
-                    found[second] = (second, first, pair.kind)
-        for first, second, kind in self.across(rank):
-            found.setdefault(second, (second, first, kind))
+        for groups, kind in ((self.copies, OTHER_NAME), (self.bursts, BURST), (given, GIVEN)):
+            for rows in sets(groups):
+                first = int(rank[rows].min())
+                learnt = [row for row in rows if rank[row] == first]
+                for row in rows:
+                    if rank[row] == first or row in found:
+                        continue
+                    partner = next((r for r in learnt if frozenset((r, row)) in direct), learnt[0])
+                    how = direct.get(frozenset((partner, row)), kind)
+                    found[row] = (row, partner, how)
         return [found[row] for row in sorted(found)]
-
-    def across(self, rank: Rows) -> list[tuple[int, int, str]]:
-        """Images of one burst, but not copies, in two splits: each with one of the first of
-        them."""
-        pairs = []
-        for rows in sets(self.bursts):
-            first = min(rows, key=lambda row: (int(rank[row]), row))
-            pairs += [
-                (first, row, BURST)
-                for row in rows
-                if rank[row] > rank[first] and self.copies[row] != self.copies[first]
-            ]
-        return pairs
 
 
 def find_groups(
@@ -166,60 +155,67 @@ def find_groups(
     how: Groups,
     threads: int,
     progress: Progress,
-    among: NDArray[np.bool_] | None = None,
 ) -> Grouping:
-    """The groups of a dataset.
+    """The groups of a dataset whose images can all be read. Bursts and occasions are looked for in
+    what is learnt from: a test must not decide what is learnt.
 
     Args:
-        dataset: any; rows that could not be read have no small version, and only their bytes count.
+        dataset: any.
         found: its features and small versions; None where there are none to be looked at.
         how: "auto", all kinds; "given", those of the table and files with the same bytes; "none",
             only the latter.
         threads: cores to use.
         progress: is advanced while copies are looked for.
-        among: (N,), the images among which bursts and occasions are looked for; by default all.
     """
     n = len(dataset)
-    pairs = same_bytes(dataset)
-    if how == "none" or how == "given" or found is None:
+    pairs = with_first(dataset.digests, SAME_BYTES)
+    given = [] if how == "none" else table(dataset)
+    looked_for = (SAME_BYTES,) if how == "none" else (SAME_BYTES, GIVEN)
+    if how != "auto" or found is None:
         copies = connected(n, pairs)
-        given = [] if how == "none" else table(dataset)
-        looked_for = (SAME_BYTES, *([GIVEN] if how != "none" else []))
-        photos = connected(n, alike(dataset, pairs))
-        groups = connected(n, [*pairs, *given])
-        named = np.array([bool(group) and how != "none" for group in dataset.groups], bool)
-        return Grouping(photos, copies, copies, groups, named, tuple(pairs), looked_for)
+        return Grouping(
+            photos=one_label(dataset, copies),
+            copies=copies,
+            bursts=copies,
+            groups=connected(n, [*pairs, *given]),
+            pairs=tuple(pairs),
+            links=tuple(given),
+            looked_for=looked_for,
+        )
 
     pairs += versions(dataset)
-    rows = one_of_each(dataset, np.array([name not in found.bad for name in dataset.files]))
-    copies_of = find_copies(
+    learn = np.array([split != "test" for split in dataset.splits], bool)
+    rows = one_of_each(dataset, learn)
+    alike = find_copies(
         found.greys[rows], found.features[rows], size_of(dataset, rows), threads, progress
     )
-    together: list[Pair] = []
-    for (a, b), kind in zip(copies_of.pairs.tolist(), copies_of.kinds, strict=True):
+    links: list[Pair] = []
+    for (a, b), kind in zip(alike.pairs.tolist(), alike.kinds, strict=True):
         pair = Pair(int(rows[a]), int(rows[b]), kind)
-        (together if kind == SCENE else pairs).append(pair)
-    photos = connected(n, alike(dataset, pairs))
-    together += linked(np.arange(n), series(times(dataset, rows, threads), dataset.labels), SERIES)
+        (links if kind == SCENE else pairs).append(pair)
+    copies = connected(n, pairs)
+    photos = one_label(dataset, copies)
+    links += linked(np.arange(n), series(times(dataset, rows, threads), dataset.labels), SERIES)
+    looked_for = (*looked_for, COPIES, SERIES)
     taken: list[Pair] = []
-    looked_for, structured = (SAME_BYTES, GIVEN, COPIES, SERIES), False
     if dataset.task == "multiclass":
-        chosen = one_a_photo(photos, rows if among is None else rows[among[rows]])
-        again = np.isin(photos[chosen], photos[shot_again([*pairs, *together])])
-        occasions = find_occasions(found.features[chosen], dataset.labels[chosen], again, threads)
-        together += linked(chosen, occasions.bursts, BURST)
-        taken = linked(chosen, occasions.groups, OCCASION)
-        looked_for, structured = (*looked_for, BURST, OCCASION), occasions.structured
-    bursts = [*pairs, *together]
+        chosen = one_a_photo(photos, rows[learn[rows]])
+        again = np.isin(photos[chosen], photos[shot_again(pairs)])
+        together = first_of_each(connected(n, [*pairs, *links])[chosen])
+        labels = dataset.labels[chosen]
+        occasions = find_occasions(found.features[chosen], labels, again, together, threads)
+        links += linked(chosen, occasions.bursts, BURST)
+        if occasions.structured:
+            taken = linked(chosen, occasions.groups, OCCASION)
+        looked_for = (*looked_for, BURST, OCCASION)
     return Grouping(
         photos=photos,
-        copies=connected(n, pairs),
-        bursts=connected(n, bursts),
-        groups=connected(n, [*bursts, *taken, *table(dataset)]),
-        named=np.array([bool(group) for group in dataset.groups], bool),
+        copies=copies,
+        bursts=connected(n, [*pairs, *links]),
+        groups=connected(n, [*pairs, *links, *taken, *given]),
         pairs=tuple(pairs),
+        links=(*links, *taken, *given),
         looked_for=looked_for,
-        structured=structured,
     )
 
 
@@ -231,25 +227,21 @@ def check_groups(how: object) -> Groups:
 
 
 def shot_again(pairs: list[Pair]) -> Rows:
-    """The rows of the pairs that a camera may have made, and no program: two parts of one scene."""
+    """The rows of those copies that a camera may have made, and no program: a part of another
+    image, not mirrored."""
     versions = {row for pair in pairs if pair.kind == VERSIONS for row in (pair.first, pair.second)}
     rows = {
         row
         for pair in pairs
-        if pair.kind in (SCENE, SERIES) or ("cropped" in pair.kind and "mirror" not in pair.kind)
+        if "cropped" in pair.kind and "mirrored" not in pair.kind
         for row in (pair.first, pair.second)
     }
     return np.array(sorted(rows - versions), np.int64)
 
 
-def same_bytes(dataset: Dataset) -> list[Pair]:
-    """Each later file of an image with the first one."""
-    return with_first(dataset.digests, SAME_BYTES)
-
-
 def versions(dataset: Dataset) -> list[Pair]:
-    """The same of the versions of a file that an annotation service makes, known by their names:
-    of one class, since each class may have an image 1."""
+    """Each later version of a file that an annotation service made, with the first one; known by
+    their names, of one class, since each class may have an image 1."""
     keys = []
     for row, name in enumerate(dataset.files):
         original = version_of(name)
@@ -258,7 +250,7 @@ def versions(dataset: Dataset) -> list[Pair]:
 
 
 def table(dataset: Dataset) -> list[Pair]:
-    """The same of the groups that a table gives."""
+    """Each later image of a group that a table gives, with the first one."""
     return with_first(dataset.groups, GIVEN)
 
 
@@ -272,10 +264,17 @@ def with_first(keys: Sequence[str], kind: str) -> list[Pair]:
     ]
 
 
-def alike(dataset: Dataset, pairs: list[Pair]) -> list[Pair]:
-    """The pairs with one label; of the others each image stays one of its own: they contradict."""
-    label = dataset.label
-    return [pair for pair in pairs if label(pair.first) == label(pair.second)]
+def one_label(dataset: Dataset, copies: Rows) -> Rows:
+    """(N,), the smallest row of the images that show one photo and have one label. Those with
+    different labels contradict one another, and stay two."""
+    keys = [f"{group} {dataset.label(row)}" for row, group in enumerate(copies.tolist())]
+    return connected(len(dataset), with_first(keys, COPIES))
+
+
+def first_of_each(groups: Rows) -> Rows:
+    """(n,), where the first image of each one's group is, by numbers that are not rows."""
+    _, first, which = np.unique(groups, return_index=True, return_inverse=True)
+    return first[which]
 
 
 def connected(n: int, pairs: list[Pair]) -> Rows:
@@ -290,11 +289,11 @@ def linked(rows: Rows, groups: Rows, kind: str) -> list[Pair]:
     return [Pair(int(rows[groups[i]]), int(rows[i]), kind) for i in there.tolist()]
 
 
-def one_of_each(dataset: Dataset, readable: NDArray[np.bool_]) -> Rows:
-    """One readable row of each image, by its bytes, in the order of the bytes' hashes: what is
-    found does not depend on names."""
-    rows = np.flatnonzero(readable)
-    _, first = np.unique([dataset.digests[row] for row in rows], return_index=True)
+def one_of_each(dataset: Dataset, learn: NDArray[np.bool_]) -> Rows:
+    """One row of each image, by its bytes, in the order of the bytes' hashes: what is found does
+    not depend on names. Of several, one that is learnt from."""
+    rows = np.argsort(~learn, kind="stable")
+    _, first = np.unique([dataset.digests[row] for row in rows.tolist()], return_index=True)
     return rows[first]
 
 

@@ -21,7 +21,7 @@ class Audit:
     """What `inspect` found; rows are the dataset's.
 
     Args:
-        dataset: what was looked at.
+        dataset: the images that could be read.
         grouping: its copies, bursts and occasions.
         features: (N, width), by which images were compared.
         bad: name and reason of each unreadable image.
@@ -113,9 +113,10 @@ def inspect(
     n = cores_to_use(threads)
     with bars(progress) as shown_to:
         found = look(dataset, start, n, shown_to)
-        learnt = np.array([split != "test" for split in dataset.splits], bool)
-        grouping = find_groups(dataset, found, "auto", n, shown_to, learnt)
-    return Audit(dataset, grouping, found.features, dict(found.bad))
+        good = np.flatnonzero([name not in found.bad for name in dataset.files])
+        dataset, seen = dataset.select(good), found.select(good)
+        grouping = find_groups(dataset, seen, "auto", n, shown_to)
+    return Audit(dataset, grouping, seen.features, dict(found.bad))
 
 
 def look(dataset: Dataset, start: StartingPoint, threads: int, progress: Progress) -> Extracted:

@@ -75,3 +75,23 @@ def nearest(x: Array, k: int, each: Map) -> Rows:
         return np.sort(pairs, axis=1)
 
     return np.concatenate(list(each(of_block, range(0, n, BLOCK))))
+
+
+def components(n: int, pairs: Rows) -> Rows:
+    """(n,), the smallest row that each row is connected to.
+
+    >>> components(5, np.array([[3, 4], [1, 3]])).tolist()
+    [0, 1, 2, 1, 1]
+    """
+    parent = list(range(n))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]  # path halving
+            i = parent[i]
+        return i
+
+    for a, b in pairs.tolist():
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    return np.array([root(i) for i in range(n)], dtype=np.int64)

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from foveate.audit.neighbours import Array, Map, Rows, whitened
+from foveate.audit.neighbours import Array, Map, Rows, components, whitened
 
 DIMENSIONS = 96  # that rests are reduced to
 NULL = 1_000_000  # pairs of different classes that make the null model
@@ -50,6 +50,7 @@ CERTAIN = 0.9  # share of the pairs that are called bursts and are, at least
 BIN = 0.02  # of similarities, where their density is compared
 EXCESS = 0.01  # of the nearest image's similarity over the null model's, from which occasions are
 SURE = 2  # standard errors by which it has to be beyond that
+LEAST = 4  # occasions of most classes, at least: fewer are rather one kind of image
 MEDIAN = 1.2533  # a median's standard error in that of a mean
 MOSTLY = 0.4  # of the bursts and single images: if more are bursts, there are occasions
 STEPS = tuple(np.arange(0.5, 0.05, -0.02).round(2).tolist())  # similarities within a group, tried
@@ -74,6 +75,7 @@ def find_occasions(
     features: Array,
     labels: NDArray[np.int64],
     again: NDArray[np.bool_] | None = None,
+    together: Rows | None = None,
     threads: int = 2,
 ) -> Occasions:
     """Images of one class that were taken together.
@@ -84,6 +86,8 @@ def find_occasions(
         labels: (N,), integers.
         again: (N,), images of which another shot is known, which is not among these since it is so
             alike that it passes for a copy; none by default.
+        together: (N,), the smallest row of those that are known to belong together; none by
+            default.
         threads: cores to use. The result is the same for any number.
 
     Raises:
@@ -102,6 +106,7 @@ def find_occasions(
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         rests = Rests(features, labels, pool.map)
         bursts = rests.linked(rests.burst_similarity())
+        bursts = bursts if together is None else joined(bursts, together)
         sizes = np.bincount(bursts, weights=None if again is None else 1.0 + again, minlength=n)
         several = float((sizes[np.unique(bursts)] > 1).mean())
         if several <= MOSTLY and not more_alike(features, labels, bursts, pool.map):
@@ -199,8 +204,6 @@ class Rests:
 
     def chained(self, rows: Rows, least: float) -> Rows:
         """Which of the rows of a large class are connected by similar pairs."""
-        from foveate.audit.copies import components
-
         median, spread = self.scale(rows)
 
         def of_block(start: int) -> Rows:
@@ -235,13 +238,17 @@ class Rests:
 
 def occasions(rests: Rests, early: Rests) -> Rows:
     """(N,), groups so large that images outside of them are no more alike than by chance."""
-    groups, trees = np.arange(len(rests.labels)), rests.trees()
+    best, trees = np.arange(len(rests.labels)), rests.trees()
     for least in STEPS:
+        groups = best.copy()
         for rows, merges in trees:
             groups[rows] = cut(merges, least, rows)
+        if np.median([len(np.unique(groups[rows])) for rows, _ in trees] or [LEAST]) < LEAST:
+            break
+        best = groups
         if max(rests.excess(groups), early.excess(groups)) <= 0:
             break
-    return groups
+    return best
 
 
 def early_stages(features: Array) -> Array:
@@ -282,8 +289,6 @@ def cut(merges: NDArray[np.float64], least: float, rows: Rows) -> Rows:
 
 def joined(first: Rows, second: Rows) -> Rows:
     """(N,), the smallest row that two groupings, by smallest rows, connect."""
-    from foveate.audit.copies import components
-
     own = np.arange(len(first))
     pairs = np.concatenate([np.stack([own, first], axis=1), np.stack([own, second], axis=1)])
     return components(len(first), pairs)

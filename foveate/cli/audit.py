@@ -1,6 +1,5 @@
 """foveate data audit"""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,10 @@ def audit(
     task: settings.Task = "multiclass",
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Exit with 1 if an image is in two splits, for CI."),
+        typer.Option(
+            "--strict",
+            help="Exit with 1 if an image, or another shot of it, is in two splits, for CI.",
+        ),
     ] = False,
     out: Annotated[
         Path | None,
@@ -38,9 +40,13 @@ def audit(
     from foveate.audit.inspection import inspect
     from foveate.data.layouts import load_dataset
     from foveate.machine import cores_to_use
+    from foveate.storage import disk_errors
     from foveate.weights.starting_point import EMBEDDED, find_start
 
     dataset = load_dataset(data, task)
+    if out is not None:
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
     with TerminalProgress(quiet) as progress:
         found = inspect(dataset, find_start(EMBEDDED), threads, progress)
         estimate = estimated(found, cores_to_use(threads))
@@ -64,17 +70,14 @@ def estimated(found: "Audit", threads: int) -> dict[str, Any]:
     from foveate.errors import DataError
     from foveate.training.honest import plan_judging, solve
 
-    dataset = found.dataset
-    good = np.flatnonzero([name not in found.bad for name in dataset.files])
-    dataset, features = dataset.select(good), found.features[good]
-    grouping = found.grouping.select(good)
+    dataset, grouping = found.dataset, found.grouping
     learn = np.array([split != "test" for split in dataset.splits], bool)
     try:
         check_trainable(dataset)
         judging = plan_judging(dataset, grouping, learn, seed=0)
     except DataError as error:
         return {"honest": None, "among_copies": None, "why": str(error)}
-    figures = solve(dataset, features, grouping, judging, 0, threads).figures
+    figures = solve(dataset, found.features, grouping, judging, 0, threads).figures
     keys = ("n", "groups", "accuracy", "accuracy_ci95", "unjudged", "why")
     honest = {key: figures[key] for key in keys if key in figures}
     return {"honest": honest, "among_copies": figures.get("among_copies")}
@@ -84,15 +87,15 @@ def write(found: "Audit", report: dict[str, Any], out: Path) -> None:
     from foveate.audit.sheet import draw_groups
     from foveate.storage import disk_errors, replacing, write_json
 
+    picture = out / "groups.jpg"
     with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "audit.json", report)
         sheet = draw_groups(found.dataset, found.grouping.groups)
-        if sheet is not None:
-            with replacing(out / "groups.jpg") as temporary:
-                sheet.save(temporary, "JPEG", quality=90)
-        else:
-            logging.getLogger("foveate").warning("no groups were found: there is no groups.jpg")
+        if sheet is None:
+            picture.unlink(missing_ok=True)  # of an audit before
+            return
+        with replacing(picture) as temporary:
+            sheet.save(temporary, "JPEG", quality=90)
 
 
 def show(found: "Audit", estimate: dict[str, Any]) -> None:
@@ -100,33 +103,32 @@ def show(found: "Audit", estimate: dict[str, Any]) -> None:
     dataset = found.dataset
     leaks, contradictions = found.leaks(), found.contradictions()
     if leaks:
-        have = "1 image has" if len(leaks) == 1 else f"{len(leaks)} images have"
-        say(f"{have} a copy in a split before their own: they are no test")
+        have = "has" if len(leaks) == 1 else "have"
+        say(f"{counted(len(leaks), 'image')} {have} a copy or another shot in an earlier split")
         for row, of, kind in leaks[:SHOWN]:
-            say(f"      {dataset.files[row]}  is  {dataset.files[of]}  ({kind})")
-        say("      remove them from one of the two")
+            say(f"      {dataset.files[row]}  like  {dataset.files[of]}  ({kind})")
+        say("      they are no test: remove them from one of the two")
     if contradictions:
-        have = "1 pair" if len(contradictions) == 1 else f"{len(contradictions)} pairs"
-        say(f"{have} of copies with two labels")
+        say(f"{counted(len(contradictions), 'pair')} of copies with two labels")
         for pair in contradictions[:SHOWN]:
-            names = f"{dataset.files[pair.first]}  is  {dataset.files[pair.second]}"
+            names = f"{dataset.files[pair.first]}  like  {dataset.files[pair.second]}"
             say(f"      {names}  ({pair.kind})")
-        say("      keep the one that is right")
-    alone = [name for name, n in found.classes().items() if n["groups"] == 1 < n["images"]]
+        say("      keep the label that is right")
+    alone = [name for name, n in found.classes().items() if n["groups"] == 1]
     if alone:
-        say(f"{len(alone)} classes cannot be judged: each one's images are of one occasion")
+        say(f"{counted(len(alone), 'class', 'classes')} cannot be judged, being of one group")
         say(f"      {', '.join(alone[:SHOWN])}{' ...' if len(alone) > SHOWN else ''}")
         say("      add photos from another occasion")
-    images = len(dataset) - len(found.bad)
+    images = len(dataset)
     photos = images - sum(len(rows) - 1 for rows in found.copied())
     listed = found.grouping.listed(dataset)
     if photos < images:
-        say(f"{images} images are {photos} photos")
+        say(f"{counted(images, 'image')} of {counted(photos, 'photo')}")
     else:
-        say(f"{images} images: no copies were found")
+        say(f"{counted(images, 'image')}: no copies were found")
     if listed:
         groups = images - sum(len(group["files"]) - 1 for group in listed)
-        say(f"they are in {groups} groups, which stay on one side of every fold and split")
+        say(f"{counted(groups, 'group')}; the largest:")
         for group in listed[:SHOWN]:
             first, *others = group["files"]
             say(f"      {group['kind']:<9} {first}  and {len(others)} more  ({group['reason']})")
@@ -138,6 +140,11 @@ def show(found: "Audit", estimate: dict[str, Any]) -> None:
         say(f"note  {note}")
 
 
+def counted(n: int, one: str, several: str = "") -> str:
+    """A number and what it is of."""
+    return f"{n} {one if n == 1 else several or one + 's'}"
+
+
 def said(estimate: dict[str, Any]) -> list[str]:
     """What the accuracy would be, and what memory adds to it."""
     honest, among = estimate["honest"], estimate["among_copies"]
@@ -147,7 +154,7 @@ def said(estimate: dict[str, Any]) -> list[str]:
     interval = honest["accuracy_ci95"]
     sure = "" if interval is None else " ({:.1f} to {:.1f})".format(*(100 * x for x in interval))
     lines = [f"a probe would be right in {100 * honest['accuracy']:.1f} %{sure} of new images"]
-    if among:
+    if among and among["memory"] > 0:
         lines.append(
             f"      among copies of these it would be {100 * among['accuracy']:.1f} %: "
             f"{100 * among['memory']:.1f} points are memory"

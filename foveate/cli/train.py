@@ -29,6 +29,7 @@ HEADLINES = {  # what figures are of, in the order in which they stand
     "new": "new images",
     "learnt_from": "learnt from",
 }
+NOTHING: dict[str, Any] = {"per_class": {}}  # where no split has a figure to be shown
 MOST_BAD = 5  # unreadable images that are listed
 # benchmarks/results/finetune.json
 MEASURED = "; on two cores it took about 2 minutes per thousand images"
@@ -236,11 +237,11 @@ def show(
     """The result for people: accuracy with its interval, each class, the worst confusions;
     `all_bad` says where the unreadable images are that find no room."""
     from foveate.data.dataset import listed
-    from foveate.metrics import worst_confusions
+    from foveate.metrics import believed, worst_confusions
 
-    split = next(split for split in reversed(HEADLINES) if split in metrics)
-    result = metrics[split]
-    result = result.get("without_copies") or result
+    there = [split for split in reversed(HEADLINES) if split in metrics]
+    split = next((split for split in there if believed(metrics[split])), there[0])
+    result = believed(metrics[split]) or NOTHING
     seen = {c: m for c, m in result["per_class"].items() if m["support"]}
     unseen = [c for c in result["per_class"] if c not in seen]
     rows = sorted(seen.items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
@@ -248,11 +249,12 @@ def show(
     columns = {"precision": "precision", "recall": "recall", "f1": "F1"}
     if "mean_average_precision" in result:
         columns["average_precision"] = "average precision"
-    print_table(
-        f"{title} ({HEADLINES[split]})",
-        ["class", "images", *columns.values()],
-        [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in columns)] for c, m in rows],
-    )
+    if rows:
+        print_table(
+            f"{title} ({HEADLINES[split]})",
+            ["class", "images", *columns.values()],
+            [[c, str(m["support"]), *(f"{m[key]:.2f}" for key in columns)] for c, m in rows],
+        )
     if unseen:
         say(f"no images of {listed(unseen)}")
     for pair in worst_confusions(result["confusion"], classes) if "confusion" in result else []:
@@ -303,11 +305,15 @@ def headlines(words: str, m: dict[str, Any]) -> list[str]:
         with_them = f"with them, it would be {100 * m['accuracy']:.1f} %: {m['why']}"
         return [f"{headline(words, m['without_copies'])}, {what}", f"{'':<12} {with_them}"]
     lines = [headline(words, m)]
-    if among := m.get("among_copies"):
-        lines += [
-            f"{'':<12} for new occasions like those in this folder; among copies of these images "
-            f"it would be {100 * among['accuracy']:.1f} %"
-        ]
+    among = m.get("among_copies", {"accuracy": 0.0})["accuracy"]
+    if m["accuracy_ci95"] is not None and among > m["accuracy_ci95"][1]:
+        new = "occasions" if m.get("groups", m["n"]) < m["n"] else "photos"
+        lines.append(
+            f"{'':<12} for new {new} like those in this folder; among copies of these images "
+            f"it would be {100 * among:.1f} %"
+        )
+    if not m.get("trusted", True) and words == HEADLINES["out_of_fold"]:
+        lines.append(f"{'':<12} not to be believed: {m['why']}")
     return lines
 
 

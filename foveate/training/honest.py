@@ -16,7 +16,9 @@ from foveate.classifier.decision import Decision, decide
 from foveate.data.dataset import Dataset, listed
 from foveate.data.splits import FOLDS, check_spread, judging_folds, stratified_folds
 from foveate.heads import Head, fit_head
+from foveate.metrics import believed
 
+HALF = 0.5  # of the photos: if fewer can be judged, a figure is not that of the classes
 MATTERS = 0.02  # share of the images in groups, from which the price of memory is measured
 FAR = 3.0  # standard errors between two figures that cannot both be of the same kind of image
 MEASURES = (
@@ -71,10 +73,22 @@ def plan_judging(
     """
     check_given(dataset, grouping, learn)
     rows = one_a_photo(grouping.photos, by_content(dataset, learn))
-    labels, groups = dataset.labels[rows], grouping.groups[rows]
+    labels, groups = dataset.labels[rows], numbered(grouping.groups[rows])
     folds = judging_folds(labels, groups, seed)
-    plain = folds if (folds >= 0).any() else stratified_folds(labels, rows, FOLDS, seed)
+    alone = np.arange(len(rows))
+    plain = folds if (folds >= 0).any() else stratified_folds(labels, alone, FOLDS, seed)
     return Judging(rows, groups, folds, plain)
+
+
+def numbered(groups: Rows) -> Rows:
+    """(n,), the groups by numbers from 0 in the order in which they appear, so that names of files
+    play no part where numbers are drawn.
+
+    >>> numbered(np.array([7, 3, 7, 5])).tolist()
+    [0, 1, 0, 2]
+    """
+    _, first, which = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which]
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,10 @@ def out_of_fold(
         "accuracy_ci95": None if found.interval is None else list(found.interval),
         "selection": {"candidates": len(head.losses), "correction": found.correction},
     }
+    judged_part = judged.mean()
+    if judged_part < HALF:
+        why = f"only {judged.sum()} of {len(judged)} photos are of classes that can be judged"
+        result |= {"trusted": False, "why": why}
     memory = among_copies(head, dataset, grouping, judging, features, seed, threads)
     if memory is not None:
         price = max(0.0, memory - found.accuracy)
@@ -180,26 +198,25 @@ def among_copies(
     """The accuracy of folds that know of no groups: what it would be on copies of these images, and
     on more of these occasions. None where groups are few.
 
-    The images of each class are dealt anew to as many places in each fold, so that each head has as
-    many images to learn from, and what is gained is memory.
+    The same classes are judged, and each head has as many images of each to learn from.
     """
-    rows = by_content(dataset, np.isin(np.arange(len(dataset)), learnt_rows(dataset)))
+    judged = np.isin(grouping.photos, grouping.photos[judging.judged])
+    rows = by_content(dataset, learnt_from(dataset))
     sizes = np.bincount(grouping.groups[rows], minlength=len(dataset))[grouping.groups[rows]]
     if (sizes > 1).mean() < MATTERS or dataset.task == "multilabel":
         return None
-    folds = judging.folds_of(grouping.photos, rows)
-    rng = np.random.default_rng(seed)
-    for c in range(len(dataset.classes)):
-        here = np.flatnonzero(dataset.labels[rows] == c)
-        folds[here] = folds[rng.permutation(here)]
+    labels, folds = dataset.labels[rows], np.full(len(rows), -1)
+    there = judged[rows]
+    alone = np.arange(int(there.sum()))
+    folds[there] = stratified_folds(labels[there], alone, int(judging.folds.max()) + 1, seed)
     classes, penalties = len(dataset.classes), (head.penalty,)
-    labels = dataset.labels[rows]
     plain = fit_head(features[rows], labels, folds, classes, threads, penalties=penalties)
     return float(plain.right[0].mean())
 
 
-def learnt_rows(dataset: Dataset) -> Rows:
-    return np.flatnonzero([split != "test" for split in dataset.splits])
+def learnt_from(dataset: Dataset) -> NDArray[np.bool_]:
+    """(N,), whether an image is of a split that is learnt from, or chosen by."""
+    return np.array([split != "test" for split in dataset.splits], bool)
 
 
 def are_right(
@@ -222,37 +239,38 @@ def by_groups(result: Result, right: NDArray[np.bool_], groups: Rows) -> Result:
     return result | {"groups": there, "accuracy_ci95": ci}
 
 
-def with_copies_named(
-    result: Result,
+def held_out(
     dataset: Dataset,
     grouping: Grouping,
     rows: Rows,
     probabilities: NDArray[np.float64],
     decision: Decision,
 ) -> Result:
-    """The figures of a test split, and, where images of it are copies of others that were learnt
-    from, which these are and the figures without them.
+    """The figures of a split that was held out; their interval counts groups. Where images of it
+    are copies of others that were learnt from, other shots, or of one group of the table, also
+    which these are, and the figures without them.
 
     Args:
-        result: of all of the split's images.
         rows, probabilities: of the split.
     """
-    leaked = {row: of for row, of, _ in grouping.leaks(dataset)}
+
+    def figures(kept: NDArray[np.bool_]) -> Result:
+        labels, p = dataset.labels[rows[kept]], probabilities[kept]
+        result = decision.summarise(p, labels, dataset.classes)
+        return by_groups(result, are_right(decision, p, labels), grouping.groups[rows[kept]])
+
+    leaked = {row for row, _, _ in grouping.leaks(dataset)}
     copied = np.array([int(row) in leaked for row in rows], dtype=bool)
+    result = figures(np.ones(len(rows), bool))
     if not copied.any():
         return result
     n, of = int(copied.sum()), len(rows)
-    rest = None
-    if not copied.all():
-        labels = dataset.labels[rows[~copied]]
-        rest = decision.summarise(probabilities[~copied], labels, dataset.classes)
     files = [dataset.files[row] for row in rows[copied]]
-    why = f"{n} of {of} images are copies of images that were learnt from"
     return result | {
         "copies": {"n": n, "files": files},
-        "without_copies": rest,
+        "without_copies": None if copied.all() else figures(~copied),
         "trusted": False,
-        "why": why,
+        "why": f"{n} of {of} images are copies or other shots of images that were learnt from",
     }
 
 
@@ -262,40 +280,35 @@ def group_notes(dataset: Dataset, grouping: Grouping, judging: Judging | None) -
     Args:
         dataset: as it was before the groups were applied.
     """
-    learn = learnt_rows(dataset)
-    images, photos = len(learn), len(np.unique(grouping.photos[learn]))
-    groups = len(np.unique(grouping.groups[learn]))
+    learn = learnt_from(dataset)
+    images = int(learn.sum())
+    photos, groups = (len(np.unique(g[learn])) for g in (grouping.photos, grouping.groups))
     notes = []
     if groups < images:
-        kept = "are kept on one side of each fold and split"
         copies = f"{images} images are {photos} photos" if photos < images else f"{images} images"
-        more = f", in {groups} groups, which {kept}" if groups < photos else ""
-        largest = max(
-            (rows for rows in sets(grouping.groups)), key=lambda rows: (len(rows), -rows[0])
+        more = (
+            f", in {groups} groups, which are kept on one side of each fold, and of splits that "
+            "are held out"
+            if groups < photos
+            else ""
         )
-        first = dataset.files[largest[0]]
-        notes.append(f"{copies}{more}: '{first}' and {len(largest) - 1} more are the largest group")
+        rows = np.flatnonzero(learn)
+        first, *others = sets(grouping.groups[rows])[0]
+        name = dataset.files[rows[first]]
+        notes.append(f"{copies}{more}; the largest group is '{name}' and {len(others)} more")
     if judging is not None and (classes := unjudged(dataset, judging)["classes"]):
         notes.append(
-            f"never judged, since all of their images are of one occasion: {listed(classes)}; add "
+            f"never judged, since all of their images are of one group: {listed(classes)}; add "
             "photos from another occasion"
         )
     return notes
 
 
-def contradictions(splits: dict[str, Result], largest: tuple[str, float]) -> list[str]:
-    """Sentences where a run's figures contradict one another, or say that nothing was learnt.
-
-    Args:
-        splits: of metrics.json.
-        largest: the class that has most of the images, and its share of those that are judged.
-    """
+def contradictions(splits: dict[str, Result]) -> list[str]:
+    """Sentences where the figures of metrics.json contradict one another, or say that nothing was
+    learnt."""
     notes = []
-    known = {
-        split: m.get("without_copies") or m
-        for split, m in splits.items()
-        if m["accuracy"] is not None and (m.get("trusted", True) or m.get("without_copies"))
-    }
+    known = {split: m for split, figures in splits.items() if (m := believed(figures))}
     test = known.get("test")
     for split, name in (("out_of_fold", "out of fold"), ("validation", "validation")):
         other = known.get(split)
@@ -313,13 +326,16 @@ def contradictions(splits: dict[str, Result], largest: tuple[str, float]) -> lis
             f"test accuracy is {a:.1%} and {name} {b:.1%}, too far apart for chance: {which}"
         )
     best = next((known[s] for s in ("test", "out_of_fold", "validation") if s in known), None)
-    label, share = largest
-    if best is not None and "confusion" in best and best["accuracy"] <= share:
-        notes.append(
-            f"no better than always answering '{label}', which is right for {share:.1%}: the "
-            "images, at this size and crop, do not show what tells the classes apart, or the "
-            "labels are wrong"
-        )
+    if best is not None and "confusion" in best:
+        support = {name: m["support"] for name, m in best["per_class"].items()}
+        label = max(support, key=lambda name: support[name])
+        share = support[label] / max(1, best["n"])
+        if best["accuracy"] <= share < 1:
+            notes.append(
+                f"no better than always answering '{label}', which is right for {share:.1%}: the "
+                "images, at this size and crop, do not show what tells the classes apart, or the "
+                "labels are wrong"
+            )
     return notes
 
 
@@ -331,8 +347,11 @@ def far_apart(a: Result, b: Result) -> bool:
     return abs(a["accuracy"] - b["accuracy"]) > FAR * float(np.hypot(*spread))
 
 
-def commonest_class(dataset: Dataset, rows: Rows) -> tuple[str, float]:
-    """The class that most of the rows are of, and its share."""
-    sizes = dataset.sizes(rows)
-    most = int(np.argmax(sizes))
-    return dataset.classes[most], float(sizes[most] / max(1, len(rows)))
+def without_leaks(rows: list[dict[str, Any]], splits: dict[str, Result]) -> list[dict[str, Any]]:
+    """The predictions without those of images that were learnt from, which compare nothing."""
+    leaked = {
+        (split, file)
+        for split, m in splits.items()
+        for file in m.get("copies", {}).get("files", ())
+    }
+    return [row for row in rows if (row["split"], row["file"]) not in leaked]

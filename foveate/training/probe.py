@@ -26,12 +26,12 @@ from foveate.machine import environment
 from foveate.progress import Progress, log_notes
 from foveate.runs import Run
 from foveate.training.honest import (
-    commonest_class,
     contradictions,
     group_notes,
+    held_out,
     plan_judging,
     solve,
-    with_copies_named,
+    without_leaks,
 )
 from foveate.training.previous import compare_with_last
 from foveate.training.report import (
@@ -115,7 +115,7 @@ def solve_probe(
     with clock.phase("groups"):
         # built-in sets have no groups
         seen = found.select(good) if dataset.pixels is None else None
-        grouping = find_groups(dataset, seen, config.groups, threads, progress, ~is_test)
+        grouping = find_groups(dataset, seen, config.groups, threads, progress)
         judging = plan_judging(dataset, grouping, ~is_test, config.seed)
     progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
@@ -125,16 +125,13 @@ def solve_probe(
     splits = {"out_of_fold": solved.figures}
     if len(test):
         probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
-        figures = decision.summarise(probabilities, dataset.labels[test], classes)
         evaluated["test"] = test, probabilities
-        splits["test"] = with_copies_named(
-            figures, dataset, grouping, test, probabilities, decision
-        )
+        splits["test"] = held_out(dataset, grouping, test, probabilities, decision)
 
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
     notes += [levels.note] if levels.note else []
     notes += group_notes(dataset, grouping, judging)
-    notes += contradictions(splits, commonest_class(dataset, judging.rows))
+    notes += contradictions(splits)
     with clock.phase("saving"):
         provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(
@@ -168,7 +165,7 @@ def solve_probe(
         run.write_lines("history.jsonl", path)
         rows = list(predictions(dataset, evaluated, decision))
         run.write_lines("predictions.jsonl", rows)
-        compared = compare_with_last(run, grouping.applied(dataset), rows)
+        compared = compare_with_last(run, grouping.applied(dataset), without_leaks(rows, splits))
         for sentence in [*notes, *found.damaged.values(), *bad.values()]:
             run.log(sentence)
     write_metrics(

@@ -15,6 +15,7 @@ from foveate.arguments import option
 from foveate.classifier.decision import Decision
 from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
 from foveate.errors import MissingExtraError
+from foveate.metrics import believed
 from foveate.runs import HEX, Run
 from foveate.storage import fingerprint, replacing
 
@@ -101,11 +102,13 @@ def write_metrics(
 
 
 def brief(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The few figures of each split that a card has."""
-    return {
-        split: {key: result[key] for key in BRIEF if key in result}
-        for split, result in splits.items()
-    }
+    """The few figures of each split that a card has: those that may be shown as a result."""
+    nothing = {"n": 0, "accuracy": None, "accuracy_ci95": None, "macro_f1": None, "ece": None}
+    found = {}
+    for split, result in splits.items():
+        figures = believed(result) or nothing
+        found[split] = {key: figures[key] for key in BRIEF if key in figures}
+    return found
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:

@@ -18,13 +18,7 @@ from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
 from foveate.progress import log_notes
-from foveate.training.honest import (
-    are_right,
-    by_groups,
-    commonest_class,
-    contradictions,
-    with_copies_named,
-)
+from foveate.training.honest import contradictions, held_out, without_leaks
 from foveate.training.previous import compare_with_last
 from foveate.training.report import (
     ALONE,
@@ -93,8 +87,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     run = job.run
     kept = job.dataset.select(np.sort(np.concatenate([*job.rows.values()])))
     job.notes += duplicate_notes(kept)
-    used = np.concatenate([job.rows["train"], job.rows["validation"]])
-    job.notes += contradictions(splits, commonest_class(job.dataset, used))
+    job.notes += contradictions(splits)
     run.write(
         "data.json",
         data_json(
@@ -126,7 +119,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
             "best_epoch": fitted.best,
             "stopped_early": fitted.stopped_early,
             "temperature": temperature,
-            **compare_with_last(run, job.dataset, rows),
+            **compare_with_last(run, job.dataset, without_leaks(rows, splits)),
         },
         splits=splits,
     )
@@ -216,12 +209,7 @@ def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any
             probabilities.append(found)
             job.resources.progress.advance()
         evaluated[split] = (rows, np.stack(probabilities))
-        labels = job.dataset.labels[rows]
-        decision = classifier.decision
-        figures = decision.summarise(evaluated[split][1], labels, job.dataset.classes)
-        right = are_right(decision, evaluated[split][1], labels)
-        figures = by_groups(figures, right, job.dataset.grouping()[rows])
-        results[split] = with_copies_named(
-            figures, job.dataset, job.grouping, rows, evaluated[split][1], decision
+        results[split] = held_out(
+            job.dataset, job.grouping, rows, evaluated[split][1], classifier.decision
         )
     return results, evaluated

@@ -54,7 +54,7 @@ from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.cost import images_per_step, plan_lines, seconds_to_come
 from foveate.training.distributed import Ranks
 from foveate.training.freezing import Norm, Plan, Size, make_plan, without_numbers
-from foveate.training.honest import check_given, group_notes, learnt_rows
+from foveate.training.honest import check_given, group_notes, learnt_from
 from foveate.training.memory import (
     bytes_per_image,
     check_batches,
@@ -420,16 +420,19 @@ NO_GROUPS: Any = None  # of the ranks that are told of them
 
 def look_for_groups(dataset: Dataset, request: Request, resources: Resources) -> Grouping:
     """The groups of a dataset, by the features of the embedded network, whichever is to be trained:
-    they decide the splits, so they must not depend on what happens to be in the cache."""
-    learn = np.isin(np.arange(len(dataset)), learnt_rows(dataset))
+    they decide the splits, so they must not depend on what happens to be in the cache. An image
+    that cannot be read has none."""
+    threads, progress = resources.threads, resources.progress
     with resources.clock.phase("groups"):
-        found = None
         if request.groups == "auto" and dataset.pixels is None:  # built-in sets have no groups
-            found = look(dataset, find_start(EMBEDDED), resources.threads, resources.progress)
-        grouping = find_groups(
-            dataset, found, request.groups, resources.threads, resources.progress, learn
-        )
-        check_given(dataset, grouping, learn)
+            found = look(dataset, find_start(EMBEDDED), threads, progress)
+            good = np.flatnonzero([name not in found.bad for name in dataset.files])
+            read = dataset.select(good)
+            grouping = find_groups(read, found.select(good), "auto", threads, progress)
+            grouping = grouping.among(good, len(dataset))
+        else:
+            grouping = find_groups(dataset, None, request.groups, threads, progress)
+        check_given(dataset, grouping, learnt_from(dataset))
     return grouping
 
 

@@ -132,6 +132,25 @@ def test_the_tables_groups_are_kept_and_joined_with_what_is_found(folder: Folder
     assert none.groups[20:].tolist() == [20, 21, 22]
 
 
+def test_pairs_of_photos_seconds_apart_are_pairs_and_no_more() -> None:
+    """Half of the photos of a set of independent ones."""
+    made = Folder()
+    for i in range(80):
+        taken = f"2024:05:{1 + i // 4:02} 12:00:0{i % 2}" if i % 4 < 2 else ""
+        made.add(f"{'ab'[i >= 40]}/{i}.jpg", encoded(noise(i), taken=taken), int(i >= 40), like=i)
+    grouping, _ = made.grouping()
+    assert len(np.unique(grouping.groups)) == 60
+
+
+def test_copies_in_the_test_change_no_group_of_what_is_learnt(folder: Folder) -> None:
+    before, _ = folder.grouping()
+    for i in range(20):
+        folder.add(f"0 test/{i}.jpg", encoded(noise(i)), i % 2, like=i, split="test")
+    after, dataset = folder.grouping()
+    assert (after.groups[:20] == before.groups).all()
+    assert len(after.leaks(dataset)) == 20
+
+
 def test_files_with_the_same_bytes_are_known_in_any_case(folder: Folder) -> None:
     folder.add("a/0 again.jpg", encoded(noise(0)), like=0)
     for how in ("auto", "given", "none"):

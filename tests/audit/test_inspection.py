@@ -105,16 +105,20 @@ def test_a_leak_is_of_the_split_that_was_learnt_from(leaky: Path) -> None:
     dataset = dataset.resplit(("test", "validation", "train", "train", "test", "validation"))
     pairs = (Pair(0, 1, "x"), Pair(0, 2, "y"), Pair(1, 4, "z"), Pair(2, 3, "same side"))
     groups = connected(6, list(pairs))
-    grouping = Grouping(groups, groups, groups, groups, np.zeros(6, bool), pairs, ())
+    grouping = Grouping(groups, groups, groups, groups, pairs, (), ())
     audit = Audit(dataset, grouping, np.zeros((6, 1), np.float32), {})
-    assert audit.leaks() == [(0, 2, "y"), (4, 1, "z")]
+    assert audit.leaks() == [
+        (0, 2, "y"),
+        (1, 2, "another copy"),
+        (4, 2, "another copy"),
+    ]
 
 
 @pytest.mark.usefixtures("backbone_cache")
 def test_on_the_command_line(leaky: Path) -> None:
     done = foveate("data", "audit", leaky)
     assert done.returncode == 0, done.stderr
-    names = ["1 image ", "mirrored.png", "1 pair ", "half.jpg", "14 images are 10 photos"]
+    names = ["1 image ", "mirrored.png", "1 pair ", "half.jpg", "14 images of 10 photos"]
     assert not absent(done.stdout, *names), done.stdout
     strict = foveate("data", "audit", leaky, "--strict", "--json")
     assert strict.returncode == 1 and len(json.loads(strict.stdout)["leaks"]) == 1

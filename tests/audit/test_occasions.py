@@ -95,7 +95,7 @@ def test_groups_are_within_a_class_and_named_by_their_smallest_row() -> None:
 def test_the_number_of_threads_changes_nothing() -> None:
     occasion, labels = np.repeat(np.arange(32), 8), np.repeat(np.arange(4), 64)
     x = vectors(labels, [(occasion, 1.0), (np.arange(256), 0.8)])
-    one, three = find_occasions(x, labels, None, 1), find_occasions(x, labels, None, 3)
+    one, three = (find_occasions(x, labels, threads=n) for n in (1, 3))
     assert (one.groups == three.groups).all() and (one.bursts == three.bursts).all()
 
 

@@ -68,7 +68,7 @@ def test_copies_are_judged_once_and_their_price_is_said(
     assert said["among_copies"]["accuracy"] > 0.75
     assert said["among_copies"]["memory"] > 0.2
     shown = foveate("train", tmp_path / "data", "--out", tmp_path / "again")
-    assert not absent(shown.stdout, "among copies", "new occasions"), shown.stdout
+    assert not absent(shown.stdout, "among copies", "new photos"), shown.stdout
 
 
 def test_a_hundred_copies_of_an_image_change_no_figure(
@@ -181,6 +181,63 @@ def test_held_out_splits_of_other_recipes_keep_copies_together(
     assert json.loads((run.run / "config.json").read_text())["groups"] == "auto"
 
 
+def test_copies_of_copies_in_the_test_are_all_named(
+    photos: list[Image.Image], tmp_path: Path
+) -> None:
+    """The test's names come first, so that byte copies are pairs of the test alone."""
+    for i, photo in enumerate(photos):
+        label = "ab"[i >= 24]
+        save(tmp_path / "data", label, f"{i}.jpg", photo, "train" if i % 3 else "test")
+    for i in (1, 2, 25):
+        photo = (tmp_path / "data" / "train" / "ab"[i >= 24] / f"{i}.jpg").read_bytes()
+        for k in range(3):
+            (tmp_path / "data" / "test" / "ab"[i >= 24] / f"x{i}-{k}.jpg").write_bytes(photo)
+    run = train(tmp_path / "data", out=tmp_path / "run")
+    test = metrics(run)["test"]
+    assert (test["copies"]["n"], test["without_copies"]["n"]) == (9, 16)
+    card = (run.folder / "README.md").read_text()
+    assert "on 16 images" in card and "on 25 images" not in card
+    judged = foveate("evaluate", run.run, tmp_path / "data", "--json")
+    assert json.loads(judged.stdout)["learnt_from"]["n"] == 9
+
+
+def test_names_of_files_change_no_figure(photos: list[Image.Image], tmp_path: Path) -> None:
+    rng = RNG(0)
+    for i, photo in enumerate(photos):
+        for k in range(2):
+            save(tmp_path / "data", "ab"[i >= 24], f"{i}-{k}.jpg", again(photo, rng))
+    before = train(tmp_path / "data", out=tmp_path / "before")
+    for number, file in enumerate(sorted((tmp_path / "data").rglob("*.jpg"), reverse=True)):
+        file.rename(file.with_name(f"renamed {number:03}.jpg"))
+    after = train(tmp_path / "data", out=tmp_path / "after")
+    tensors = "classifier/model.safetensors"
+    assert (before.run / tensors).read_bytes() == (after.run / tensors).read_bytes()
+    assert metrics(before)["out_of_fold"] == metrics(after)["out_of_fold"]
+
+
+def test_a_photo_with_two_labels_counts_once_for_each(
+    photos: list[Image.Image], tmp_path: Path
+) -> None:
+    for i, photo in enumerate(photos):
+        save(tmp_path / "data", "ab"[i >= 24], f"{i}.jpg", photo)
+    first = (tmp_path / "data" / "a" / "0.jpg").read_bytes()
+    for k in range(8):
+        (tmp_path / "data" / "b" / f"copy {k}.jpg").write_bytes(first)
+    assert metrics(train(tmp_path / "data", out=tmp_path / "run"))["out_of_fold"]["n"] == 49
+
+
+def test_groups_of_a_table_that_are_in_two_splits_make_no_test(
+    photos: list[Image.Image], tmp_path: Path
+) -> None:
+    rows = ["path,label,split,group"]
+    for i, photo in enumerate(photos):
+        photo.save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{'ab'[i >= 24]},{'test' if i % 2 else 'train'},{i // 2}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    test = metrics(train(tmp_path / "table.csv", out=tmp_path / "run"))["test"]
+    assert test["without_copies"] is None and test["trusted"] is False
+
+
 def test_groups_of_a_table_that_leave_nothing_to_judge_are_an_error(
     photos: list[Image.Image], tmp_path: Path
 ) -> None:
@@ -221,17 +278,20 @@ def test_an_interval_counts_groups() -> None:
 
 def split(accuracy: float, n: int, **more: Any) -> dict[str, Any]:
     interval = list(wilson_interval(accuracy * n, n))
-    return {"accuracy": accuracy, "accuracy_ci95": interval, "confusion": [], **more}
+    support = {"cat": {"support": n // 2}, "dog": {"support": n - n // 2}}
+    found = {"n": n, "accuracy": accuracy, "accuracy_ci95": interval, "per_class": support}
+    return found | {"confusion": [], **more}
 
 
 def test_figures_that_contradict_one_another_get_a_sentence() -> None:
-    chance = ("cat", 0.5)
-    assert contradictions({"out_of_fold": split(0.9, 400), "test": split(0.88, 100)}, chance) == []
-    (note,) = contradictions({"out_of_fold": split(0.97, 900), "test": split(0.7, 400)}, chance)
+    assert contradictions({"out_of_fold": split(0.9, 400), "test": split(0.88, 100)}) == []
+    (note,) = contradictions({"out_of_fold": split(0.97, 900), "test": split(0.7, 400)})
     assert not absent(note, "70.0%", "97.0%", "believe the test")
-    (note,) = contradictions({"validation": split(0.7, 900), "test": split(0.99, 400)}, chance)
+    (note,) = contradictions({"validation": split(0.7, 900), "test": split(0.99, 400)})
     assert "believe validation" in note
-    (note,) = contradictions({"out_of_fold": split(0.5, 60)}, chance)
+    (note,) = contradictions({"out_of_fold": split(0.5, 60)})
     assert not absent(note, "'cat'", "50.0%")
     nothing = {"accuracy": None, "accuracy_ci95": None, "trusted": False, "why": ""}
-    assert contradictions({"out_of_fold": nothing, "test": split(0.9, 100)}, chance) == []
+    assert contradictions({"out_of_fold": nothing, "test": split(0.9, 100)}) == []
+    copies = split(0.3, 400, without_copies=None)
+    assert contradictions({"out_of_fold": split(0.97, 900), "test": copies}) == []
