@@ -91,7 +91,7 @@ def make_trainer(name: str, data: Path, freeze: Any) -> Any:
     dataset = load_dataset(data)
     rows = np.flatnonzero([split == "train" for split in dataset.splits])
     backbone = models.build(name)
-    width = {"efficientnet_lite0": 2064, "resnet18": 960}[name]
+    width = {"efficientnet_lite0": 3632, "resnet18": 1856}[name]
     network = Probe(backbone, width, len(dataset.classes))
     rates = (config.lr, config.head_lr, config.layer_decay)
     plan = make_plan(network, (3, 224, 224), config.freeze, *rates, frozen_norms=True)

@@ -246,8 +246,12 @@ def coverage(found: Paths, draws: int, kind: str) -> dict[str, Any]:
     for seed in range(1000, 1000 + draws):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measured(draw_bursts(found, seed, kind), Path(folder)))
-        if seed % 10 == 9:
-            print(f"coverage, {kind}: {held(rows):.3f} of {len(rows)}", flush=True)
+        if len(rows) % 5 == 0:
+            print(f"coverage, {kind}: {summed(rows)}", flush=True)
+    return summed(rows)
+
+
+def summed(rows: list[dict[str, Any]]) -> dict[str, Any]:
     error = np.array([row["said"] - row["truth"] for row in rows])
     return {
         "draws": len(rows),

@@ -113,6 +113,8 @@ def index() -> str:
             "",
             "`foveate models` lists them with their figures; `foveate models NAME` shows one, and "
             "`--diagram FILE.svg` draws it.",
+            "`foveate models NAME --on IMAGE` draws what each stage makes of an image; "
+            "`foveate models NAME NAME` puts two side by side.",
             "",
         ]
     )

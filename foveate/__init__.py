@@ -41,6 +41,9 @@ if TYPE_CHECKING:
         data as data,
     )
     from foveate import (
+        distance as distance,
+    )
+    from foveate import (
         download as download,
     )
     from foveate import (
@@ -53,10 +56,16 @@ if TYPE_CHECKING:
         evaluation as evaluation,
     )
     from foveate import (
+        export as export,
+    )
+    from foveate import (
         features as features,
     )
     from foveate import (
         heads as heads,
+    )
+    from foveate import (
+        lab as lab,
     )
     from foveate import (
         machine as machine,
@@ -68,10 +77,16 @@ if TYPE_CHECKING:
         models as models,
     )
     from foveate import (
+        novelty as novelty,
+    )
+    from foveate import (
         probe as probe,
     )
     from foveate import (
         progress as progress,
+    )
+    from foveate import (
+        report as report,
     )
     from foveate import (
         runs as runs,
@@ -93,8 +108,9 @@ if TYPE_CHECKING:
     from foveate.data.dataset import Dataset
     from foveate.data.image import load_image
     from foveate.data.layouts import load_dataset
-    from foveate.data.preprocess import Preprocess
+    from foveate.data.preprocess import Preprocess, View
     from foveate.evaluation import evaluate
+    from foveate.export import Exported, export_classifier
     from foveate.features import extract_features
     from foveate.training import find_lr, train
     from foveate.training.config import TrainConfig
@@ -109,6 +125,7 @@ __all__ = [
     "Classifier",
     "DataError",
     "Dataset",
+    "Exported",
     "FoveateError",
     "ImageError",
     "MissingExtraError",
@@ -116,8 +133,10 @@ __all__ = [
     "Preprocess",
     "TrainConfig",
     "UsageError",
+    "View",
     "build",
     "evaluate",
+    "export_classifier",
     "extract_features",
     "find_lr",
     "freeze",
@@ -133,11 +152,14 @@ HOMES = {
     "Augment": "foveate.data.augment",
     "Classifier": "foveate.classifier",
     "Dataset": "foveate.data.dataset",
+    "Exported": "foveate.export",
     "Prediction": "foveate.classifier",
     "Preprocess": "foveate.data.preprocess",
     "TrainConfig": "foveate.training.config",
+    "View": "foveate.data.preprocess",
     "build": "foveate.weights",
     "evaluate": "foveate.evaluation",
+    "export_classifier": "foveate.export",
     "extract_features": "foveate.features",
     "find_lr": "foveate.training",
     "freeze": "foveate.training.freezing",
@@ -149,9 +171,9 @@ HOMES = {
     "train": "foveate.training",
 }
 SUBMODULES = (
-    "arguments audit catalogue checkpoint classifier cli data download engine errors evaluation "
-    "features forking heads machine metrics models probe progress runs storage training "
-    "verification weights"
+    "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
+    "evaluation export features forking heads lab machine metrics models novelty probe progress "
+    "report runs storage training verification weights"
 ).split()
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
@@ -23,7 +24,7 @@ from foveate.arguments import check_switch
 from foveate.data.dataset import Dataset
 from foveate.data.image import DECODER, Pixels
 from foveate.data.layouts import as_dataset
-from foveate.data.preprocess import Preprocess, decode
+from foveate.data.preprocess import Fit, Preprocess, View, decode_squares
 from foveate.data.small import RULES as SMALL_RULES
 from foveate.data.small import SIDE, grey
 from foveate.data.workers import decode_ahead
@@ -77,7 +78,7 @@ class Extracted:
 
 
 class Known(NamedTuple):
-    """What is kept of one image and one view; the small version with the first view only."""
+    """What is kept of one image in one space; the small version of what is not mirrored."""
 
     features: NDArray[np.float32]
     grey: Greys | None
@@ -91,8 +92,8 @@ class FeatureStore:
         self.folder = cache_root() / "features" / fingerprint(space)[:32]
         self.space = space
 
-    def find(self, digests: set[str]) -> dict[str, Known]:
-        """What is known of the images that are asked for.
+    def find(self, digests: set[str], digits: int = 64) -> dict[str, Known]:
+        """What is known of the images that are asked for, by the first digits of their digests.
 
         A part that is damaged is deleted, to be computed again; a part of another space, and all
         that is no part, is passed over. The cache may be one that can only be read.
@@ -108,9 +109,9 @@ class FeatureStore:
                         continue
                     names = tensors.get_tensor("digests").tobytes().hex()
                 wanted = [
-                    (i, names[i : i + 64])
+                    (i, names[i : i + digits])
                     for i in range(0, len(names), 64)
-                    if names[i : i + 64] in digests
+                    if names[i : i + digits] in digests
                 ]
                 if not wanted:
                     continue
@@ -166,7 +167,8 @@ def check_features(features: Any, greys: Any, n: int) -> None:
 
 
 def shown(own: Preprocess, scale: float = 1.0) -> Preprocess:
-    """How a frozen backbone is shown images: at its weights' own size, or at a multiple of it."""
+    """How a frozen backbone is shown whole images: at its weights' own size, or at a multiple of
+    it."""
     size = own.crop if scale == 1 else 32 * round(own.crop * scale / 32)
     return own.at(size, STRETCH)
 
@@ -178,6 +180,8 @@ def extract_features(
     *,
     weights: str | os.PathLike[str] | None = None,
     size: int | None = None,
+    framing: str = "whole",
+    fit: Fit = "crop",
     mirror: bool = False,
     engine: Literal["auto", "openvino", "torch"] = "auto",
     threads: int | None = None,
@@ -193,6 +197,9 @@ def extract_features(
         model: a network with published weights, "timm:NAME", or a module with `stages` and `head`.
         weights: a checkpoint file of the model's, in place of the published weights.
         size: side in pixels of what the network reads; by default the weights' own.
+        framing: how much of the shorter side is seen: "whole", "7/8", "2/3", "1/2", or
+            "whole+2/3", both one after the other.
+        fit: what happens to a longer side: "crop", "pad" or "squash", as in a `View`.
         mirror: average with the features of the mirror image.
         engine: what runs the network; "auto" takes the fastest that is there.
         threads: cores to use; all by default.
@@ -212,6 +219,7 @@ def extract_features(
     start = find_start(model, weights)
     preprocess = shown(start.preprocess)
     preprocess = preprocess if size is None else preprocess.at(size, STRETCH)
+    preprocess = preprocess.framed(framing, fit)
     with bars(progress) as progress:
         if not start.is_here:
             start.fetch(progress)
@@ -227,7 +235,7 @@ def extract_features(
 class NoStore(FeatureStore):
     """Of a network that cannot be known again: nothing is kept."""
 
-    def find(self, digests: set[str]) -> dict[str, Known]:
+    def find(self, digests: set[str], digits: int = 64) -> dict[str, Known]:
         return {}
 
     def add(self, digests: list[str], known: list[Known]) -> None:
@@ -242,47 +250,42 @@ def extract(
     engine: str,
     threads: int,
     progress: Progress,
+    backbone: Preparation | None = None,
 ) -> Extracted:
     """The pooled stages of every image, from the cache where they are known.
 
     Args:
         dataset: any; its labels and splits play no part.
         start: the network and its weights.
-        preprocess: of this run.
+        preprocess: of this run; its views are of one size, and their features come one after the
+            other.
         mirror: average the features of the image and of its mirror image.
         engine: "auto", "openvino" or "torch".
         threads: cores to use, for decoding and for the engine.
         progress: is advanced with each image.
+        backbone: of this network and size, where there is one already.
 
     Raises:
         ArtefactError: the network gives numbers that are not finite.
         FoveateError: the cache cannot be written; its features are of another width.
         UsageError: no such engine.
     """
-    backbone = prepare_backbone(engine, start, preprocess, threads)
-    views = ("plain", "mirror") if mirror else ("plain",)
-    space = {
-        "network": start.name,
-        "weights": start.identity,
-        "preprocess": preprocess.to_dict(),
-        "engine": backbone.identity,
-        "rules": RULES,
-        "decoder": DECODER,
-        "small": SMALL_RULES,
-    }
-    keep = FeatureStore if start.identity else NoStore
-    stores = [keep(space | {"view": view}) for view in views]
+    backbone = backbone or prepare_backbone(engine, start, preprocess, threads)
+    spaces = [
+        Space(view, mirrored, store_of(start, preprocess.alone(view), backbone, mirrored))
+        for view in preprocess.views
+        for mirrored in ((False, True) if mirror else (False,))
+    ]
     progress.begin("reading", len(dataset))
     digests = dataset.digests
     wanted = {digest for digest in digests if digest}
-    known = [store.find(wanted) for store in stores]
+    known = [space.store.find(wanted) for space in spaces]
     first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    missing = [
-        row
-        for digest, row in first_row.items()
-        if not digest or any(digest not in k for k in known)
-    ]
-    missing.sort()
+    missing = {  # the spaces in which each is still to be computed
+        row: lacking
+        for digest, row in sorted(first_row.items(), key=lambda item: item[1])
+        if (lacking := [i for i, k in enumerate(known) if not digest or digest not in k])
+    }
     progress.begin("images", len(dataset))
     progress.advance(len(dataset) - len(missing))
 
@@ -296,7 +299,7 @@ def extract(
                 start.name,
                 backbone,
                 preprocess,
-                stores,
+                spaces,
                 threads,
                 progress,
                 damage,
@@ -304,8 +307,8 @@ def extract(
                 if isinstance(outputs, ImageError):
                     bad[digests[row] or dataset.files[row]] = str(outputs)
                 else:
-                    for k, output in zip(known, outputs, strict=True):
-                        k[digests[row]] = output
+                    for i, output in zip(missing[row], outputs, strict=True):
+                        known[i][digests[row]] = output
         finally:
             backbone.cancel()
         trim_cache()
@@ -313,16 +316,19 @@ def extract(
     width = len(next(iter(known[0].values())).features) if known[0] else 0
     if any(len(one.features) != width for k in known for one in k.values()):
         raise FoveateError(
-            f"features of {start.name} in {quoted(stores[0].folder)} are of another width than its "
-            "own: remove that folder, or all: foveate data cache --clear"
+            f"features of {start.name} in {quoted(spaces[0].store.folder)} are of another width "
+            "than its own: remove that folder, or all: foveate data cache --clear"
         )
-    features = np.zeros((len(dataset), width), dtype=np.float32)
+    features = np.zeros((len(dataset), width * len(preprocess.views)), dtype=np.float32)
     greys = np.zeros((len(dataset), SIDE, SIDE), dtype=np.uint8)
     unreadable: dict[str, str] = {}
     damaged: dict[str, str] = {}
+    each = 2 if mirror else 1  # spaces a view
     for row, (name, digest) in enumerate(zip(dataset.files, digests, strict=True)):
-        if digest in known[0]:
-            features[row] = sum(k[digest].features for k in known) / np.float32(len(views))
+        if all(digest in k for k in known):
+            for i in range(len(preprocess.views)):
+                of_view = [k[digest].features for k in known[i * each : (i + 1) * each]]
+                features[row, i * width : (i + 1) * width] = sum(of_view) / np.float32(each)
             small = known[0][digest].grey
             assert small is not None  # of the first view
             greys[row] = small
@@ -337,62 +343,119 @@ def extract(
     return Extracted(features, unreadable, damaged, len(missing), greys)
 
 
+class Space(NamedTuple):
+    """One way in which an image is seen: a view, or its mirror image; and where what a backbone
+    makes of it is kept."""
+
+    view: View
+    mirrored: bool
+    store: FeatureStore
+
+
+def store_of(
+    start: StartingPoint, preprocess: Preprocess, backbone: Preparation, mirrored: bool
+) -> FeatureStore:
+    """Where the features of one space are kept."""
+    space = {
+        "network": start.name,
+        "weights": start.identity,
+        "preprocess": preprocess.to_dict(),
+        "engine": backbone.identity,
+        "rules": RULES,
+        "decoder": DECODER,
+        "small": SMALL_RULES,
+        "view": "mirror" if mirrored else "plain",
+    }
+    return FeatureStore(space) if start.identity else NoStore(space)
+
+
+def still_known(
+    digests: set[str], digits: int, start: StartingPoint, preprocess: Preprocess, threads: int
+) -> dict[str, Known]:
+    """What the cache still has of images, by the first digits of their digests: as `extract` left
+    it with one view."""
+    backbone = prepare_backbone("auto", start, preprocess, threads)
+    return store_of(start, preprocess, backbone, mirrored=False).find(digests, digits)
+
+
 def compute(
     dataset: Dataset,
-    rows: list[int],
+    missing: dict[int, list[int]],
     name: str,
     backbone: Preparation,
     preprocess: Preprocess,
-    stores: list[FeatureStore],
+    spaces: list[Space],
     threads: int,
     progress: Progress,
     damage: dict[str, str],
 ) -> Iterator[tuple[int, list[Known] | ImageError]]:
-    """Decode rows and run them through the backbone; what is made of each view is stored before it
-    is forgotten. Damaged images enter `damage`, by digest, and are not stored: the next run would
-    not know of it."""
+    """Decode rows and run them through the backbone; what is made of each is stored before it is
+    forgotten. Damaged images enter `damage`, by digest, and are not stored: the next run would
+    not know of it.
 
-    greys: dict[int, Greys] = {}  # of the images that are on their way through the engine
+    Args:
+        missing: rows, and the numbers of the spaces in which each is to be computed.
 
-    def decode_row(row: int) -> NDArray[np.uint8]:
+    Returns:
+        Each row with what was made of it in these spaces.
+    """
+
+    # of the images that are on their way through the engine, each view
+    greys: dict[int, dict[View, Greys]] = {}
+
+    def decode_row(row: int) -> list[NDArray[np.uint8]]:
         data = dataset.read(row)
         if hashlib.sha256(data).hexdigest() != dataset.digests[row]:
             raise ImageError(
                 f"image {quoted(dataset.files[row])} changed while it was read; run again"
             )
-        return decode(
+        wanted = [spaces[i] for i in missing[row]]
+        views = list(dict.fromkeys(space.view for space in wanted))
+        small: dict[int, Greys] = {}  # of each decoded image: several views may share it
+
+        def keep(view: View, image: Image.Image) -> None:
+            if id(image) not in small:
+                small[id(image)] = grey(image)
+            greys.setdefault(row, {})[view] = small[id(image)]
+
+        squares = decode_squares(
             data,
             dataset.files[row],
-            preprocess,
+            replace(preprocess.alone(views[0]), more=tuple(views[1:])),
             lambda reason: damage.__setitem__(dataset.digests[row], reason),
-            lambda image: greys.__setitem__(row, grey(image)),
+            keep,
         )
+        of_view = dict(zip(views, squares, strict=True))
+        return [
+            of_view[space.view][:, ::-1] if space.mirrored else of_view[space.view]
+            for space in wanted
+        ]
 
     backbone.start()
-    decoded = decode_ahead(rows, decode_row, dataset.files.__getitem__, preprocess, threads)
+    decoded = decode_ahead(missing, decode_row, dataset.files.__getitem__, preprocess, threads)
     # its threads are at work from here on, while the engine gets ready
     decoded = chain([next(decoded)], decoded)
     engine = backbone.engine()
 
-    def each_view() -> Iterator[tuple[tuple[int, ImageError | None], Pixels | None]]:
-        for row, pixels in decoded:
-            if isinstance(pixels, ImageError):
-                yield (row, pixels), None
+    def each_square() -> Iterator[tuple[tuple[int, ImageError | None], Pixels | None]]:
+        for row, squares in decoded:
+            if isinstance(squares, ImageError):
+                yield (row, squares), None
                 continue
-            yield (row, None), pixels
-            if len(stores) == 2:
-                yield (row, None), pixels[:, ::-1]
+            for pixels in squares:
+                yield (row, None), pixels
 
-    done: list[tuple[str, list[Known]]] = []
+    done: list[list[tuple[str, Known]]] = [[] for _ in spaces]
 
-    def store() -> None:
-        for view, kept in enumerate(stores if done else []):
-            kept.add([digest for digest, _ in done], [outputs[view] for _, outputs in done])
-        done.clear()
+    def store(least: int) -> None:
+        for space, kept in zip(spaces, done, strict=True):
+            if len(kept) >= least:
+                space.store.add([digest for digest, _ in kept], [output for _, output in kept])
+                kept.clear()
 
-    views: list[Known] = []  # of the image whose outputs are coming
+    outputs: list[Known] = []  # of the image that is coming
     try:
-        for (row, error), output in run_each(engine, each_view()):
+        for (row, error), output in run_each(engine, each_square()):
             if output is None:
                 assert error is not None
                 yield row, error
@@ -402,18 +465,21 @@ def compute(
                     f"{name} gives numbers that are not finite: its weights are damaged; see: "
                     "foveate weights check FILE"
                 )
-            views.append(Known(output, None if views else greys.pop(row)))
-            if len(views) < len(stores):
+            space = spaces[missing[row][len(outputs)]]
+            # kept of every view, since each may be another run's first
+            outputs.append(Known(output, None if space.mirrored else greys[row][space.view]))
+            if len(outputs) < len(missing[row]):
                 continue
+            del greys[row]
             if dataset.digests[row] not in damage:
-                done.append((dataset.digests[row], views))
-            yield row, views
-            views = []
+                for i, known in zip(missing[row], outputs, strict=True):
+                    done[i].append((dataset.digests[row], known))
+            yield row, outputs
+            outputs = []
             progress.advance()
-            if len(done) >= PART:
-                store()
+            store(PART)
     finally:
-        store()  # also when the run is interrupted
+        store(1)  # also when the run is interrupted
 
 
 def trim_cache() -> None:

@@ -28,12 +28,15 @@ from foveate.metrics import binary_cross_entropy, log_loss_of_logits, losses_of_
 Array = NDArray[np.float32]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
 
-PENALTIES = (1e-2, 1e-3, 3.2e-4, 1e-4, 3.2e-5, 1e-5, 3.2e-6, 1e-6, 3.2e-7, 1e-7)
-TOLERANCE = 5e-4  # stop when a step lowers the objective by less than this part of it
+PENALTIES = (1e-2, 1e-3, 3.2e-4, 1e-4, 3.2e-5, 1e-5, 3.2e-6, 1e-6, 3.2e-7, 1e-7, 3.2e-8, 1e-8)
+TOLERANCE = 2e-3  # stop when a step lowers the objective by less than this part of it
 BLOCK = 512  # rows that a thread works on at once
+HALVINGS = 40
 MEMORY = 8  # pairs of step and change of the gradient that L-BFGS keeps
 # p (1 - p) of a typical class: scales the features' covariance to the objective's Hessian
 CURVATURE = 0.1
+EXACT = 1024  # images or features up to which all principal axes are found
+AXES, SPARE = 256, 16  # else so many, and what the range finder takes on top
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def fit_head(
         DataError: a feature is not finite, or so large that the solution is not.
         ValueError: no image is in a fold.
 
-    Cost: one symmetric eigenproblem of min(N, width), then some ten passes over the features per
-        penalty.
+    Cost: some ten passes over the features per penalty; before them, one symmetric eigenproblem of
+        min(N, width), or where that is more than EXACT, six products with AXES columns.
     """
     if not np.isfinite(features.sum(dtype=np.float64)):  # it is where all are
         raise DataError("a head cannot be solved on features that are not all finite")
@@ -114,7 +117,7 @@ def solve_path(
     """`fit_head` with a map over blocks of rows, which may run in threads."""
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = standard_scale(features)
-    rotated, directions, spectrum = rotate((features - mean) * scale)
+    rotated, spectrum, turn_back = rotate((features - mean) * scale)
 
     n_folds = int(folds.max()) + 1
     # the last column is the final fit
@@ -129,7 +132,7 @@ def solve_path(
     right: list[NDArray[np.bool_]] = []
     solution = np.zeros((n_folds + 1, rotated.shape[1] + 1, classes), dtype=np.float32)
     for penalty in penalties:
-        solution = minimise(rotated, labels, weights, penalty, solution, spectrum, each)
+        solution = minimise(rotated, labels, weights, penalty, solution, spectrum, each, TOLERANCE)
         logits = out_of_fold_logits(rotated, solution, folds)[judged]
         losses.append(losses_of_logits(logits, labels[judged], label_smoothing(len(judged))))
         right.append(are_right(logits, labels[judged]))
@@ -144,7 +147,7 @@ def solve_path(
     assert best is not None
     _, penalty, logits, final = best
     temperature = fit_temperature(logits, labels[judged])
-    weight = (directions @ final[:-1] * scale[:, None]).T / temperature  # (classes, width)
+    weight = (turn_back(final[:-1]) * scale[:, None]).T / temperature  # (classes, width)
     bias = final[-1] / temperature - weight @ mean
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise DataError(
@@ -171,32 +174,71 @@ def standard_scale(features: Array) -> Array:
     return scale.astype(np.float32)
 
 
-def rotate(x: Array) -> tuple[Array, Array, Array]:
-    """Turn features into their principal axes, where the covariance is diagonal and so cheap to
+def rotate(x: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+    """Turn features towards their principal axes, where the covariance is diagonal and so cheap to
     divide by.
 
-    A rotation changes neither the objective nor the penalty. Axes with less than a millionth of the
-    largest variance are dropped: they are rounding errors.
+    A rotation changes neither the objective nor the penalty. All axes are found where images or
+    features are at most EXACT; axes with less than a millionth of the largest variance are then
+    dropped: they are rounding errors. Else only the AXES of the most variance are, and the space
+    across them stays as it is, with one variance for all of it: L-BFGS needs as many passes.
 
     Returns:
-        (N, axes), (width, axes) and the variance of each axis: x @ directions is the first.
+        (N, D), the variance of each axis, (D,), and what turns a solution, (D, classes), back into
+        one for the features, (width, classes).
     """
     n, width = x.shape
+    if min(n, width) > EXACT:
+        return rotate_first(x)
     if n >= width:
         spectrum, directions = np.linalg.eigh(x.T @ x / np.float32(n))
         keep = spectrum > 1e-6 * spectrum[-1]
         spectrum, directions = spectrum[keep], np.ascontiguousarray(directions[:, keep])
-        return np.ascontiguousarray(x @ directions), directions, spectrum
+        return np.ascontiguousarray(x @ directions), spectrum, directions.__matmul__
     # fewer images than features: the smaller eigenproblem has the same non-zero eigenvalues
     spectrum, rows = np.linalg.eigh(x @ x.T / np.float32(n))
     keep = spectrum > 1e-6 * spectrum[-1]
     spectrum, rows = spectrum[keep], rows[:, keep]
     lengths = np.sqrt(spectrum * np.float32(n))
-    return (
-        np.ascontiguousarray(rows * lengths),
-        np.ascontiguousarray(x.T @ (rows / lengths)),
-        spectrum,
-    )
+    directions = np.ascontiguousarray(x.T @ (rows / lengths))
+    return np.ascontiguousarray(rows * lengths), spectrum, directions.__matmul__
+
+
+def rotate_first(x: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+    """`rotate` towards the first AXES alone.
+
+    Their directions U, (width, AXES), are the first columns of one orthogonal matrix
+    Q = 1 + W S W', with W = U - E, E the first columns of the identity, and S the inverse of
+    E'U' - 1: a block of Householder reflections (Schreiber and Parlett, 1988), applied without ever
+    being formed.
+    """
+    variances, u = principal_axes(x, AXES)
+    axes = len(variances)
+    # the signs that keep the matrix to be inverted away from singular
+    u *= np.where(np.diagonal(u) > 0, np.float32(-1), np.float32(1))
+    w = u.copy()
+    w[np.arange(axes), np.arange(axes)] -= 1
+    s = np.linalg.inv((u[:axes].T - np.eye(axes)).astype(np.float64)).astype(np.float32)
+    spectrum = np.full(x.shape[1], variances.min() / 2, dtype=np.float32)
+    spectrum[:axes] = variances
+
+    def turn_back(solution: Array) -> Array:
+        return np.asarray(solution + w @ (s @ (w.T @ solution)), np.float32)
+
+    return np.asarray(x + (x @ w) @ s @ w.T, np.float32), spectrum, turn_back
+
+
+def principal_axes(x: Array, axes: int) -> tuple[Array, Array]:
+    """The largest variances of features, and their directions, (width, axes): a randomised range
+    finder with two power iterations (Halko, Martinsson and Tropp, arXiv:0909.4061, algorithm 4.4).
+    """
+    start = np.random.default_rng(0).standard_normal((x.shape[1], axes + SPARE))
+    basis = start.astype(np.float32)
+    for _ in range(2):
+        basis, _ = np.linalg.qr(x.T @ (x @ basis))
+    inside = x @ basis
+    variances, turned = np.linalg.eigh(inside.T @ inside / np.float32(len(x)))
+    return variances[SPARE:], basis @ turned[:, SPARE:]
 
 
 def minimise(
@@ -242,7 +284,9 @@ def minimise(
         direction = -two_loops(slope, pairs)
         descent = dot(slope, direction)
         step = np.ones(len(u), dtype=np.float32)
-        for _ in range(12):  # halve each problem's step until it descends enough (Armijo)
+        # Halve each problem's step until it descends enough (Armijo). From zero at a weak penalty
+        # the first direction is far too long.
+        for _ in range(HALVINGS):
             candidate = u + step[:, None, None] * direction
             new_loss, new_slope = evaluate(candidate)
             short = new_loss > loss + 1e-4 * step * descent + 1e-6 * np.abs(loss)

@@ -1,12 +1,13 @@
 """Runs: the folder that one training leaves. Never overwritten, never mixed with another."""
 
 import contextlib
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from foveate.arguments import option
 from foveate.errors import ArtefactError, UsageError, quoted
@@ -30,7 +31,8 @@ class Run:
     data.json      classes, splits by file         classifier/      what to keep
     history.jsonl  one line per epoch, or penalty  log.txt          messages of the run
     checkpoints/   until it has ended              plan.json        which layers learn, at which
-                   rate
+                   rate                            review.json      labels that look wrong
+    corrections.csv  the table of labels that was applied
     """
 
     def __init__(self, folder: Path, fresh: bool):
@@ -157,6 +159,12 @@ class Run:
             text = "".join(encode(value) + "\n" for value in values)
             (self.folder / name).write_text(text, encoding="utf-8")
 
+    def keep_table(self, table: bytes | None) -> None:
+        """Keep the corrections that were applied; None is none."""
+        if table is not None:
+            with disk_errors(self.folder):
+                (self.folder / "corrections.csv").write_bytes(table)
+
     def log(self, sentence: str) -> None:
         with (
             disk_errors(self.folder),
@@ -243,6 +251,19 @@ def read_json(path: Path, form: Any = None) -> dict[str, Any]:
     return read_object(path, {} if form is None else form)
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a run's file that has one a line; ArtefactError if it is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").strip().split("\n")
+        # in half the time of line by line
+        rows = json.loads("[" + ",".join(line for line in lines if line) + "]")
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, error) from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise unreadable(path, ValueError("expected a JSON object a line"))
+    return rows
+
+
 def is_absent(path: Path) -> bool:
     try:
         return not path.exists()
@@ -285,24 +306,42 @@ HEX = 16  # digits of an image's SHA-256 that a run's files have: enough to find
 DATA = {"files": {str: {"split": str, "sha256?": str}}}
 
 
-def read_learnt_from(run: Path) -> set[str]:
-    """The first HEX digits of the SHA-256 of each image that a run learnt from, or chose by: all
-    but the test split's, and of that those which are copies of others. None of them where data.json
-    is missing, or of a version without hashes.
+class Seen(NamedTuple):
+    """The images of a run, by the first HEX digits of their SHA-256.
+
+    Args:
+        learnt: the names of those that it learnt from, or chose by: all but the test split's, and
+            of that those which are copies of others.
+        judged: the others, which it was judged on.
+    """
+
+    learnt: dict[str, str]
+    judged: set[str]
+
+
+def read_seen(run: Path) -> Seen:
+    """The images of a run; none where data.json is missing, or of a version without hashes.
 
     Raises:
         ArtefactError: data.json is damaged.
     """
     path = run / "data.json"
     if is_absent(path):
-        return set()
+        return Seen({}, set())
     files = read_json(path, DATA)["files"]
     copies: list[str] = []
     if not is_absent(run / "metrics.json"):
         test = read_json(run / "metrics.json", {"test?": {"copies?": {"files": [str]}}}).get("test")
         copies = (test or {}).get("copies", {}).get("files", [])
-    learnt = {name for name, file in files.items() if file["split"] != "test"} | {*copies}
-    return {files[name]["sha256"] for name in learnt if "sha256" in files.get(name, {})}
+    copied, learnt, judged = {*copies}, {}, set()
+    for name, file in files.items():
+        if "sha256" not in file:
+            continue
+        if file["split"] != "test" or name in copied:
+            learnt[file["sha256"]] = name
+        else:
+            judged.add(file["sha256"])
+    return Seen(learnt, judged - learnt.keys())
 
 
 def read_metrics(run: Path, classes: int) -> dict[str, Any]:

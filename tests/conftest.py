@@ -1,11 +1,14 @@
 """Every test has an empty cache of its own (../conftest.py). Converting a backbone takes seconds:
 once a session."""
 
+import importlib.util
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +125,24 @@ def python() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, where it and playwright are there; where FOVEATE_BROWSER is set, as in CI, they
+    must be."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    binary = next(filter(None, map(shutil.which, names)), None)
+    there = binary is not None and importlib.util.find_spec("playwright") is not None
+    if not there:
+        assert "FOVEATE_BROWSER" not in os.environ, "neither Chromium nor playwright may be missing"
+        pytest.skip("Chromium, or the extra browser, is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ def settled(name: str) -> nn.Module:
     for m in network.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.train().momentum = 1.0
+    side = max(128, network.min_size)
     with torch.no_grad():
-        network(torch.randn(4, 3, 128, 128))
+        network(torch.randn(4, 3, side, side))
     return network.eval()

@@ -221,9 +221,58 @@ def test_one_model(work: Path) -> None:
     assert found["summary"]["depth"] == 18 and found["weights"][0]["key"] == "resnet18"
 
 
+def test_one_model_on_an_image(work: Path, images: Path) -> None:
+    photo = images / "test/blob/100.jpg"
+    done = foveate("models", "efficientnet_lite0", "--on", photo)
+    assert done.returncode == 0, done.stderr
+    assert not absent(done.stdout, "published weights", "efficientnet_lite0-on-100.png")
+    with Image.open("efficientnet_lite0-on-100.png") as drawn:
+        assert drawn.width > 1800
+    found = json.loads(foveate("models", "lenet5", "--on", photo, "--out", "maps", "--json").stdout)
+    maps = found["maps"]
+    assert (maps["file"], maps["size"], maps["weights"]) == (
+        "maps/lenet5-on-100.png",
+        [1, 28, 28],
+        None,
+    )
+    assert "untrained" in maps["note"] and found["summary"]["depth"] == 5
+    assert [len(stage["maps"]) for stage in maps["stages"]] == [6, 6, 0]
+    options = ["--input", "3x64x64", "--out", "r.svg"]
+    assert foveate("models", "resnet20", "--on", photo, *options).returncode == 0
+    assert "3 × 64 × 64" in Path("r.svg").read_text()
+
+
+def test_two_models_side_by_side(work: Path) -> None:
+    done = foveate("models", "LeNet-5", "alexnet", "--diagram", "both.svg")
+    assert done.returncode == 0, done.stderr
+    assert not absent(done.stdout, "lenet5", "61,706", "61,100,840", "990 times", "stage 5")
+    assert all(len(line) <= 100 for line in done.stdout.splitlines())
+    assert not absent(Path("both.svg").read_text(), ">lenet5<", ">alexnet<")
+    found = json.loads(foveate("models", "lenet5", "alexnet", "--json").stdout)
+    assert [model["summary"]["depth"] for model in found["models"]] == [5, 8]
+    assert found["ratios"]["parameters"] == 61_100_840 / 61_706
+
+
+def test_maps_of_what_is_no_image(work: Path) -> None:
+    Path("broken.jpg").write_bytes(b"nothing")
+    for image in ("broken.jpg", "gone.jpg"):
+        fails(4, [image], "models", "lenet5", "--on", image)
+    assert [path.name for path in Path().iterdir()] == ["broken.jpg"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
+        (["lenet5", "alexnet", "vgg16"], ["two", "3"]),
+        (["lenet", "alexnet"], ["'lenet'", "lenet5_1998"]),
+        (["lenet5", "resnet99"], ["'resnet99'"]),
+        (["lenet5", "alexnet", "--on", "x.jpg"], ["--on", "two networks"]),
+        (["lenet5", "alexnet", "--sort", "name"], ["--sort", "two networks"]),
+        (["lenet5", "--out", "x.png"], ["--out", "--on"]),
+        (["lenet5", "--on", "x.jpg", "--out", "x.pdf"], ["x.pdf", ".svg", ".png"]),
+        (["resnet18", "--on", "x.jpg", "--input", "3x64x32"], ["--on", "64x32"]),
+        (["resnet18", "--on", "x.jpg", "--input", "2x64x64"], ["channels", "2"]),
+        (["--on", "x.jpg"], ["--on", "name of a network"]),
         (["resnet99"], ["'resnet99'", "resnet50"]),
         (["resnet18", "--sort", "name"], ["--sort", "resnet18"]),
         (["--input", "3x64x64"], ["--input", "name of a network"]),

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OF_DEVELOPERS = ("test",)  # installed by nobody else
+OF_DEVELOPERS = ("test", "course", "browser", "oracles")  # installed by nobody else
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def test_the_wheel_holds_the_package_its_types_and_its_licences(built: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = Parser().parsestr(archive.read(f"foveate-{version}.dist-info/METADATA").decode())
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "foveate").rglob("*.py")}
+    pages = "*.py", "*.html", "*.js"
+    files = [path for kind in pages for path in (ROOT / "foveate").rglob(kind)]
+    sources = {path.relative_to(ROOT).as_posix() for path in files}
     added = {f"foveate-{version}.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")}
     assert names >= sources | added | {"foveate/py.typed"}
     outside = {name for name in names - sources - {"foveate/py.typed"} if ".dist-info/" not in name}

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from commands import foveate
 
+from foveate.lab import LABS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
@@ -22,6 +24,8 @@ PAGES = [
 NETWORKS = sorted((ROOT / "docs/networks").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SLOW = {"finetune.md", "python.md"}  # pages that train for half a minute
+COURSE = ROOT / "docs/course"  # its pages take five to thirty seconds, mostly to start commands
+LAB_OPTIONS = {"--quick", "--out", "--data", "--seed", "--json", "--quiet"}
 SET_UP = ("make demo", "make test")  # the two commands of a fresh machine
 
 
@@ -40,6 +44,12 @@ def commands(page: Path) -> list[str]:
         line.split("  #")[0].strip() for body in blocks(page, "bash") for line in body.splitlines()
     ]
     return [line for line in lines if line and line not in SET_UP]
+
+
+def experiments(page: Path) -> list[list[str]]:
+    """What follows `foveate lab` where an experiment is named."""
+    words = [shlex.split(command) for command in commands(page)]
+    return [line[2:] for line in words if line[:2] == ["foveate", "lab"] and line[2:]]
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cach
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(p, marks=[pytest.mark.slow] if p.name in SLOW else [])
+        pytest.param(p, marks=[pytest.mark.slow] if p.name in SLOW or COURSE in p.parents else [])
         for p in PAGES
         if p not in NETWORKS and (blocks(p, "bash") or blocks(p, "python"))
     ],
@@ -71,11 +81,20 @@ def test_page_runs(page: Path, desk: Path) -> None:
     for command in commands(page):
         program, *arguments = shlex.split(command)
         assert program == "foveate", f"a bash block holds something else than foveate: {command}"
+        if arguments in [["lab", *words] for words in experiments(page)]:
+            continue  # tests/lab runs every experiment
         done = foveate(*arguments)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     program = "\n".join(blocks(page, "python"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if experiments(p)], ids=page_name)
+def test_experiments_are_named_as_they_are(page: Path) -> None:
+    for name, *options in experiments(page):
+        assert name in [*LABS, "all"]
+        assert {word for word in options if word.startswith("-")} <= LAB_OPTIONS
 
 
 @pytest.mark.slow
@@ -102,6 +121,7 @@ def test_networks_pages_are_those_that_the_script_writes() -> None:
 def test_blocks_name_their_language(page: Path) -> None:
     assert {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= {
         "bash",
+        "javascript",
         "python",
         "text",
     }
@@ -109,7 +129,8 @@ def test_blocks_name_their_language(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    prose = BLOCK.sub("", page.read_text(encoding="utf-8"))  # layers[0](x) is no link
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", prose)
     assert [t for t in targets if not (page.parent / t).exists()] == []
 
 

@@ -50,7 +50,7 @@ def test_the_test_split_is_what_the_run_measured(
     assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 24)
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=0.02)
     assert set(found) == {*expected, "split", "data", "bad", "notes", "new", "learnt_from"}
-    assert found["learnt_from"] == {"n": 0, "files": []} and found["new"]["n"] == 24
+    assert found["learnt_from"] == {"n": 0, "files": [], "copies": []} and found["new"]["n"] == 24
     assert found["bad"] == {}
 
 

@@ -14,6 +14,7 @@ from foveate.heads import (
     fit_temperature,
     minimise,
     rotate,
+    rotate_first,
     standard_scale,
 )
 from foveate.metrics import log_loss_of_logits, sigmoid, softmax
@@ -69,7 +70,7 @@ def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_optimum_is_sklearns(n: int, width: int, classes: int, penalty: float) -> None:
     x, labels, _ = problem(n, width, classes)
     z = standardised(x)
-    rotated, directions, spectrum = rotate(z.astype(np.float32))
+    rotated, spectrum, turn_back = rotate(z.astype(np.float32))
     weights = np.full((n, 1), 1 / n, np.float32)
     start = np.zeros((1, rotated.shape[1] + 1, classes), np.float32)
     solution = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=0, most=300)[
@@ -77,9 +78,9 @@ def test_the_optimum_is_sklearns(n: int, width: int, classes: int, penalty: floa
     ]
     found = softmax(rotated @ solution[:-1] + solution[-1])
     np.testing.assert_allclose(found, sklearn_probabilities(z, labels, penalty, z), atol=2e-3)
-    # the same on standardised features, through the directions
+    # the same on standardised features, turned back
     np.testing.assert_allclose(
-        softmax(z @ (directions @ solution[:-1]) + solution[-1]), found, atol=1e-3
+        softmax(z @ turn_back(solution[:-1]) + solution[-1]), found, atol=1e-3
     )
 
 
@@ -98,8 +99,9 @@ def test_the_head_is_sklearns(n: int, width: int, classes: int) -> None:
 
 @pytest.mark.parametrize(("n", "width", "classes"), [(240, 12, 3), (150, 40, 7), (60, 300, 3)])
 def test_out_of_fold_logits_are_those_of_refits(
-    n: int, width: int, classes: int, uncalibrated: None
+    n: int, width: int, classes: int, uncalibrated: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("foveate.heads.TOLERANCE", 1e-4)
     x, labels, folds = problem(n, width, classes)
     head = fit_head(x, labels, folds, classes)
     z, expected = standardised(x), np.empty((n, classes))
@@ -132,7 +134,7 @@ def test_the_penalty_is_the_best_of_the_path() -> None:
 
 def test_penalties_go_from_strong_to_weak() -> None:
     assert list(PENALTIES) == sorted(PENALTIES, reverse=True)
-    assert (PENALTIES[0], PENALTIES[-1]) == (1e-2, 1e-7)
+    assert (PENALTIES[0], PENALTIES[-1]) == (1e-2, 1e-8)
 
 
 def test_cross_entropy_and_its_slope_by_differences() -> None:
@@ -159,11 +161,53 @@ def test_rotation_keeps_all_products(shape: tuple[int, int]) -> None:
     x = standardised(np.random.default_rng(0).normal(size=shape).astype(np.float32)).astype(
         np.float32
     )
-    rotated, directions, spectrum = rotate(x)
+    rotated, spectrum, turn_back = rotate(x)
+    directions = turn_back(np.eye(len(spectrum), dtype=np.float32))
     np.testing.assert_allclose(rotated, x @ directions, atol=1e-5)
     np.testing.assert_allclose(rotated @ rotated.T, x @ x.T, atol=1e-5)
     np.testing.assert_allclose(directions.T @ directions, np.eye(len(spectrum)), atol=1e-4)
     np.testing.assert_allclose(rotated.T @ rotated / len(x), np.diag(spectrum), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(90, 60), (60, 90)])
+def test_a_rotation_towards_the_first_axes_finds_them(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.heads.AXES", 5)
+    rng = np.random.default_rng(0)
+    strong = rng.normal(size=(shape[0], 5)) @ rng.normal(size=(5, shape[1]))
+    x = standardised(strong + 0.05 * rng.normal(size=shape)).astype(np.float32)
+    all_axes, spectrum = np.linalg.eigh(x.T @ x / len(x))
+    rotated, found, turn_back = rotate_first(x)
+    directions = turn_back(np.eye(shape[1], dtype=np.float32))
+    np.testing.assert_allclose(found[:5], all_axes[-5:], rtol=1e-4)
+    assert (found[5:] == found[:5].min() / 2).all()
+    np.testing.assert_allclose(rotated, x @ directions, atol=1e-5)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(shape[1]), atol=1e-4)
+    covariance = rotated.T @ rotated / len(x)
+    np.testing.assert_allclose(covariance[:5], np.diag(found[:5]) @ np.eye(5, shape[1]), atol=1e-4)
+    assert np.abs(np.abs(np.sum(directions[:, :5] * spectrum[:, -5:], axis=0)) - 1).max() < 1e-3
+
+
+@pytest.mark.parametrize("n", [60, 300])
+def test_a_path_may_begin_at_any_penalty(n: int) -> None:
+    """From zero at a weak penalty the first direction is thousands of times too long."""
+    x, labels, folds = problem(n, 80, 4, noise=0.1)
+    whole = fit_head(x, labels, folds, 4)
+    for penalty in (1e-6, 1e-7, 1e-8):
+        alone = fit_head(x, labels, folds, 4, penalties=(penalty,))
+        assert alone.losses.mean() < whole.losses.mean(axis=1).min() + 0.2
+
+
+def test_both_rotations_solve_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.heads.TOLERANCE", 1e-4)
+    x, labels, folds = problem(300, 80, 4)
+    exact = fit_head(x, labels, folds, 4)
+    monkeypatch.setattr("foveate.heads.EXACT", 40)
+    monkeypatch.setattr("foveate.heads.AXES", 20)
+    found = fit_head(x, labels, folds, 4)
+    assert found.penalty == exact.penalty
+    np.testing.assert_allclose(softmax(found.out_of_fold), softmax(exact.out_of_fold), atol=0.02)
 
 
 # Folding: what is saved reads raw features
@@ -359,11 +403,11 @@ def test_labels_are_sklearns_regressions(penalty: float) -> None:
     """One a label, each with the penalty."""
     x, labels, _ = labelled()
     z = standardised(x)
-    rotated, directions, spectrum = rotate(z.astype(np.float32))
+    rotated, spectrum, turn_back = rotate(z.astype(np.float32))
     weights = np.full((len(x), 1), 1 / len(x), np.float32)
     start = np.zeros((1, rotated.shape[1] + 1, labels.shape[1]), np.float32)
     found = minimise(rotated, labels, weights, penalty, start, spectrum, tolerance=1e-7)[0]
-    ours = sigmoid(z @ directions @ found[:-1] + found[-1])
+    ours = sigmoid(z @ turn_back(found[:-1]) + found[-1])
     for c in range(labels.shape[1]):
         regression = LogisticRegression(C=1 / (len(x) * penalty), tol=1e-9, max_iter=20_000).fit(
             z, labels[:, c]

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from foveate import models
-from foveate.probe import EPSILON, PooledStages, Probe, pool_stages, spread
+from foveate.probe import EPSILON, JoinedProbe, PooledStages, Probe, centre, pool_stages, spread
 
-WIDTH = 16 + 24 + 40 + 80 + 112 + 192 + 320 + 1280  # of EfficientNet-Lite0's stages
+INNER = 16 + 24 + 40 + 80 + 112 + 192 + 320  # channels of EfficientNet-Lite0's inner stages
+WIDTH = 3 * INNER + 1280
 
 
 def maps(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -17,18 +19,33 @@ def maps(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.Tensor
 
 
 def test_pooled_stages_by_hand() -> None:
-    first, second, last = (m.numpy() for m in maps())
-    mean = last.mean(axis=(2, 3))
-    expected = np.concatenate(
-        [
-            np.sqrt(np.sqrt(first.var(axis=(2, 3)) + EPSILON**2)),
-            np.sqrt(np.sqrt(second.var(axis=(2, 3)) + EPSILON**2)),
-            np.sign(mean) * np.sqrt(np.abs(mean) + EPSILON),
-        ],
-        axis=1,
-    )
-    np.testing.assert_allclose(pool_stages(maps()).numpy(), expected, rtol=1e-12)
-    assert (mean < 0).any() and (mean > 0).any()
+    *inner, last = (m.numpy() for m in maps())
+
+    def spread_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.sqrt(np.sqrt(x.var(axis=(2, 3)) + EPSILON**2))
+
+    def level_of(x: NDArray[np.float64], step: float = 0) -> NDArray[np.float64]:
+        mean = x.mean(axis=(2, 3))
+        return np.sign(mean) * (np.sqrt(np.abs(mean) + EPSILON) - np.sqrt(EPSILON) + step)
+
+    halves = [inner[0][:, :, 2:6, 3:9], inner[1][:, :, 1:3, 1:4]]
+    first = [*map(spread_of, inner), level_of(last, step=np.sqrt(EPSILON))]
+    second = [*map(spread_of, inner), *map(spread_of, halves), *map(level_of, [*inner, last])]
+    for pooling, expected in ((1, first), (2, second)):
+        found = pool_stages(maps(), pooling).numpy()
+        np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-12)
+    assert (level_of(last) < 0).any() and (level_of(last) > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [((7, 7), (1, 5), (1, 5)), ((1, 1), (0, 1), (0, 1)), ((2, 5), (0, 1), (1, 4))],
+)
+def test_the_centre_half(
+    shape: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    x = torch.arange(shape[0] * shape[1]).reshape(1, 1, *shape)
+    assert torch.equal(centre(x), x[:, :, slice(*rows), slice(*columns)])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e4])
@@ -46,8 +63,9 @@ def test_spread_ignores_what_is_added_to_a_channel() -> None:
     torch.testing.assert_close(spread(16 * x), 4 * spread(x))
 
 
-def test_pooling_ignores_the_order_of_pixels() -> None:
-    torch.testing.assert_close(pool_stages([m.flip(2, 3) for m in maps()]), pool_stages(maps()))
+def test_the_first_pooling_ignores_the_order_of_pixels() -> None:
+    turned = [m.flip(2, 3) for m in maps()]
+    torch.testing.assert_close(pool_stages(turned, 1), pool_stages(maps(), 1))
 
 
 def test_pooled_stages_reads_every_stage() -> None:
@@ -95,3 +113,41 @@ def test_probe_learns(probe: Probe) -> None:
     probe(torch.randn(3, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in probe.parameters())
     probe.eval().zero_grad()
+
+
+# Several views, several backbones
+
+
+def test_a_probe_of_several_views_reads_each_with_one_backbone() -> None:
+    torch.manual_seed(0)
+    probe = Probe(models.build("resnet20"), 2 * 208, 4).eval()
+    views = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        alone = [pool_stages(probe.backbone.stages(view)) for view in views]
+        assert torch.equal(probe.embed(*views), torch.cat(alone, dim=1))
+        assert torch.equal(probe(*views), probe.head(torch.cat(alone, dim=1)))
+
+
+def test_a_joined_probe_gives_each_backbone_its_own_views() -> None:
+    torch.manual_seed(0)
+    networks = [models.build("resnet20"), models.build("resnet32")]
+    joined = JoinedProbe(networks, [2, 1], 3 * 208, 4).eval()
+    views = [torch.randn(2, 3, side, side) for side in (32, 32, 48)]
+    first, second = joined.backbones
+    with torch.no_grad():
+        pairs = ((first, views[0]), (first, views[1]), (second, views[2]))
+        alone = [pool_stages(network.stages(view)) for network, view in pairs]
+        assert torch.equal(joined.embed(*views), torch.cat(alone, dim=1))
+        assert joined(*views).shape == (2, 4) and len(joined.stages(*views)) == 3 * len(
+            networks[0].stages(views[0])
+        )
+    names = {name.split(".")[0] for name in joined.state_dict()}
+    assert names == {"backbones", "linear"}
+    joined.mirror = True
+    with torch.no_grad():
+        mirrored = joined(*(view.flip(3) for view in views))
+        torch.testing.assert_close(joined(*views), mirrored, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="zip"):
+        joined(views[0])
+    joined.train()(*views).square().sum().backward()
+    assert all(p.grad is not None for p in joined.parameters())

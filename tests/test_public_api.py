@@ -9,25 +9,30 @@ import pytest
 import foveate
 
 PUBLIC = """
-    ArtefactError Augment Classifier DataError Dataset FoveateError ImageError MissingExtraError
-    Prediction Preprocess TrainConfig UsageError build evaluate extract_features find_lr freeze
-    list_models load_dataset load_image replace_head set_in_channels train
+    ArtefactError Augment Classifier DataError Dataset Exported FoveateError ImageError
+    MissingExtraError Prediction Preprocess TrainConfig UsageError View build evaluate
+    export_classifier extract_features find_lr freeze list_models load_dataset load_image
+    replace_head set_in_channels train
 """.split()
 SIGNATURES = {
-    "train": "data model recipe weights task effort augment size channels config out resume seed "
-    "groups on_bad engine threads cache tensorboard progress command settings",
-    "find_lr": "data model recipe weights task augment size channels config seed threads progress "
+    "train": "data model recipe weights task effort framing fit augment size channels config out "
+    "resume seed groups on_bad corrections engine threads cache tensorboard progress command "
+    "settings",
+    "find_lr": "data model recipe weights task framing fit augment size channels config seed "
+    "threads progress "
     "settings",
     "evaluate": "classifier data on_bad progress tta",
+    "export_classifier": "classifier out format images int8 budget progress",
     "build": "name num_classes in_channels weights",
     "list_models": "pretrained family",
-    "extract_features": "dataset model weights size mirror engine threads progress",
+    "extract_features": "dataset model weights size framing fit mirror engine threads progress",
     "freeze": "network what lr head_lr layer_decay size",
     "replace_head": "network num_classes",
     "set_in_channels": "network channels",
     "load_dataset": "source task",
     "load_image": "source name short_side levels on_damage",
-    "Preprocess": "resize crop stretch interpolation channels mean std levels",
+    "Preprocess": "resize crop stretch interpolation channels mean std levels fit more",
+    "View": "resize crop stretch interpolation fit",
     "Prediction": "file label probability labels top error",
 }
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.audit.copies import SCENE, find_copies
+from foveate.audit.copies import SCENE
+from foveate.audit.known_copies import known_copies
 from foveate.audit.names import version_of
 from foveate.audit.neighbours import Rows, components
 from foveate.audit.occasions import find_occasions
@@ -51,6 +52,15 @@ class Pair:
     first: int
     second: int
     kind: str
+
+    def to_dict(self, dataset: Dataset) -> dict[str, Any]:
+        """For JSON."""
+        rows = self.first, self.second
+        return {
+            "files": [dataset.files[row] for row in rows],
+            "labels": [dataset.label(row) for row in rows],
+            "kind": self.kind,
+        }
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,11 @@ class Grouping:
             found.append({"kind": kind, "reason": reason, "files": files})
         return found
 
+    def contradictions(self, dataset: Dataset) -> list[Pair]:
+        """The pairs of copies whose labels differ."""
+        label = dataset.label
+        return [pair for pair in self.pairs if label(pair.first) != label(pair.second)]
+
     def leaks(self, dataset: Dataset) -> list[tuple[int, int, str]]:
         """(row, row of another split, kind) of each image that has a copy, another image of its
         burst, or one of the group that a table gives it, in a split before its own: a test image
@@ -186,11 +201,16 @@ def find_groups(
     pairs += versions(dataset)
     learn = np.array([split != "test" for split in dataset.splits], bool)
     rows = one_of_each(dataset, learn)
-    alike = find_copies(
-        found.greys[rows], found.features[rows], size_of(dataset, rows), threads, progress
+    alike = known_copies(
+        found.greys[rows],
+        found.features[rows],
+        [dataset.digests[row] for row in rows.tolist()],
+        size_of(dataset, rows),
+        threads,
+        progress,
     )
     links: list[Pair] = []
-    for (a, b), kind in zip(alike.pairs.tolist(), alike.kinds, strict=True):
+    for a, b, kind in alike:
         pair = Pair(int(rows[a]), int(rows[b]), kind)
         (links if kind == SCENE else pairs).append(pair)
     copies = connected(n, pairs)

@@ -1,5 +1,5 @@
-"""What is wrong with a data set before anything learns from it: copies, leaks, contradictions, and
-how many photos there really are."""
+"""What is wrong with a data set before anything learns from it: copies, leaks, contradictions, bad
+images, and how many photos there really are."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.audit.groups import Grouping, Pair, find_groups, sets
+from foveate.audit.known_copies import known_copies
+from foveate.audit.quality import Faults, find_faults, measure_images
 from foveate.data.dataset import Dataset
+from foveate.data.image import Levels
 from foveate.data.levels import find_levels
-from foveate.features import Extracted, extract, shown
+from foveate.features import Extracted, Known, extract, shown, still_known
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.weights.starting_point import StartingPoint
@@ -25,12 +28,14 @@ class Audit:
         grouping: its copies, bursts and occasions.
         features: (N, width), by which images were compared.
         bad: name and reason of each unreadable image.
+        faults: the images that are blurred, dark and so on, by kind.
     """
 
     dataset: Dataset
     grouping: Grouping
     features: NDArray[np.float32]
     bad: dict[str, str]
+    faults: tuple[Faults, ...] = ()
 
     def copied(self) -> list[list[int]]:
         """The sets of images that show one photo, the largest first."""
@@ -42,8 +47,7 @@ class Audit:
 
     def contradictions(self) -> list[Pair]:
         """The pairs of copies whose labels differ."""
-        label = self.dataset.label
-        return [pair for pair in self.grouping.pairs if label(pair.first) != label(pair.second)]
+        return self.grouping.contradictions(self.dataset)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -61,18 +65,9 @@ class Audit:
                 }
                 for row, of, kind in self.leaks()
             ],
-            "contradictions": [
-                {
-                    "files": [files[pair.first], files[pair.second]],
-                    "labels": [
-                        self.dataset.label(pair.first),
-                        self.dataset.label(pair.second),
-                    ],
-                    "kind": pair.kind,
-                }
-                for pair in self.contradictions()
-            ],
+            "contradictions": [pair.to_dict(self.dataset) for pair in self.contradictions()],
             "classes": self.classes(),
+            "images": [one for kind in self.faults for one in kind.to_dict(self.dataset)],
             "bad": self.bad,
         }
 
@@ -98,7 +93,8 @@ def inspect(
     progress: Progress | None = None,
 ) -> Audit:
     """Find the copies in a data set, within and across its splits, and the bursts and occasions in
-    what there is to learn from: the same groups that a probe has.
+    what there is to learn from, the same groups that a probe has; and the images that are likely
+    faults.
 
     Args:
         dataset: any.
@@ -112,18 +108,77 @@ def inspect(
     """
     n = cores_to_use(threads)
     with bars(progress) as shown_to:
-        found = look(dataset, start, n, shown_to)
+        learnt = np.flatnonzero([split != "test" for split in dataset.splits])
+        levels = find_levels(dataset, learnt, n).levels
+        found = look_at(dataset, start, levels, n, shown_to)
         good = np.flatnonzero([name not in found.bad for name in dataset.files])
         dataset, seen = dataset.select(good), found.select(good)
         grouping = find_groups(dataset, seen, "auto", n, shown_to)
-    return Audit(dataset, grouping, seen.features, dict(found.bad))
+        faults = find_faults(measure_images(dataset, levels, n, shown_to))
+    return Audit(dataset, grouping, seen.features, dict(found.bad), tuple(faults))
 
 
 def look(dataset: Dataset, start: StartingPoint, threads: int, progress: Progress) -> Extracted:
     """The features and small versions of all images, as a probe of this network would have them."""
+    learnt = np.flatnonzero([split != "test" for split in dataset.splits])
+    return look_at(dataset, start, find_levels(dataset, learnt, threads).levels, threads, progress)
+
+
+def look_at(
+    dataset: Dataset, start: StartingPoint, levels: Levels | None, threads: int, progress: Progress
+) -> Extracted:
+    """The same with the levels of images of more than 8 bits."""
     if not start.is_here:
         start.fetch(progress)
-    learnt = np.flatnonzero([split != "test" for split in dataset.splits])
-    levels = find_levels(dataset, learnt, threads).levels
     preprocess = replace(shown(start.preprocess), levels=levels)
     return extract(dataset, start, preprocess, False, "auto", threads, progress)
+
+
+def copies_of_learnt(
+    dataset: Dataset,
+    learnt: dict[str, str],
+    start: StartingPoint,
+    levels: Levels | None,
+    threads: int,
+    progress: Progress,
+) -> tuple[list[tuple[int, str, str]], int]:
+    """The images that are copies or other shots of those that a run learnt from, of which only
+    digests are left: they are compared with what the cache still has of them.
+
+    Args:
+        dataset: readable images that the run did not learn from.
+        learnt: the name of each image that it learnt from, by the first digits of its digest.
+        start: the network whose features say which images are alike.
+        levels: of the run, for images of more than 8 bits.
+
+    Returns:
+        (row, name of what it is a copy of, kind) of each; and how many of those that were learnt
+        from are no longer known.
+    """
+    preprocess = replace(shown(start.preprocess), levels=levels)
+    digits = len(next(iter(learnt), ""))
+    known = still_known(set(learnt), digits, start, preprocess, threads)
+    gone = len(learnt) - len(known)
+    if not known:
+        return [], gone
+    own = look_at(dataset, start, levels, threads, progress)
+    names = sorted(known)
+    pairs = known_copies(
+        np.concatenate([np.stack([grey_of(known[name]) for name in names]), own.greys]),
+        np.concatenate([np.stack([known[name].features for name in names]), own.features]),
+        [*names, *dataset.digests],
+        None,
+        threads,
+        progress,
+    )
+    there = len(names)
+    found: dict[int, tuple[int, str, str]] = {}
+    for a, b, kind in pairs:
+        if a < there <= b:
+            found.setdefault(b, (b - there, learnt[names[a]], kind))
+    return [found[row] for row in sorted(found)], gone
+
+
+def grey_of(known: Known) -> NDArray[np.uint8]:
+    assert known.grey is not None  # of the first view
+    return known.grey

@@ -1,25 +1,23 @@
-"""A picture of groups: one row each, so that people see what belongs together."""
+"""An image of sets of images, one row each: so that people see what belongs together, or is bad."""
 
 from PIL import Image, ImageDraw
 
-from foveate.audit.groups import sets
-from foveate.audit.neighbours import Rows
 from foveate.data.dataset import Dataset
 from foveate.data.image import load_image
 from foveate.errors import ImageError
 
 SIDE, GAP = 112, 4  # pixels of an image, and between two
-ACROSS, DOWN = 10, 24  # images of a group, and groups, that are shown
+ACROSS, DOWN = 10, 24  # images of a group, and sets, that are shown
 
 
-def draw_groups(dataset: Dataset, groups: Rows) -> Image.Image | None:
-    """The largest groups, a row of images each; None if there is no group.
+def draw_rows(dataset: Dataset, sets: list[list[int]]) -> Image.Image | None:
+    """The first DOWN sets, a row of images each; None if there is none.
 
     Args:
         dataset: its images are read again.
-        groups: (N,), the smallest row of each image's group.
+        sets: rows of the dataset, none of them empty.
     """
-    shown = sets(groups)[:DOWN]
+    shown = sets[:DOWN]
     if not shown:
         return None
     step = SIDE + GAP

@@ -4,6 +4,7 @@ that needs no torch.
 classifier/
   model.safetensors   the Probe's tensors, nothing else
   engine.xml, .bin    the same as one OpenVINO graph: pixels in, logits out
+  novelty.safetensors what to expect of images without labels (foveate/novelty.py)
   card.json           classes, Preprocess, temperature, provenance, SHA-256 of each file
   README.md           the model card, for people
 """
@@ -23,11 +24,11 @@ from PIL import Image
 from foveate.arguments import checked_path, whole_number
 from foveate.classifier.card import GRAPH, TENSORS, read_card
 from foveate.classifier.decision import Decision
-from foveate.classifier.tta import Tta, Views
+from foveate.classifier.tta import Samples, Squares, Tta
 from foveate.data.dataset import Dataset, Task
-from foveate.data.image import Pixels, read_file, upright_rgb
+from foveate.data.image import read_file, upright_rgb
 from foveate.data.listing import images_below
-from foveate.data.preprocess import Preprocess, as_prediction_sees, decode
+from foveate.data.preprocess import Preprocess, as_prediction_sees, decode_squares
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
@@ -99,6 +100,7 @@ class Classifier:
         self.decision = Decision(None if thresholds is None else tuple(thresholds))
         self.threads = cores_to_use(threads, shared=False)
         self.module = module
+        self.few = False  # set before the first image where there will be only one or two
         self.engines: dict[int, Engine] = {}  # by process: none outlives a fork
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,27 +228,27 @@ class Classifier:
 
     def decoded(self, images: "Iterable[Given]", tta: Tta) -> "Iterator[tuple[Given, Decoded]]":
         """Images with their pixels at the size that is read, decoded ahead in threads."""
-        preprocess = self.views(tta).preprocess
+        preprocess = self.samples(tta).preprocess
         return decode_ahead(
             images,
-            lambda image: image.pixels(preprocess),
+            lambda image: image.squares(preprocess),
             lambda image: image.name,
             preprocess,
             self.threads,
         )
 
-    def views(self, tta: Tta) -> Views:
-        """The views of an image that are averaged.
+    def samples(self, tta: Tta) -> Samples:
+        """The variants of an image that are averaged.
 
         Raises:
             UsageError: no such test-time augmentation, or one that changes nothing.
         """
-        views = Views(tta, self.preprocess)
-        if views.kind == "mirror" and self.card["mirror"]:
+        samples = Samples(tta, self.preprocess)
+        if samples.kind == "mirror" and self.card["mirror"]:
             raise UsageError(
                 "tta mirror changes nothing: this classifier averages with mirror images by itself"
             )
-        return views
+        return samples
 
     def probabilities(
         self, images: "Iterable[tuple[T, Decoded]]", tta: Tta = "none"
@@ -254,22 +256,22 @@ class Classifier:
         """Each image's probabilities, (classes,), in order.
 
         Args:
-            images: a tag of any kind, and pixels (side, side, channels), uint8, as `decoded` makes
-                them; or a tag and the error with which the image could not be read.
+            images: a tag of any kind, and pixels (side, side, channels), uint8, of each view, as
+                `decoded` makes them; or a tag and the error with which the image could not be read.
             tta: as for `predict`.
         """
-        views = self.views(tta)
+        samples = self.samples(tta)
 
-        def each_view() -> Iterator[tuple[tuple[T, ImageError | None], Pixels | None]]:
+        def each_sample() -> Iterator[tuple[tuple[T, ImageError | None], Squares | None]]:
             for tag, outcome in images:
                 if isinstance(outcome, ImageError):
                     yield (tag, outcome), None
                     continue
-                for pixels in views.of(outcome):
-                    yield (tag, None), pixels
+                for squares in samples.of(outcome):
+                    yield (tag, None), squares
 
-        seen: list[NDArray[np.float64]] = []  # of the image whose views are coming
-        for (tag, error), logits in run_each(self.engine, each_view()):
+        seen: list[NDArray[np.float64]] = []  # of the image whose samples are coming
+        for (tag, error), logits in run_each(self.engine, each_sample()):
             if error is not None or logits is None:
                 assert error is not None
                 yield tag, error
@@ -280,7 +282,7 @@ class Classifier:
                     "its weights are damaged; train again"
                 )
             seen.append(self.decision.probabilities(self.scaled(logits)[None])[0])
-            if len(seen) == views.count:
+            if len(seen) == samples.count:
                 yield tag, np.mean(seen, axis=0)
                 seen = []
 
@@ -295,21 +297,26 @@ class Classifier:
     ) -> "Iterator[tuple[int, NDArray[np.float64] | ImageError]]":
         """Each row's probabilities, in the dataset's order; `damaged` receives name and reason of
         each image that was decoded though it is damaged."""
-        preprocess = self.views(tta).preprocess
+        return self.probabilities(self.dataset_squares(dataset, tta, damaged), tta)
+
+    def dataset_squares(
+        self, dataset: Dataset, tta: Tta = "none", damaged: dict[str, str] | None = None
+    ) -> "Iterator[tuple[int, Decoded]]":
+        """Each row's pixels at the size that is read, as `probabilities` takes them."""
+        preprocess = self.samples(tta).preprocess
         array = as_prediction_sees(dataset, preprocess)
         if array is not None:
-            return self.probabilities(enumerate(array), tta)
+            return ((row, (pixels,)) for row, pixels in enumerate(array))
 
-        def pixels(row: int) -> Pixels:
+        def squares(row: int) -> Squares:
             name, damage = dataset.files[row], list[str]()
-            decoded = decode(dataset.read(row), name, preprocess, damage.append)
+            decoded = decode_squares(dataset.read(row), name, preprocess, damage.append)
             if damage and damaged is not None:
                 damaged[name] = damage[0]
             return decoded
 
         rows, name = range(len(dataset)), dataset.files.__getitem__
-        decoded = decode_ahead(rows, pixels, name, preprocess, self.threads)
-        return self.probabilities(decoded, tta)
+        return decode_ahead(rows, squares, name, preprocess, self.threads)
 
     @property
     def engine(self) -> Engine:
@@ -342,15 +349,20 @@ class Classifier:
         return not self.card["model"].startswith(OWN)
 
     @torch_threads()
-    def make_engine(self) -> Engine:
+    def make_engine(self, precision_hint: str | None = None) -> Engine:
+        """What runs the network; with OpenVINO in "f32" or "bf16", what the CPU does best by
+        default."""
         if self.has_graph and choose_engine() == "openvino":
             from foveate.engine.openvino import OpenVinoEngine
 
-            engine = OpenVinoEngine(self.folder / GRAPH, self.threads)
-            side = self.preprocess.crop
-            if engine.shape != ((side, side, self.preprocess.channels), (len(self.classes),)):
+            graph = self.folder / GRAPH
+            engine = OpenVinoEngine(graph, self.threads, precision_hint, few=self.few)
+            channels = self.preprocess.channels
+            views = tuple((view.crop, view.crop, channels) for view in self.preprocess.views)
+            if engine.views != views or engine.row != (len(self.classes),):
                 raise ArtefactError(
-                    f"{quoted(self.folder / GRAPH)} does not fit the card: it maps {engine.shape}"
+                    f"{quoted(self.folder / GRAPH)} does not fit the card: it maps "
+                    f"{engine.views} to {engine.row}"
                 )
             return engine
         from foveate.engine.torch import TorchEngine
@@ -376,7 +388,7 @@ class Classifier:
         from safetensors.torch import load_file as load_tensors
 
         from foveate.models.network import is_size
-        from foveate.probe import Probe
+        from foveate.probe import JoinedProbe, Probe
 
         path, name = self.folder / TENSORS, self.card["model"]
         network: Any
@@ -384,10 +396,16 @@ class Classifier:
             tensors = load_tensors(check_regular(path))
             if self.card["form"] == "probe":
                 classes, width = tensors["linear.weight"].shape
-                backbone = self.rebuilt(module, None)
-                network = Probe(backbone, width, classes, self.card["mirror"])
+                backbone, pooling = self.rebuilt(name, module, None), self.card.get("pooling", 1)
+                network = Probe(backbone, width, classes, self.card["mirror"], pooling)
+            elif self.card["form"] == "joined":
+                classes, width = tensors["linear.weight"].shape
+                parts = self.card["branches"]
+                networks = [self.rebuilt(part["model"], module, None) for part in parts]
+                views, mirror = [p["views"] for p in parts], self.card["mirror"]
+                network = JoinedProbe(networks, views, width, classes, mirror)
             else:
-                network = self.rebuilt(module, len(self.classes))
+                network = self.rebuilt(name, module, len(self.classes))
             network.load_state_dict(tensors)
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             if isinstance(error, FoveateError):
@@ -404,11 +422,11 @@ class Classifier:
             network.input_size = self.preprocess.crop
         return network.eval()
 
-    def rebuilt(self, module: Any, num_classes: int | None) -> Any:
-        """The network of the card's name, or a copy of the one at hand, with any weights."""
+    def rebuilt(self, name: str, module: Any, num_classes: int | None) -> Any:
+        """The network of a name, or a copy of the one at hand, with any weights."""
         from foveate.weights import build
 
-        name, channels = self.card["model"], self.preprocess.channels
+        channels = self.preprocess.channels
         own = module if module is not None else self.module
         if own is not None:
             return copy.deepcopy(handed_in(own))
@@ -429,7 +447,7 @@ class Classifier:
 # What may be given
 
 
-Decoded = Pixels | ImageError
+Decoded = Squares | ImageError
 T = TypeVar("T")
 
 
@@ -441,17 +459,17 @@ class Given:
     name: str
     content: Any
 
-    def pixels(self, preprocess: Preprocess) -> Pixels:
-        """(side, side, channels), uint8; ImageError if it cannot be read."""
+    def squares(self, preprocess: Preprocess) -> Squares:
+        """(side, side, channels), uint8, of each view; ImageError if it cannot be read."""
         content = self.content
         if isinstance(content, np.ndarray):
             content = Image.fromarray(content)
         if isinstance(content, Image.Image):
-            return preprocess.pixels(upright_rgb(content, self.name, preprocess.levels))
+            return preprocess.squares(upright_rgb(content, self.name, preprocess.levels))
         if callable(content):
             content = content()
         data = content if isinstance(content, bytes) else read_file(content)
-        return decode(data, self.name, preprocess)
+        return decode_squares(data, self.name, preprocess)
 
 
 TAKEN = "a path, bytes, an open file, a PIL image or an array (H, W, 3) of uint8"

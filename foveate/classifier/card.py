@@ -12,11 +12,14 @@ from foveate.storage import check, is_of, read_object, sha256, unreadable
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
-# 1 had no `divide_logits`, 2 no levels of the Preprocess; the least that is needed is written
-FORMAT = 3
-READABLE = (1, 2, 3)
+# 1 had no `divide_logits`, 2 no levels of the Preprocess, 3 one view, one backbone and the first
+# pooling; the least that is needed is written
+FORMAT = 4
+READABLE = (1, 2, 3, 4)
 TENSORS, GRAPH, GRAPH_WEIGHTS = "model.safetensors", "engine.xml", "engine.bin"
-FORMS = ("probe", "network")  # a backbone with a linear layer on its stages; a network as it is
+RELATION = "novelty.safetensors"  # of a probe: what to expect of images without labels
+# a backbone with a linear layer on its stages; several with one; a network as it is
+FORMS = ("probe", "joined", "network")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -37,7 +40,13 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise ValueError("there is only one class")
         if (GRAPH in card["files"]) != (GRAPH_WEIGHTS in card["files"]):
             raise ValueError(f"{GRAPH} and {GRAPH_WEIGHTS} belong together")
-        Preprocess.from_dict(card["preprocess"])
+        views = len(Preprocess.from_dict(card["preprocess"]).views)
+        if (card["form"] == "joined") != ("branches" in card):
+            raise ValueError("branches and the form joined belong together")
+        if card["form"] == "joined" and sum(b["views"] for b in card["branches"]) != views:
+            raise ValueError(f"the branches do not read {views} views")
+        if card["form"] == "network" and views > 1:
+            raise ValueError(f"a network as it is reads one view, not {views}")
     except (ValueError, ArtefactError) as error:
         raise unreadable(path, ValueError(str(error)[:200])) from error
     for name, digest in card["files"].items():
@@ -53,7 +62,7 @@ def read_card(folder: Path) -> dict[str, Any]:
                 f"{quoted(file)} is damaged (its SHA-256 is not the card's); restore it from a "
                 "backup"
             )
-    if card["form"] == "probe" and head_shape(folder / TENSORS) != [len(card["classes"])]:
+    if card["form"] != "network" and head_shape(folder / TENSORS) != [len(card["classes"])]:
         raise ArtefactError(
             f"{quoted(folder / TENSORS)} does not fit the card's {len(card['classes'])} classes"
         )
@@ -76,6 +85,14 @@ def the_name_of_a_network(model: Any) -> bool:
     if not isinstance(model, str):
         return False
     return model in WEIGHTS or model in CATALOGUE or model.startswith((TIMM, OWN))
+
+
+def a_known_pooling(value: Any) -> bool:
+    return the_number_of_a_format(value) and value in (1, 2)
+
+
+def at_least_1(value: Any) -> bool:
+    return is_of(value, int) and value >= 1
 
 
 def different_names(classes: Any) -> bool:
@@ -108,6 +125,8 @@ CARD: dict[Any, Any] = {
     "mirror": bool,
     "temperature?": above_0,
     "divide_logits?": bool,
+    "pooling?": a_known_pooling,
+    "branches?": [{"model": the_name_of_a_network, "views": at_least_1, "log_loss": float}],
     "preprocess": {},
     "files": hashes_of_files,
     "metrics?": {str: {str: (None, float, [float])}},
@@ -135,26 +154,68 @@ def of_what(m: dict[str, Any]) -> str:
     return f"{m['n']} images" + (f" in {groups} groups" if groups < m["n"] else "")
 
 
+def seen_of(preprocess: Preprocess) -> str:
+    """What of an image is seen, in a sentence.
+
+    >>> seen_of(Preprocess(336, 224))
+    "It sees the centre 67 % of an image's shorter side, in 224 pixels."
+    """
+    said = []
+    for view in preprocess.views:
+        share = 100 * view.crop / view.resize
+        part = "all of an image" if view.fit != "crop" else "the whole of an image's shorter side"
+        if share < 100:
+            part = f"the centre {share:.0f} % of an image's shorter side"
+        said.append(f"{part}, in {view.crop} pixels")
+    return f"It sees {'; and '.join(dict.fromkeys(said))}."
+
+
 def model_card(card: dict[str, Any]) -> str:
     """The card as Markdown, for people."""
+
+    lines = [f"# {title_of(card)}", "", *described(card), ""]
+    lines += [
+        "```python",
+        "import foveate",
+        'clf = foveate.Classifier.load("classifier")',
+        'clf.predict("x.jpg")',
+        "```",
+    ]
+    return "\n".join([*lines, "", limit_of(card), ""])
+
+
+def title_of(card: dict[str, Any]) -> str:
+    kinds = "classes" if card["thresholds"] is None else "labels"
+    several = "" if card["thresholds"] is None else ", of which an image may have any number"
+    return f"A classifier of {len(card['classes'])} {kinds}{several}"
+
+
+def limit_of(card: dict[str, Any]) -> str:
+    if card["thresholds"] is not None:
+        return "It knows only these labels."
+    return "It knows only these classes: an image of anything else gets one of them too."
+
+
+def described(card: dict[str, Any]) -> list[str]:
+    """Paragraphs of Markdown on how it was made, what it sees, how good it is, and its classes."""
 
     def safe(text: str) -> str:
         return "".join(c if c.isalnum() or c in " -_.,+" else f"&#{ord(c)};" for c in text)
 
     several = card["thresholds"] is not None
-    kinds = "labels, of which an image may have any number" if several else "classes"
-    lines = [f"# A classifier of {len(card['classes'])} {kinds}", ""]
+    models = [branch["model"] for branch in card.get("branches", ())]
+    names = list(dict.fromkeys(models)) or [card["model"]]
+    backbones = f"Backbones {', '.join(names)}" if len(names) > 1 else f"Backbone {names[0]}"
+    their = "their" if len(names) > 1 else "its"
     how = {
-        "probe": (
-            f"Backbone {card['model']}, frozen; a linear head solved on its stages with Foveate."
-        ),
+        "probe": f"{backbones}, frozen; a linear head solved on {their} stages with Foveate.",
         "finetune": (
             f"{card['model']}, fine-tuned from published weights, a linear head on its stages, "
             "with Foveate."
         ),
         "scratch": f"{card['model']}, trained from a random start with Foveate.",
     }
-    lines += [how[card["recipe"]], ""]
+    lines = [how[card["recipe"]], "", seen_of(Preprocess.from_dict(card["preprocess"])), ""]
     for split, m in card["metrics"].items():
         if m["accuracy"] is None:
             lines.append(f"- {split.replace('_', ' ')}: nothing could be judged")
@@ -174,14 +235,4 @@ def model_card(card: dict[str, Any]) -> str:
         names = [
             f"{name} (from {t:.0%} on)" for name, t in zip(names, card["thresholds"], strict=True)
         ]
-    lines += ["", f"{'Labels' if several else 'Classes'}: {', '.join(names)}.", ""]
-    lines += [
-        "```python",
-        "import foveate",
-        'clf = foveate.Classifier.load("classifier")',
-        'clf.predict("x.jpg")',
-        "```",
-    ]
-    limit = "labels." if several else "classes: an image of anything else gets one of them too."
-    lines += ["", f"It knows only these {limit}", ""]
-    return "\n".join(lines)
+    return [*lines, "", f"{'Labels' if several else 'Classes'}: {', '.join(names)}."]

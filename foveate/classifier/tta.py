@@ -1,22 +1,22 @@
-"""Test-time augmentation: several views of one image, their probabilities averaged."""
+"""Test-time augmentation: several variants of one image, their probabilities averaged."""
 
+from dataclasses import asdict, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.preprocess import Preprocess
+from foveate.data.preprocess import MARGIN, Preprocess, View
 from foveate.errors import UsageError
 
-Pixels = NDArray[np.uint8]  # (side, side, C)
+Squares = tuple[NDArray[np.uint8], ...]  # (side, side, C) of each view of the Preprocess
 Tta = Literal["none", "mirror", "ten"]
 
 KINDS = ("none", "mirror", "ten")
-MARGIN = 8 / 7  # of the ten crops: 256 pixels for 224, as in the AlexNet paper
 
 
-class Views:
-    """The views of one kind.
+class Samples:
+    """What one kind averages over.
 
         none     the image as it was learnt
         mirror   and its mirror image
@@ -36,18 +36,37 @@ class Views:
             raise UsageError(
                 f"no test-time augmentation is called {kind!r}; expected {', '.join(KINDS)}"
             )
-        self.kind, self.side = kind, preprocess.crop
+        self.kind, self.sides = kind, [view.crop for view in preprocess.views]
         self.count = {"none": 1, "mirror": 2, "ten": 10}[kind]
-        larger = round(MARGIN * preprocess.crop)
-        self.preprocess = preprocess.at(larger, preprocess.stretch) if kind == "ten" else preprocess
+        self.preprocess = preprocess
+        if kind == "ten":
+            first, *more = map(larger, preprocess.views)
+            self.preprocess = replace(preprocess, **asdict(first), more=tuple(more))
 
-    def of(self, pixels: Pixels) -> list[Pixels]:
-        """The views of an image that was decoded with `self.preprocess`, each (crop, crop, C)."""
+    def of(self, squares: Squares) -> list[Squares]:
+        """The samples of an image that was decoded with `self.preprocess`, each (crop, crop, C) of
+        each view."""
         if self.kind == "none":
-            return [pixels]
+            return [squares]
         if self.kind == "mirror":
-            return [pixels, pixels[:, ::-1]]
-        end = len(pixels) - self.side
-        starts = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
-        crops = [pixels[y : y + self.side, x : x + self.side] for y, x in starts]
-        return [*crops, *(crop[:, ::-1] for crop in crops)]
+            return [squares, mirrored(squares)]
+        pairs = zip(squares, self.sides, strict=True)
+        crops = list(zip(*(five_crops(pixels, side) for pixels, side in pairs), strict=True))
+        return [*crops, *map(mirrored, crops)]
+
+
+def larger(view: View) -> View:
+    """The view with more pixels around the centre square of before, which shows a little less."""
+    side = round(MARGIN * view.crop)
+    return replace(view, resize=round(view.resize * side / view.crop), crop=side)
+
+
+def five_crops(pixels: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
+    """The corners and the centre, (side, side, C)."""
+    end = len(pixels) - side
+    starts = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
+    return [pixels[y : y + side, x : x + side] for y, x in starts]
+
+
+def mirrored(squares: Squares) -> Squares:
+    return tuple(pixels[:, ::-1] for pixels in squares)

@@ -35,9 +35,12 @@ VERBS = {  # as `foveate --help` lists them; each is a module of its name
     "train": "Turn labelled images into a classifier, and measure it.",
     "predict": "Classify images.",
     "evaluate": "Measure a classifier on labelled images.",
+    "review": "Show the labels of a run that may be wrong, on one page.",
+    "export": "Write a classifier for another runtime, proven.",
     "models": "List the networks, or describe one.",
     "data": "Inspect data sets and the cache.",
     "weights": "Check weights files and published figures.",
+    "lab": "Run an experiment of the lecture on deep networks.",
     "doctor": "Show what Foveate finds on this machine.",
     "demo": "Train on digits that are installed with Foveate.",
 }

@@ -1,4 +1,4 @@
-"""foveate models, foveate models NAME"""
+"""foveate models, foveate models NAME, foveate models NAME NAME"""
 
 import shutil
 import sys
@@ -13,9 +13,15 @@ from foveate.cli.help import complete_families, complete_networks
 from foveate.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from foveate.catalogue import Entry
+    from foveate.models.diagram import Diagram
     from foveate.models.summary import Summary
     from foveate.weights import Weights
+
+Row = dict[str, Any]
+Size = tuple[int, int, int]  # of an image: channels, height, width
 
 SORTS = ("year", "name", "params", "macs", "accuracy")
 
@@ -25,18 +31,31 @@ def complete_sorts(incomplete: str) -> list[str]:
 
 
 def models(
-    name: Annotated[
-        str,
+    names: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="A network: show its paper and its layers; or a family.",
+            metavar="[NAME] [NAME]",
+            help="A network: show its paper and its layers; two, side by side; or a family.",
+            show_default=False,
             autocompletion=complete_networks,
         ),
-    ] = "",
+    ] = None,
     image: Annotated[
         str, typer.Option("--input", help="Of the layer table: CxHxW, as in 3x224x224.")
     ] = "",
     diagram: Annotated[
         str, typer.Option("--diagram", help="Draw the network into this .svg or .png file.")
+    ] = "",
+    on: Annotated[
+        str, typer.Option("--on", help="An image: draw what each stage makes of it.")
+    ] = "",
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            help="Of --on: a .png or .svg file, or a folder [default: NAME-on-IMAGE.png]",
+            show_default=False,
+        ),
     ] = "",
     family: Annotated[
         str,
@@ -65,21 +84,38 @@ def models(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """The networks and their published weights; or one of them: paper, layers, diagram."""
-    from foveate.catalogue import CATALOGUE, canonical, family_members
+    """The networks and their published weights; or one of them: paper, layers, diagram, and its
+    maps of an image; or two side by side."""
+    from foveate.catalogue import CATALOGUE, family_members
+
+    given = names or []
+    name = given[0] if len(given) == 1 else ""
+    if name and network_of(name) not in CATALOGUE and family_members(name):
+        family, name, given = family or name, "", []
+    of_one = {"--input": image, "--diagram": diagram, "--on": on, "--out": out}
+    of_many = {"--family": family, "--pretrained": pretrained, "--max-params": max_params}
+    of_many |= {"--max-macs": max_macs, "--sort": sort}
+    if not given:
+        refuse(of_one, "they need the name of a network")
+        listing(family, pretrained, max_params, max_macs, sort, as_json)
+    elif name:
+        refuse(of_many, f"{name} is one network")
+        refuse({"--out": out and not on}, "it says where --on IMAGE draws")
+        one(name, image, diagram, on, out, as_json)
+    elif len(given) == 2:
+        refuse(of_many | {"--on": on, "--out": out}, "these are two networks")
+        two(given, image, diagram, as_json)
+    else:
+        raise UsageError(f"one network, or two side by side, not {len(given)}")
+
+
+def network_of(name: str) -> str:
+    """The network that a name stands for, which may be that of published weights."""
+    from foveate.catalogue import canonical
     from foveate.weights import WEIGHTS
 
     key = canonical(name)
-    network = WEIGHTS[key].network if key in WEIGHTS else key
-    if name and network not in CATALOGUE and family_members(name):
-        family, name = family or name, ""
-    if name:
-        given = {"--family": family, "--pretrained": pretrained, "--max-params": max_params}
-        refuse(given | {"--max-macs": max_macs, "--sort": sort}, f"{name} is one network")
-        one(network, image, diagram, as_json)
-    else:
-        refuse({"--input": image, "--diagram": diagram}, "they need the name of a network")
-        listing(family, pretrained, max_params, max_macs, sort, as_json)
+    return WEIGHTS[key].network if key in WEIGHTS else key
 
 
 def refuse(options: dict[str, Any], why: str) -> None:
@@ -198,34 +234,37 @@ def described(weights: "Weights") -> dict[str, Any]:
     return found | {"input": weights.preprocess.crop, "licence": weights.licence}
 
 
-def one(name: str, image: str, diagram: str, as_json: bool) -> None:
-    """A network's paper, layers and weights."""
-    import torch
-
+def one(given: str, image: str, diagram: str, on: str, out: str, as_json: bool) -> None:
+    """A network's paper, layers and weights, its diagram, and its maps of an image."""
     from foveate import models
-    from foveate.catalogue import CATALOGUE, unknown_network
-    from foveate.models.diagram import check_suffix, draw
+    from foveate.catalogue import CATALOGUE
+    from foveate.models.diagram import draw
     from foveate.models.summary import as_text, summarise
     from foveate.storage import disk_errors
-    from foveate.weights import WEIGHTS
+    from foveate.weights import WEIGHTS, usage_errors
 
-    if name not in CATALOGUE:
-        raise UsageError(unknown_network(name))
+    name = known(given)
     size = read_size(image) if image else None
-    try:
-        check_suffix(Path(diagram or "none.svg"))
-        with torch.device("meta"):
-            network = models.build(name, in_channels=size[0] if size else None)
+    check_drawing(diagram)
+    maps, drawn = maps_of(given, on, size, out) if on else (None, {})
+    if maps:
+        size = drawn["size"]
+    with usage_errors():
+        network = structure(name, size)
         summary = summarise(network, size)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     entry = CATALOGUE[name]
     sets = [weights for weights in WEIGHTS.values() if weights.network == name]
     if diagram:
         with disk_errors(Path(diagram)):
             draw(network, size, title=name).save(diagram)
+    if maps:
+        file = Path(drawn["file"])
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            maps.save(file)
     if as_json:
-        print_json(as_dict(entry, summary, sets) | ({"diagram": diagram} if diagram else {}))
+        files = ({"diagram": diagram} if diagram else {}) | ({"maps": drawn} if maps else {})
+        print_json(as_dict(entry, summary, sets) | files)
         return
     say(f"{name} ({entry.year})")
     paragraph("", entry.paper.title)
@@ -240,6 +279,137 @@ def one(name: str, image: str, diagram: str, as_json: bool) -> None:
             f"weights  {weights.key}: top-1 {weights.accuracy} %, {weights.licence}, "
             f"{about['weights']}"
         )
+    if diagram:
+        say(f"drawn into {diagram}")
+    if maps:
+        say(f"maps  {drawn['note']}; drawn into {drawn['file']}")
+
+
+def known(given: str) -> str:
+    """The network of that name; UsageError if there is none, or if it is a family."""
+    from foveate.catalogue import CATALOGUE, family_members, unknown_network
+
+    name = network_of(given)
+    if name in CATALOGUE:
+        return name
+    members = [entry.name for entry in family_members(given)]
+    if members:
+        raise UsageError(f"'{given}' is a family; name one of {', '.join(members)}")
+    raise UsageError(unknown_network(name))
+
+
+def check_drawing(file: str) -> None:
+    from foveate.models.diagram import check_suffix
+    from foveate.weights import usage_errors
+
+    if file:
+        with usage_errors():
+            check_suffix(Path(file))
+
+
+def structure(name: str, size: Size | None) -> "nn.Module":
+    """A network without numbers, for images of that size."""
+    import torch
+
+    from foveate import models
+
+    with torch.device("meta"):
+        return models.build(name, in_channels=size[0] if size else None)
+
+
+def maps_of(given: str, image: str, size: Size | None, out: str) -> "tuple[Diagram, Row]":
+    """What each stage makes of an image.
+
+    Args:
+        given: the network, or one of its published sets of weights.
+        image: the file.
+        size: of the network's input; by default as its weights expect it.
+        out: a file or a folder.
+
+    Returns:
+        The drawing; and where it belongs, of which weights it is, and which maps it shows.
+    """
+    import torch
+
+    from foveate.catalogue import canonical
+    from foveate.data.image import read_file
+    from foveate.data.preprocess import colours_or_grey, decode
+    from foveate.models.maps import draw_maps, varied_maps
+    from foveate.weights import WEIGHTS, build, is_here, pretrained, set_in_channels, usage_errors
+    from foveate.weights.starting_point import preprocess_of
+
+    name = network_of(given)
+    file = drawing_file(name, image, out)
+    check_drawing(str(file))
+    weights = WEIGHTS.get(canonical(given))
+    if weights and is_here(weights):
+        network, note = pretrained(weights.key), f"published weights {weights.key}"
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build(name)
+        why = "published ones are not on this machine" if weights else "none are published"
+        note = f"untrained: random weights, since {why}"
+    preprocess = weights.preprocess if weights else preprocess_of(name, network)
+    if size:
+        if size[1] != size[2]:
+            raise UsageError(f"--on takes square images, not {size[1]}x{size[2]} (--input)")
+        if size[0] != preprocess.channels:
+            preprocess = preprocess.with_channels(colours_or_grey(size[0]))
+            set_in_channels(network, size[0])
+        preprocess = preprocess.at(size[1])
+    pixels = decode(read_file(Path(image)), image, preprocess)
+    x = torch.from_numpy(preprocess.normalise(pixels))
+    with usage_errors():
+        stages = varied_maps(network.eval(), x)
+    drawing = draw_maps(stages, torch.tensor(pixels), f"{name} on {Path(image).name}", note)
+    shown = [
+        {"name": row.stage.name, "shape": row.stage.shape, "parameters": row.stage.parameters}
+        | {"macs": row.stage.macs, "field": row.stage.field, "maps": row.channels}
+        for row in stages
+    ]
+    about: Row = {"file": str(file), "image": image, "size": tuple(x.shape), "note": note}
+    about["weights"] = weights.key if weights and is_here(weights) else None
+    return drawing, about | {"stages": shown}
+
+
+def drawing_file(name: str, image: str, out: str) -> Path:
+    """Where the maps are drawn: a folder is what is one, or has no ending."""
+    path = Path(out or ".")
+    folder = path.is_dir() or not path.suffix
+    return path / f"{name}-on-{Path(image).stem}.png" if folder else path
+
+
+def two(given: list[str], image: str, diagram: str, as_json: bool) -> None:
+    """Two networks side by side."""
+    from dataclasses import asdict
+
+    from foveate.models.comparison import measure, ratios, side_by_side
+    from foveate.models.diagram import beside, draw
+    from foveate.storage import disk_errors
+    from foveate.weights import usage_errors
+
+    names = [known(name) for name in given]
+    size = read_size(image) if image else None
+    check_drawing(diagram)
+    with usage_errors():
+        networks = [structure(name, size) for name in names]
+        first, second = (measure(*pair, size) for pair in zip(names, networks, strict=True))
+    if diagram:
+        with disk_errors(Path(diagram)):
+            left, right = (
+                draw(network, size, title=name)
+                for name, network in zip(names, networks, strict=True)
+            )
+            beside(left, right).save(diagram)
+    if as_json:
+        print_json(
+            {"models": [asdict(first), asdict(second)], "ratios": ratios(first, second)}
+            | ({"diagram": diagram} if diagram else {})
+        )
+        return
+    for line in side_by_side(first, second).splitlines():
+        say(line)
     if diagram:
         say(f"drawn into {diagram}")
 

@@ -22,6 +22,13 @@ Task = Annotated[
         help="One class per image; or any number of labels, from a CSV: cat|outdoors.",
     ),
 ]
+Corrections = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="A table of right labels, as foveate review writes it: only its rows are applied.",
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(help="A checkpoint file of the model, or a run to go on from."),
@@ -150,6 +157,22 @@ Tensorboard = Annotated[
     ),
 ]
 
+FramingOption = Annotated[
+    Literal["auto", "whole", "7/8", "2/3", "1/2", "whole+2/3"],
+    typer.Option(
+        rich_help_panel=DATA,
+        help="How much of the shorter side is seen, around the centre; auto: what the training "
+        "images ask for.",
+    ),
+]
+FitOption = Annotated[
+    Literal["crop", "pad", "squash"] | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="A longer side: cut its ends off, keep it all between borders, or squeeze it "
+        "[default: crop]",
+    ),
+]
 FindLr = Annotated[
     bool,
     typer.Option(
@@ -170,7 +193,7 @@ def arguments(context: typer.Context) -> dict[str, Any]:
     """What decides what is learnt, as keyword arguments of `training.train`: the options, and where
     they are not given what --config records."""
     options = context.params
-    names = "model recipe weights task effort size seed groups on_bad engine".split()
+    names = "model recipe weights task effort size framing fit seed groups on_bad engine".split()
     asked: dict[str, Any] = {name: options[name] for name in names}
     asked["channels"] = options["channels"] and int(options["channels"])
     asked["augment"] = given_augment(context)
@@ -193,6 +216,9 @@ def arguments(context: typer.Context) -> dict[str, Any]:
         recorded["augment"] = PolicyOptions(recorded["augment"], chosen.options)
     elif chosen is not None:
         recorded["augment"] = chosen
+    # one of the two that is given takes the place of both
+    if is_given(context, "framing") != is_given(context, "fit"):
+        recorded |= {"framing": asked["framing"], "fit": asked["fit"]}
     for name, value in recorded.items():
         if name == "config" or not is_given(context, name):
             asked[name] = value

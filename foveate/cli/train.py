@@ -63,9 +63,10 @@ def train(
         ),
     ] = "efficientnet_lite0",
     effort: Annotated[
-        Literal["fast", "best"] | None,
+        Literal["fast", "best", "most"] | None,
         typer.Option(
-            help="Of a probe. best: larger images and their mirror image, about twice the cost.",
+            help="Of a probe. best: larger images, their mirror image, and each framing is tried; "
+            "most: three backbones side by side.",
         ),
     ] = None,
     weights: settings.Weights = None,
@@ -89,7 +90,10 @@ def train(
             "ones [default: skip 5 % at most]",
         ),
     ] = None,
+    corrections: settings.Corrections = None,
     size: settings.Size = None,
+    framing: settings.FramingOption = "auto",
+    fit: settings.FitOption = None,
     channels: settings.Channels = None,
     seed: Annotated[
         int,
@@ -148,7 +152,7 @@ def train(
     # of the processes that torchrun started, the first one prints
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
-        for name in "effort out resume groups on_bad engine cache tensorboard".split():
+        for name in "effort out resume groups on_bad corrections engine cache tensorboard".split():
             if settings.is_given(context, name):
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
@@ -165,6 +169,7 @@ def train(
         classifier = training.train(
             data,
             **asked,
+            corrections=corrections,
             out=out,
             resume=resume,
             threads=threads,
@@ -182,6 +187,8 @@ def train(
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
         say(f"next  foveate predict {quote(str(classifier.run))} IMAGE")
+        if metrics.get("suspects"):
+            say(f"look  foveate review {quote(str(classifier.run))} {quote(data)}")
         if metrics["recipe"] == "probe" and metrics["out_of_fold"]["accuracy"] != 1:
             cost = MEASURED if metrics["model"] == "efficientnet_lite0" else ""
             say(f"more  --recipe finetune lets the later stages learn on too{cost}")
@@ -264,17 +271,32 @@ def show(
         if name in metrics:
             for line in headlines(words, metrics[name]):
                 say(line)
+    if "seen" in metrics:
+        say(seen_line(metrics["seen"]))
     if "compared_with" in metrics:
         say(since(metrics["compared_with"]))
     say()
-    for note in metrics["notes"]:
+    show_notes(metrics["notes"], metrics["bad"], all_bad)
+
+
+def show_notes(notes: list[str], bad: dict[str, str], all_bad: str) -> None:
+    """Notes, and the first unreadable images; `all_bad` says where all of these are."""
+    for note in notes:
         say(f"note  {note}")
-    bad = metrics["bad"]
     if bad:
         more = f", {MOST_BAD} of them here; {all_bad}" if len(bad) > MOST_BAD else ""
         say(f"note  unreadable and skipped: {len(bad)}{more}")
         for reason in list(bad.values())[:MOST_BAD]:
             say(f"      {clean(reason)}")
+
+
+def seen_line(seen: dict[str, Any]) -> str:
+    """What of an image is seen, and what a prediction costs."""
+    share = f"{100 * seen['area']:.0f} % of an image's area (the median's)"
+    times = f"{seen['passes']} passes" if seen["passes"] > 1 else "1 pass"
+    backbones = set(seen["backbones"])
+    through = f" through {len(backbones)} backbones" if len(backbones) > 1 else ""
+    return f"{'sees':<12} {share}, {seen['framing']}: a prediction is {times}{through}"
 
 
 def since(compared: dict[str, Any]) -> str:

@@ -168,6 +168,15 @@ def member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
+def fashion_is_here() -> bool:
+    """Whether Fashion-MNIST is on this machine, so that nothing is downloaded."""
+    cached = cache_root() / "datasets" / "fashion-mnist"
+    there = all(
+        (cached / name).is_file() or (cached / name).with_suffix("").is_file() for name in IDX_FILES
+    )
+    return there or (DEBIAN_FASHION / IDX_FILES[0]).is_file()
+
+
 def fetch_idx(name: str, url: str) -> list[Path]:
     """The four IDX files of a set in the cache, downloaded unless they were put there by hand."""
     folder = cache_root() / "datasets" / name

@@ -313,7 +313,12 @@ def learnable(dataset: Dataset) -> Dataset:
             "images without it"
         )
     sizes = dataset.sizes(test)
-    notes = [note.format(dataset.classes[c], sizes[c]) for c in unknown]
+    notes = [
+        note.format(dataset.classes[c], sizes[c])
+        if sizes[c]
+        else f"class '{dataset.classes[c]}' has no image left: it is left out"
+        for c in unknown
+    ]
     rest = replace(
         dataset,
         classes=tuple(dataset.classes[c] for c in known),

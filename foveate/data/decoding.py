@@ -1,6 +1,7 @@
 """From a file's bytes to pixels, for prediction and evaluation, and for training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -45,30 +46,54 @@ def for_evaluation(preprocess: Preprocess) -> Rule:
 
 
 def for_training(preprocess: Preprocess, short_side: int) -> Rule:
-    """The whole image, its shorter side reduced to `short_side` if it is longer."""
+    """The part of an image from which training crops are taken, its shorter side reduced to
+    `short_side` if it is longer: the whole image, or as much around the centre as the framing says
+    (`View.trained_on`); of an image that is squashed or padded, the square."""
+    view = preprocess.views[0]
+    part = view.trained_on
+    needed = round(short_side / part)  # of the whole shorter side
 
     def make(data: bytes, name: str, on_damage: Callable[[str], object] | None = None) -> Pixels:
         levels = preprocess.levels
+        if view.fit != "crop":
+            square = replace(preprocess, resize=short_side, crop=short_side)
+            return decode(data, name, square, on_damage)
         if preprocess.channels == 1:
-            image = load_image(data, name, short_side, levels, on_damage)
+            image = load_image(data, name, needed, levels, on_damage)
             pixels = np.asarray(image.convert("L"))[:, :, None]
         else:
-            pixels = load_pixels(data, name, short_side, levels, on_damage)
+            pixels = load_pixels(data, name, needed, levels, on_damage)
+        pixels = centre(pixels, part)
         if min(pixels.shape[:2]) <= short_side:
             return pixels
         return scaled(pixels, short_side, preprocess.interpolation)
 
-    identity = {
+    identity: dict[str, object] = {
         "view": "training",
         "rules": RULES,
         "short_side": short_side,
         "channels": preprocess.channels,
         "interpolation": preprocess.interpolation,
         **({} if preprocess.levels is None else {"levels": preprocess.levels}),
+        **({} if part == 1 else {"part": part}),
+        **({} if view.fit == "crop" else {"fit": view.fit, "mean": preprocess.mean}),
         "decoder": f"{DECODER}, {JPEG_DECODER}",
         "resize": f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }
     return Rule(make, identity)
+
+
+def centre(pixels: Pixels, share: float) -> Pixels:
+    """The centre of an image, this share of both sides.
+
+    >>> centre(np.zeros((6, 9, 3), np.uint8), 2 / 3).shape
+    (4, 6, 3)
+    """
+    if share == 1:
+        return pixels
+    height, width = (max(1, round(share * side)) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
 
 
 def scaled(pixels: Pixels, short_side: int, interpolation: str) -> Pixels:

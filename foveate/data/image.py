@@ -302,6 +302,18 @@ def jpeg_scale(size: tuple[int, int], short_side: int | None) -> int:
     return next(scale for scale in (8, 4, 2, 1) if most >= scale)
 
 
+def reduction(data: bytes, short_side: int) -> int:
+    """By how much `load_image` decodes a file smaller for this short side: 1, 2, 4 or 8. 0 where
+    only decoding it says."""
+    if not data.startswith(JPEG):
+        return 1
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return 0
+    return jpeg_scale((width, height), short_side)
+
+
 def jpeg_frame(data: bytes) -> tuple[int, int]:
     """The marker of a JPEG's frame, such as 0xC0 (baseline), and its bits a channel; (0, 8) if it
     has none."""

@@ -2,6 +2,7 @@
 
     path,label[,split][,group]       comma, semicolon or tab; UTF-8, or UTF-16 with its mark
     path,cat,dog[,split][,group]     a column a label, 0 or 1
+    path[,split][,group]             images without labels, where those are asked for
 
 Rows of one path are one image: their labels are united, or, of the task multiclass, must agree.
 How the labels in a cell are separated is decided for the whole column, and only where it is sure.
@@ -110,6 +111,36 @@ def from_table(
     return rows, read, notes
 
 
+def lacks_labels(table: Path) -> bool:
+    """Whether its columns are path, and perhaps split and group, and no other; DataError if it
+    cannot be read."""
+    _, header = next(records(table), (1, []))
+    columns = {column.strip().lower() for column in header}
+    return "path" in columns <= {*COLUMNS, ""} - {"label"}
+
+
+def unlabelled_rows(
+    table: Path,
+) -> tuple[list[tuple[str, str, str]], Callable[[str], bytes]]:
+    """(file, split, group) of each image of a table without labels, and what reads a file.
+
+    Raises:
+        DataError: as `from_table`; an image is named twice.
+    """
+    lines, _ = read_table(table, labelled=False)
+    there = located(table, lines)
+    names, read = named([name for name, _ in there], table.parent)
+    again = [n for n, c in Counter(real for _, real in there).items() if c > 1]
+    if again:
+        twice = [name for name, (_, real) in zip(names, there, strict=True) if real == again[0]]
+        raise DataError(
+            f"{quoted(table)} names {len(again)} images more than once, such as "
+            f"{quoted(twice[0])}; leave one line of each"
+        )
+    rows = [(name, line.split, line.group) for name, line in zip(names, lines, strict=True)]
+    return rows, read
+
+
 def located(table: Path, lines: list[Line]) -> list[tuple[str, str]]:
     """(name to open it by, real path) of each line's file; DataError if some do not exist."""
     real_folder = cache(os.path.realpath)
@@ -173,8 +204,9 @@ def check_one_hot(table: Path, task: Task, lines: list[Line]) -> None:
 # From a file to lines
 
 
-def read_table(table: Path) -> Content:
-    """The lines of a table, with their numbers; DataError as `from_table`."""
+def read_table(table: Path, labelled: bool = True) -> Content:
+    """The lines of a table, with their numbers; DataError as `from_table`. One that is not
+    `labelled` needs no column of labels."""
     lines = records(table)
     number, header = next(lines, (1, []))
     columns = [column.strip().lower() for column in header]
@@ -189,7 +221,11 @@ def read_table(table: Path) -> Content:
     if one_hot:
         odd = not_binary(columns, bits, rows)
         one_hot = not odd
-    missing = [c for c in ("path", "label") if c not in columns and not (one_hot and c == "label")]
+    missing = [
+        c
+        for c in ("path", "label")
+        if c not in columns and not (c == "label" and (one_hot or not labelled))
+    ]
     if missing or not rows:
         columns_of = "column" if len(missing) == 1 else "columns"
         what = f"lacks the {columns_of} {' and '.join(missing)}"

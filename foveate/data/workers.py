@@ -9,9 +9,6 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread, current_thread
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from foveate.data.preprocess import Preprocess
 from foveate.errors import FoveateError, ImageError
 
@@ -198,11 +195,11 @@ def stop_workers(
 
 def decode_ahead(
     rows: Iterable[T],
-    decode_row: Callable[[T], NDArray[np.uint8]],
+    decode_row: Callable[[T], R],
     name: Callable[[T], str],
     preprocess: Preprocess,
     threads: int,
-) -> Iterator[tuple[T, NDArray[np.uint8] | ImageError]]:
+) -> Iterator[tuple[T, R | ImageError]]:
     """(row, pixels) in order, decoded in threads; (row, error) for an image that cannot be decoded.
 
     Pillow releases the interpreter's lock while it decodes and resizes, so threads use all cores,
@@ -212,11 +209,11 @@ def decode_ahead(
         ImageError: a file does not come within LIMIT.
     """
 
-    def attempt(row: T) -> tuple[T, NDArray[np.uint8] | ImageError]:
+    def attempt(row: T) -> tuple[T, R | ImageError]:
         try:
             return row, decode_row(row)
         except ImageError as error:
             return row, error
 
-    ahead = max(2 * threads, AHEAD_BYTES // (preprocess.crop**2 * preprocess.channels))
+    ahead = max(2 * threads, AHEAD_BYTES // preprocess.numbers)
     return work_ahead(rows, attempt, name, threads, ahead, LIMIT)

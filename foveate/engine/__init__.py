@@ -18,8 +18,13 @@ from foveate.machine import has_gpu
 from foveate.weights.starting_point import StartingPoint
 
 # of what a backbone's engine computes (normalising, pooling): raise it when its numbers change
-RULES = 1
+RULES = 2
 ENGINES = ("auto", "openvino", "torch")
+
+
+# uint8 of one image, (H, W, C), or of several, (n, H, W, C); of a network with several views a
+# tuple of them, one a view
+Pixels = NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
 
 
 class Engine(Protocol):
@@ -27,39 +32,40 @@ class Engine(Protocol):
 
     batch: int  # images a batch must have at most
 
-    def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """(n, H, W, C), uint8 -> (n, outputs), float32, in order. Several batches are in flight at
-        once."""
+    def run(self, batches: Iterable[Pixels]) -> Iterator[NDArray[np.float32]]:
+        """(n, H, W, C), uint8, of each view -> (n, outputs), float32, in order. Several batches are
+        in flight at once."""
 
 
 T = TypeVar("T")
 
 
 def run_each(
-    engine: Engine, items: Iterable[tuple[T, NDArray[np.uint8] | None]]
+    engine: Engine, items: Iterable[tuple[T, Pixels | None]]
 ) -> Iterator[tuple[T, NDArray[np.float32] | None]]:
     """Run images one by one through an engine, which sees them in its own batches.
 
     Args:
         engine: whose.
-        items: a tag and an image, (H, W, C), uint8; or a tag and None, which passes by.
+        items: a tag and an image, (H, W, C), uint8, of each view; or a tag and None, which passes
+            by.
 
     Returns:
         Each tag with its row of outputs, (outputs,), or with None; in order.
     """
     waiting: deque[tuple[T, bool]] = deque()  # tags of what was taken; whether a row is due
 
-    def batches() -> Iterator[NDArray[np.uint8]]:
-        batch: list[NDArray[np.uint8]] = []
+    def batches() -> Iterator[Pixels]:
+        batch: list[Pixels] = []
         for tag, pixels in items:
             waiting.append((tag, pixels is not None))
             if pixels is not None:
                 batch.append(pixels)
             if len(batch) == engine.batch:
-                yield np.stack(batch)
+                yield stacked(batch)
                 batch = []
         if batch:
-            yield np.stack(batch)
+            yield stacked(batch)
 
     for output in engine.run(batches()):
         for row in output:
@@ -68,6 +74,18 @@ def run_each(
             yield waiting.popleft()[0], row
     while waiting:
         yield waiting.popleft()[0], None
+
+
+def stacked(images: list[Pixels]) -> Pixels:
+    """A batch of images, which have equally many views."""
+    if isinstance(images[0], tuple):
+        return tuple(np.stack(view) for view in zip(*images, strict=True))
+    return np.stack(images)
+
+
+def each_view(pixels: Pixels) -> tuple[NDArray[np.uint8], ...]:
+    """Pixels as a tuple, one a view."""
+    return pixels if isinstance(pixels, tuple) else (pixels,)
 
 
 class Preparation(Protocol):

@@ -73,36 +73,66 @@ def backbone_graph(start: StartingPoint, preprocess: Preprocess) -> Any:
     return path
 
 
-def to_graph(module: "nn.Module", preprocess: Preprocess) -> Any:
+def to_graph(module: "nn.Module", preprocess: Preprocess, every_view: bool = False) -> Any:
     """Fold a module's batch-norms, in place, export it and convert it: pixels (N, H, W, C), uint8
-    -> its output."""
+    -> its output.
+
+    Args:
+        module: reads normalised images.
+        preprocess: gives the mean and std to normalise with, and the size.
+        every_view: it reads all views, not the first alone.
+    """
+    from foveate.engine.openvino import ov
+
+    program = traced(module, preprocess, every_view)
+    with unmonitored():
+        model = ov.convert_model(program)
+        # A trace for a batch of two takes a third of the time of one for any, and is enough if
+        # nothing in the network depends on it; a channel shuffle does, that of ShuffleNet, which
+        # makes the number of images a constant of the graph.
+        if not reads_any_batch(model):
+            model = ov.convert_model(traced(module, preprocess, every_view, any_batch=True))
+    model.reshape(
+        {number: [-1, *shape] for number, shape in enumerate(shapes_of(preprocess, every_view))}
+    )
+    return model
+
+
+def shapes_of(preprocess: Preprocess, every_view: bool) -> list[tuple[int, int, int]]:
+    """(H, W, C) of the views that a module reads."""
+    views = preprocess.views if every_view else preprocess.views[:1]
+    return [(view.crop, view.crop, preprocess.channels) for view in views]
+
+
+def traced(
+    module: "nn.Module", preprocess: Preprocess, every_view: bool = False, any_batch: bool = False
+) -> Any:
+    """A module as torch's ExportedProgram: pixels (N, H, W, C), uint8, of each view -> its output;
+    its batch-norms are folded in place. N is 2, or any number."""
     import torch
 
-    from foveate.engine.openvino import ov
     from foveate.engine.pixels import FromPixels
     from foveate.models.folding import fold_batchnorm
 
     whole = FromPixels(module, preprocess).eval()
-    shape = (2, preprocess.crop, preprocess.crop, preprocess.channels)
     noise = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
+    pixels = tuple(
+        torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=noise)
+        for shape in shapes_of(preprocess, every_view)
+    )
+    batch = {0: torch.export.Dim("batch")}
+    more = {"more": tuple(batch for _ in pixels[1:])} if len(pixels) > 1 else {}
+    free = {"pixels": batch, **more} if any_batch else None
     with torch.no_grad(), unmonitored():
-        fold_batchnorm(whole, pixels[:1])
-        # Exported for a batch of two, as that takes a third of the time, if nothing in the network
-        # depends on it; a channel shuffle does, that of ShuffleNet, which makes the number of
-        # images a constant of the graph.
-        model = ov.convert_model(torch.export.export(whole, (pixels,)))
-        if not reads_any_batch(model):
-            batch = {"pixels": {0: torch.export.Dim("batch")}}
-            model = ov.convert_model(torch.export.export(whole, (pixels,), dynamic_shapes=batch))
-    model.reshape([-1, *pixels.shape[1:]])
-    return model
+        fold_batchnorm(whole, *(view[:1] for view in pixels))
+        return torch.export.export(whole, pixels, dynamic_shapes=free)
 
 
 def reads_any_batch(model: Any) -> bool:
     """Whether a graph that was exported for a batch of two gives a row an image for three."""
     try:
-        model.reshape([3, *list(model.input(0).get_partial_shape())[1:]])
+        sizes = [list(end.get_partial_shape())[1:] for end in model.inputs]
+        model.reshape({number: [3, *size] for number, size in enumerate(sizes)})
     except RuntimeError:
         return False
     rows = model.output(0).get_partial_shape()[0]

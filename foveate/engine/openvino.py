@@ -2,7 +2,8 @@
 
 Importing OpenVINO loads `openvino_telemetry`, which writes into the home folder and calls an
 analytics host. With None in its place in `sys.modules` the import fails inside OpenVINO, which then
-goes without.
+goes without. Its converter, which takes more than half of the import and predicting does not need,
+is imported when it is first called.
 """
 
 import functools
@@ -10,16 +11,16 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.preprocess import Preprocess
-from foveate.engine import Engine
+from foveate.data.preprocess import MOST, Preprocess
+from foveate.engine import Engine, Pixels, each_view
 from foveate.engine.conversion import backbone_graph, graph_path, is_whole
 from foveate.errors import ArtefactError, FoveateError, printable, quoted
 from foveate.machine import instructions
@@ -28,9 +29,26 @@ from foveate.storage import check_regular
 from foveate.weights.starting_point import Published, StartingPoint
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+CONVERTER = "openvino.tools.ovc"
+later = "openvino" not in sys.modules and CONVERTER not in sys.modules
+if later:
+    sys.modules[CONVERTER] = None  # type: ignore[assignment]  # OpenVINO then goes without
 import openvino as ov  # noqa: E402  # after its telemetry was taken away
 
+
+def convert_model(*given: Any, **options: Any) -> Any:
+    """`openvino.convert_model`."""
+    from openvino.tools.ovc import convert_model
+
+    return convert_model(*given, **options)
+
+
+if later:
+    del sys.modules[CONVERTER]
+    ov.convert_model = convert_model  # where others in this process look for it
+
 __all__ = [
+    "Branch",
     "OpenVinoBackbone",
     "OpenVinoEngine",
     "attach_head",
@@ -39,6 +57,7 @@ __all__ = [
     "ov",
     "precision",
     "save_graph",
+    "without_head",
 ]
 
 
@@ -73,32 +92,36 @@ class OpenVinoEngine:
     """A compiled graph; several threads may run it at once.
 
     Args:
-        graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8, one output
-            (N, outputs).
+        graph: an OpenVINO model, or the path of its .xml; one input (N, H, W, C) uint8 a view, one
+            output (N, outputs).
         threads: cores to use.
         precision_hint: "bf16" or "f32"; what the CPU does best by default.
         batch: images at once, at most; by their size by default.
+        few: whether it will run only an image or two. The network is then compiled once, for all
+            cores together, not once for each: it takes two thirds of the time.
     """
 
     def __init__(
-        self, graph: Any, threads: int, precision_hint: str | None = None, batch: int | None = None
+        self,
+        graph: Any,
+        threads: int,
+        precision_hint: str | None = None,
+        batch: int | None = None,
+        few: bool = False,
     ):
         self.name = quoted(graph.name) if isinstance(graph, Path) else "the graph"
         model = read_graph(graph) if isinstance(graph, Path) else graph
-        height, width = list(model.input(0).get_partial_shape())[1:3]
+        shapes = [list(end.get_partial_shape()) for end in model.inputs]
+        pixels = sum(h.get_length() * w.get_length() for _, h, w, _ in shapes)
         # a stream works on one photo: 4 win 10 % alone and lose them again beside the decoder
         # (docs/LOG.md); of small images it works on several, or handing them over would be most of
         # it
-        self.batch = batch or max(1, PIXELS // (height.get_length() * width.get_length()))
-        model.reshape(
-            [
-                1 if self.batch == 1 else ov.Dimension(1, self.batch),
-                *list(model.input(0).partial_shape)[1:],
-            ]
-        )
+        self.batch = batch or max(1, PIXELS // pixels)
+        images = 1 if self.batch == 1 else ov.Dimension(1, self.batch)
+        model.reshape({i: [images, *shape[1:]] for i, shape in enumerate(shapes)})
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "NUM_STREAMS": threads,
+            "NUM_STREAMS": 1 if few else threads,
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": precision_hint or precision(),
         }
@@ -106,27 +129,27 @@ class OpenVinoEngine:
             self.compiled = core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise ArtefactError(f"{self.name} cannot be compiled: {last_line(error)}") from error
-        ends = self.compiled.input(0).partial_shape, self.compiled.output(0).partial_shape
-        # of one image, and of its row
-        self.shape = tuple(tuple(d.get_min_length() for d in end)[1:] for end in ends)
+        # of one image, each view, and of its row
+        self.views = tuple(shape_of_one(end) for end in self.compiled.inputs)
+        self.row = shape_of_one(self.compiled.output(0))
         self.requests = threads + 2  # in flight at once: one a core, and two that wait
 
-    def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+    def run(self, batches: Iterable[Pixels]) -> Iterator[NDArray[np.float32]]:
         free = deque(self.compiled.create_infer_request() for _ in range(self.requests))
         # with the pixels, which the request reads where they are
-        busy: deque[tuple[Any, NDArray[np.uint8]]] = deque()
+        busy: deque[tuple[Any, list[NDArray[np.uint8]]]] = deque()
 
         def finish() -> NDArray[np.float32]:
-            request, pixels = busy.popleft()
+            request, views = busy.popleft()
             try:
                 request.wait()
                 rows = np.array(request.get_output_tensor().data, dtype=np.float32)
             except RuntimeError as error:
                 raise ArtefactError(f"{self.name} cannot be run: {last_line(error)}") from error
-            if rows.shape != (len(pixels), *self.shape[1]):
+            if rows.shape != (len(views[0]), *self.row):
                 raise ArtefactError(
-                    f"{self.name} gives {rows.shape} for {len(pixels)} images; expected a row of "
-                    f"{self.shape[1][0]} each"
+                    f"{self.name} gives {rows.shape} for {len(views[0])} images; expected a row of "
+                    f"{self.row[0]} each"
                 )
             free.append(request)
             return rows
@@ -134,9 +157,9 @@ class OpenVinoEngine:
         for pixels in batches:
             if not free:
                 yield finish()
-            request, pixels = free.popleft(), np.ascontiguousarray(pixels)
-            request.start_async({0: pixels}, share_inputs=True)
-            busy.append((request, pixels))
+            request, views = free.popleft(), list(map(np.ascontiguousarray, each_view(pixels)))
+            request.start_async(dict(enumerate(views)), share_inputs=True)
+            busy.append((request, views))
         while busy:
             yield finish()
 
@@ -152,6 +175,7 @@ class OpenVinoBackbone:
         module, size = "foveate.engine.conversion", str(preprocess.crop)
         self.command = [sys.executable, "-m", module, start.name, size]
         self.process: subprocess.Popen[str] | None = None
+        self.ready: Engine | None = None
 
     def start(self) -> None:
         if self.process is not None or not isinstance(self.origin, Published):
@@ -164,6 +188,8 @@ class OpenVinoBackbone:
             )
 
     def engine(self) -> Engine:
+        if self.ready is not None:
+            return self.ready
         self.start()
         if self.process is not None:
             _, output = self.process.communicate()
@@ -172,7 +198,8 @@ class OpenVinoBackbone:
                     f"{self.origin.name} could not be converted for OpenVINO: "
                     f"{output.strip()[-2000:]}"
                 )
-        return OpenVinoEngine(backbone_graph(self.origin, self.preprocess), self.threads)
+        self.ready = OpenVinoEngine(backbone_graph(self.origin, self.preprocess), self.threads)
+        return self.ready
 
     def cancel(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -182,7 +209,7 @@ class OpenVinoBackbone:
 
 def read_graph(path: Path) -> Any:
     """Read an .xml and its .bin; ArtefactError unless they are a graph from pixels (N, H, W, C),
-    uint8, to rows (N, outputs), float32, as `save_graph` writes them."""
+    uint8, of each view to rows (N, outputs), float32, as `save_graph` writes them."""
     name = quoted(path.name)
     try:
         check_regular(path)
@@ -190,24 +217,30 @@ def read_graph(path: Path) -> Any:
         model = core().read_model(path)
     except (OSError, RuntimeError) as error:
         raise ArtefactError(f"{name} is not an OpenVINO graph: {last_line(error)}") from error
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if not 1 <= len(model.inputs) <= MOST or len(model.outputs) != 1:
         raise ArtefactError(
             f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one "
-            "each"
+            f"output, and one input a view, at most {MOST}"
         )
-    pixels, rows = model.input(0), model.output(0)
+    rows = model.output(0)
     fits = (
-        pixels.get_element_type() == ov.Type.u8
+        all(pixels.get_element_type() == ov.Type.u8 for pixels in model.inputs)
         and rows.get_element_type() == ov.Type.f32
-        and sizes_after_the_first(pixels, 4)
+        and all(sizes_after_the_first(pixels, 4) for pixels in model.inputs)
         and sizes_after_the_first(rows, 2)
     )
     if not fits:
+        inputs = " and ".join(described(pixels) for pixels in model.inputs)
         raise ArtefactError(
-            f"{name} maps {described(pixels)} to {described(rows)}; expected pixels (N, H, W, C) "
-            "of type u8 and rows (N, outputs) of type f32"
+            f"{name} maps {inputs} to {described(rows)}; expected pixels (N, H, W, C) of type u8 "
+            "and rows (N, outputs) of type f32"
         )
     return model
+
+
+def shape_of_one(end: Any) -> tuple[int, ...]:
+    """The shape of an input or output of one image."""
+    return tuple(d.get_min_length() for d in end.partial_shape)[1:]
 
 
 def sizes_after_the_first(end: Any, rank: int) -> bool:
@@ -250,40 +283,96 @@ def as_read_back(model: Any) -> Any:
 
 
 def attach_head(
-    backbone: Any, weight: NDArray[np.float32], bias: NDArray[np.float32], mirror: bool
+    branches: Sequence["Branch"], weight: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> Any:
-    """The backbone's graph with a linear head: pixels -> logits, the Probe as one graph.
+    """The graphs of backbones with one linear head: pixels of each view -> logits, the Probe as one
+    graph.
 
     Args:
-        backbone: the graph of the pooled stages, or the path of its .xml.
+        branches: side by side, as the head reads them.
         weight, bias: (classes, width) and (classes,).
-        mirror: also show the backbone the mirror image, in the same batch, and average the two.
     """
     ops = ov.opset13
-    model = read_graph(backbone) if isinstance(backbone, Path) else backbone
-    pixels, pooled = model.input(0), model.output(0).get_node().input_value(0)
-    if mirror:
-        readers = list(pixels.get_target_inputs())
-        columns = ops.constant(np.int64(2))
-        width = ops.gather(ops.shape_of(pixels), columns, ops.constant(np.int64(0)))
-        backwards = ops.range(ops.subtract(width, np.int64(1)), np.int64(-1), np.int64(-1), "i64")
-        both = ops.concat([pixels, ops.gather(pixels, backwards, columns)], axis=0)
-        for reader in readers:
-            reader.replace_source_output(both.output(0))
-        halves = ops.split(pooled, 0, 2)
-        pooled = ops.multiply(ops.add(halves.output(0), halves.output(1)), np.float32(0.5)).output(
-            0
-        )
+    pixels: list[Any] = []  # an input a view
+    pooled: list[Any] = []
+    for branch in branches:
+        inputs, outputs = pooled_views(branch)
+        pixels += inputs
+        pooled += outputs
+    for number, end in enumerate(pixels, 1):
+        name = "pixels" if number == 1 else f"pixels_{number}"
+        end.set_friendly_name(name)
+        end.output(0).set_names({name})
+    features = pooled[0] if len(pooled) == 1 else ops.concat(pooled, axis=1)
     # Multiplied and summed, not a MatMul: OpenVINO computes everything up to the last convolution
     # or MatMul in bf16 and what follows in f32, so this way pooling and head keep the precision in
     # which the head was solved.
     # Summed along axis 1: along the last axis OpenVINO 2026.4 adds the bias wrongly to every batch
     # of several images.
     turned = np.ascontiguousarray(weight.T[None])  # (1, width, classes)
-    products = ops.multiply(ops.unsqueeze(pooled, ops.constant(np.int64(2))), ops.constant(turned))
+    column = ops.unsqueeze(features, ops.constant(np.int64(2)))
+    products = ops.multiply(column, ops.constant(turned))
     logits = ops.add(
         ops.reduce_sum(products, ops.constant(np.int64(1))), ops.constant(bias[None, :])
     )
     result = ops.result(logits)
     result.output(0).set_names({"logits"})
-    return ov.Model([result], [pixels.get_node()], "probe")
+    return ov.Model([result], pixels, "probe")
+
+
+def without_head(path: Path) -> Any:
+    """The graph of a probe, as `attach_head` made it, up to what its head reads: pixels of each
+    view -> (N, width); ArtefactError if it ends otherwise."""
+    model = read_graph(path)
+    node = model.output(0).get_node()
+    for kind in ("Result", "Add", "ReduceSum", "Multiply", "Unsqueeze"):
+        if node.get_type_name() != kind:
+            raise ArtefactError(
+                f"{quoted(path)} does not end in a probe's head: expected {kind}, found "
+                f"{node.get_type_name()}; train again"
+            )
+        features = node.input_value(0)
+        node = features.get_node()
+    result = ov.opset13.result(features)
+    return ov.Model([result], model.get_parameters(), "features")
+
+
+class Branch(NamedTuple):
+    """One backbone of a probe.
+
+    Args:
+        graph: of its pooled stages, or the path of its .xml.
+        views: how many it reads.
+        mirror: also show it the mirror image of each, and average the two.
+    """
+
+    graph: Any
+    views: int = 1
+    mirror: bool = False
+
+
+def pooled_views(branch: Branch) -> tuple[list[Any], list[Any]]:
+    """A branch's inputs, and what it makes of each view, (N, width). The backbone sees all views,
+    and their mirror images, in one batch."""
+    ops = ov.opset13
+    model = read_graph(branch.graph) if isinstance(branch.graph, Path) else branch.graph
+    given, pooled = model.input(0), model.output(0).get_node().input_value(0)
+    if branch.views == 1 and not branch.mirror:
+        return [given.get_node()], [pooled]
+    shape, readers = given.get_partial_shape(), list(given.get_target_inputs())
+    inputs = [given.get_node()]
+    inputs += [ops.parameter(shape, np.uint8) for _ in range(branch.views - 1)]
+    seen: list[Any] = list(inputs)
+    if branch.mirror:
+        columns = ops.constant(np.int64(2))
+        width = ops.gather(ops.shape_of(inputs[0]), columns, ops.constant(np.int64(0)))
+        backwards = ops.range(ops.subtract(width, np.int64(1)), np.int64(-1), np.int64(-1), "i64")
+        seen += [ops.gather(pixels, backwards, columns) for pixels in inputs]
+    together = ops.concat(seen, axis=0)
+    for reader in readers:
+        reader.replace_source_output(together.output(0))
+    parts = ops.split(pooled, 0, len(seen)).outputs()
+    if not branch.mirror:
+        return inputs, parts
+    pairs = zip(parts[: branch.views], parts[branch.views :], strict=True)
+    return inputs, [ops.multiply(ops.add(a, b), np.float32(0.5)).output(0) for a, b in pairs]

@@ -7,7 +7,8 @@ from foveate.data.preprocess import Preprocess
 
 
 class FromPixels(nn.Module):
-    """Pixels (N, H, W, C), uint8 -> what a module makes of them, normalised (N, C, H, W).
+    """Pixels (N, H, W, C), uint8, of each view -> what a module makes of them, normalised (N, C, H,
+    W).
 
     Args:
         module: reads normalised images.
@@ -27,7 +28,11 @@ class FromPixels(nn.Module):
         self.mean = nn.Buffer(255 * torch.tensor(preprocess.mean).view(-1, 1, 1))
         self.std = nn.Buffer(255 * torch.tensor(preprocess.std).view(-1, 1, 1))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = pixels.permute(0, 3, 1, 2).float().contiguous(memory_format=self.memory_format)
-        result: Tensor = self.module((x - self.mean) / self.std)
+    def forward(self, pixels: Tensor, *more: Tensor) -> Tensor:
+        result: Tensor = self.module(*map(self.normalised, (pixels, *more)))
         return result
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """(N, H, W, C), uint8 -> (N, C, H, W)."""
+        x = pixels.permute(0, 3, 1, 2).float().contiguous(memory_format=self.memory_format)
+        return (x - self.mean) / self.std

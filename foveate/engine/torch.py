@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from foveate.data.preprocess import Preprocess
-from foveate.engine import Engine
+from foveate.engine import Engine, Pixels, each_view
 from foveate.engine.pixels import FromPixels
 from foveate.errors import ArtefactError, printable
 from foveate.forking import torch_threads
@@ -20,7 +20,7 @@ class TorchEngine:
     """Any module that reads normalised images, run in evaluation.
 
     Args:
-        module: (n, C, H, W), float -> (n, outputs).
+        module: (n, C, H, W), float, of each view -> (n, outputs).
         preprocess: gives the mean and std to normalise with.
         threads: cores to use.
         channels_last: the memory format that the module is given; else it is contiguous NCHW,
@@ -41,26 +41,26 @@ class TorchEngine:
         self.module = FromPixels(module, preprocess, layout).to(self.device)
         self.threads = threads
 
-    def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+    def run(self, batches: Iterable[Pixels]) -> Iterator[NDArray[np.float32]]:
         with torch_threads(self.threads):
-            for pixels in batches:
-                x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+            for views in map(each_view, batches):
+                xs = (torch.from_numpy(np.ascontiguousarray(v)).to(self.device) for v in views)
                 try:
                     with torch.inference_mode():
-                        rows = self.module(x).float().cpu().numpy()
+                        rows = self.module(*xs).float().cpu().numpy()
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
                     # torch.OutOfMemoryError is a RuntimeError too, and no fault of the network
                     if isinstance(error, torch.OutOfMemoryError):
                         raise
                     reason = printable((str(error).strip().splitlines() or [repr(error)])[0][:200])
-                    size = "x".join(map(str, pixels.shape[1:]))
+                    size = " and ".join("x".join(map(str, v.shape[1:])) for v in views)
                     raise ArtefactError(
                         f"the network cannot read images of {size}: {reason}"
                     ) from error
-                if rows.ndim != 2 or len(rows) != len(pixels):
+                if rows.ndim != 2 or len(rows) != len(views[0]):
                     raise ArtefactError(
-                        f"the network gives {rows.shape} for {len(pixels)} images; expected a row "
-                        "each"
+                        f"the network gives {rows.shape} for {len(views[0])} images; expected a "
+                        "row each"
                     )
                 yield rows
 

@@ -17,7 +17,7 @@ Names   of parameters are those of the published torchvision file, so that it lo
 
 Differences from the paper, each asserted in tests/models/test_alexnet.py:
 `alexnet_2012` is the paper's, except:
-  D1  it reads 227 pixels; the paper says 224, from which its 55x55 maps cannot come.
+  D1  it reads 227 pixels; the paper says 224, from which its 55x55 maps come only by rounding up.
   D2  the two GPUs' halves lie in one tensor, and the convolutions between them have two groups;
       normalisation runs over all maps of a layer, as the paper's formula says, so also across the
       border of the halves.

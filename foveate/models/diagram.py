@@ -120,6 +120,17 @@ def draw(
     return page(title, note, row, panels)
 
 
+def beside(first: Diagram, second: Diagram) -> Diagram:
+    """Two diagrams as one, the second to the right of the first."""
+    aside = [moved(shape, first.width, 0) for shape in second.shapes]
+    return Diagram(
+        title=f"{first.title} and {second.title}",
+        width=first.width + second.width,
+        height=max(first.height, second.height),
+        shapes=(*first.shapes, *aside),
+    )
+
+
 def own_size(network: nn.Module) -> tuple[int, int, int]:
     if missing_parts(network)[:1] == ["input_size"]:
         raise TypeError(

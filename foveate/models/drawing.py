@@ -1,4 +1,4 @@
-"""Boxes, lines of text and arrows, written as SVG or as PNG.
+"""Boxes, lines of text, arrows and images, written as SVG or as PNG.
 
 The SVG has no scripts and no web fonts and is legible on light and on dark pages; the PNG is the
 same drawing, light.
@@ -9,6 +9,10 @@ same drawing, light.
 (True, True)
 """
 
+import base64
+import io
+import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -65,7 +69,20 @@ class Arrow:
     points: tuple[tuple[float, float], ...]
 
 
-Shape = Rectangle | Text | Arrow
+@dataclass(frozen=True)
+class ImageShape:
+    """Pixels, in the shape of a box; few ones are shown as squares."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    png: bytes  # the file
+    smooth: bool  # whether pixels are too many to be told apart
+    tip: str = ""
+
+
+Shape = Rectangle | Text | Arrow | ImageShape
 
 # em, in DejaVu Sans, which is wider than the fonts of most systems
 NARROW = {".": 0.35, ",": 0.35, ":": 0.37, " ": 0.35, "i": 0.32, "l": 0.32, "j": 0.32, "/": 0.37}
@@ -96,6 +113,8 @@ def as_svg(shapes: Iterable[Shape], width: float, height: float, title: str) -> 
             lines.append(svg_rectangle(shape))
         elif isinstance(shape, Arrow):
             lines.append(svg_arrow(shape))
+        elif isinstance(shape, ImageShape):
+            lines.append(svg_image(shape))
         else:
             kind = f"{shape.style}{' middle' if shape.middle else ''}"
             where = f'x="{shape.x:.1f}" y="{shape.y:.1f}"'
@@ -125,6 +144,34 @@ def svg_rectangle(box: Rectangle) -> str:
     return f"{rect}><title>{escape(box.tip)}</title></rect>" if box.tip else f"{rect}/>"
 
 
+def svg_image(image: ImageShape) -> str:
+    where = f'x="{image.x:.1f}" y="{image.y:.1f}"'
+    size = f'width="{image.width:.1f}" height="{image.height:.1f}" preserveAspectRatio="none"'
+    pixels = "" if image.smooth else ' style="image-rendering:pixelated"'
+    data = f"data:image/png;base64,{base64.b64encode(image.png).decode()}"
+    return f'<image {where} {size}{pixels} href="{data}"><title>{escape(image.tip)}</title></image>'
+
+
+def as_png(pixels: bytes, width: int, height: int) -> bytes:
+    """The file of an image, of which each pixel has a byte (grey) or three (RGB).
+
+    >>> as_png(bytes(6), 2, 1)[:8]
+    b'\\x89PNG\\r\\n\\x1a\\n'
+    """
+    row = len(pixels) // height
+    lines = b"".join(b"\0" + pixels[i * row : (i + 1) * row] for i in range(height))  # 0: as it is
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    colour = 0 if row == width else 2
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(lines, 9))
+    return b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
+
+
 def svg_arrow(arrow: Arrow) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in arrow.points)
     head = " ".join(f"{x:.1f},{y:.1f}" for x, y in arrow_head(arrow))
@@ -145,6 +192,7 @@ def save_png(shapes: Iterable[Shape], width: float, height: float, path: Path, t
     """By matplotlib, which is imported here: nothing else in `foveate.models` needs it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.image import imread
     from matplotlib.patches import Circle, FancyBboxPatch, Polygon
 
     width, height = round(width), round(height)
@@ -165,6 +213,17 @@ def save_png(shapes: Iterable[Shape], width: float, height: float, path: Path, t
             along, down = zip(*shape.points, strict=True)
             axes.plot(along, down, color=LINE[0], linewidth=1.4, zorder=z, solid_joinstyle="round")
             axes.add_patch(Polygon(arrow_head(shape), color=LINE[0], linewidth=0, zorder=z))
+        elif isinstance(shape, ImageShape):
+            axes.imshow(
+                imread(io.BytesIO(shape.png), format="png"),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                extent=(shape.x, shape.x + shape.width, shape.y + shape.height, shape.y),
+                interpolation="hanning" if shape.smooth else "nearest",
+                aspect="auto",
+                zorder=z,
+            )
         else:
             axes.text(
                 shape.x,
@@ -178,5 +237,6 @@ def save_png(shapes: Iterable[Shape], width: float, height: float, path: Path, t
                 parse_math=False,
                 zorder=z,
             )
+    axes.set(xlim=(0, width), ylim=(height, 0))  # a image has changed them
     canvas: Any = FigureCanvasAgg(figure)
     canvas.print_png(str(path), metadata={"Title": title})

@@ -72,16 +72,17 @@ def folded(network: nn.Module, size: tuple[int, int, int]) -> nn.Module:
     return fold(network, pairs) if agrees else network
 
 
-def fold_batchnorm(network: nn.Module, x: Tensor) -> None:
+def fold_batchnorm(network: nn.Module, *views: Tensor) -> None:
     """Multiply each batch-norm that reads a convolution's output into that convolution, in place.
 
     Args:
         network: in evaluation. Its folded norms become identities; it is left as it is if its
             outputs would differ.
-        x: what it reads, one batch; better random than constant, for it is compared on this.
+        views: what it reads, one batch of each; better random than constant, for it is compared on
+            these.
     """
     with torch.no_grad():
-        expected, pairs = adjacent(network, x)
+        expected, pairs = adjacent(network, *views)
         pairs = [pair for pair in pairs if foldable(network.get_submodule(pair[1]))]
         before = [copy.copy(network.get_submodule(conv)._parameters) for conv, _ in pairs]
         norms = {network.get_submodule(norm) for _, norm in pairs}
@@ -95,7 +96,7 @@ def fold_batchnorm(network: nn.Module, x: Tensor) -> None:
         ]
         for parent, name, _ in places:
             setattr(parent, name, nn.Identity())
-        if not agree(network(x), expected):
+        if not agree(network(*views), expected):
             for parent, name, child in places:
                 setattr(parent, name, child)
             for (conv, _), parameters in zip(pairs, before, strict=True):
@@ -135,7 +136,7 @@ def agree(found: Tensor, expected: Tensor) -> bool:
     return float((found - expected).abs().max()) <= AGREE * max(1.0, float(expected.abs().max()))
 
 
-def adjacent(network: nn.Module, x: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
+def adjacent(network: nn.Module, *views: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
     """The network's output, and the names of convolutions and of the batch-norms that read what
     they give.
 
@@ -172,7 +173,7 @@ def adjacent(network: nn.Module, x: Tensor) -> tuple[Tensor, list[tuple[str, str
                 )
             )
     try:
-        output: Tensor = network(x)
+        output: Tensor = network(*views)
     finally:
         for hook in hooks:
             hook.remove()

@@ -315,6 +315,18 @@ def as_text(summary: Summary) -> str:
     )
 
 
+def in_units(n: int) -> str:
+    """A number in a few characters.
+
+    >>> in_units(940), in_units(117_600), in_units(70_276_800), in_units(15_470_264_320)
+    ('940', '117.6 k', '70.28 M', '15.47 G')
+    """
+    for unit, size in {"G": 1e9, "M": 1e6, "k": 1e3}.items():
+        if n >= size:
+            return f"{n / size:.4g} {unit}"
+    return str(n)
+
+
 def sides(sizes: tuple[int, int] | None, none: str) -> str:
     """(3, 3) -> "3", (1, 7) -> "1x7"."""
     if sizes is None:

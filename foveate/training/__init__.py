@@ -17,6 +17,7 @@ from foveate.audit.groups import Groups, check_groups
 from foveate.catalogue import CATALOGUE, canonical, unknown_network
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
+from foveate.data.corrections import Corrected, correct
 from foveate.data.dataset import (
     Dataset,
     OnBad,
@@ -26,18 +27,20 @@ from foveate.data.dataset import (
     learnable,
 )
 from foveate.data.layouts import as_dataset
-from foveate.data.preprocess import Preprocess
+from foveate.data.preprocess import Fit, Preprocess
 from foveate.engine import choose_engine
-from foveate.errors import UsageError
+from foveate.errors import UsageError, quoted
 from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.runs import Run
 from foveate.training.config import Freeze, TrainConfig, check_names
+from foveate.training.framing import Framing, check_framing
 from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
 from foveate.training.report import Clock, dataset_fingerprint
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import (
+    EMBEDDED,
     TIMM,
     WEIGHTS_TAKEN,
     Loaded,
@@ -94,7 +97,9 @@ def train(
     *,
     weights: str | os.PathLike[str] | None = None,
     task: Task | None = None,
-    effort: Literal["fast", "best"] | None = None,
+    effort: Literal["fast", "best", "most"] | None = None,
+    framing: Framing = "auto",
+    fit: Fit | None = None,
     augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
@@ -104,6 +109,7 @@ def train(
     seed: int = 0,
     groups: Groups = "auto",
     on_bad: OnBad | None = None,
+    corrections: str | os.PathLike[str] | None = None,
     engine: Literal["auto", "openvino", "torch"] = "auto",
     threads: int | None = None,
     cache: Literal["off", "ram", "disk"] | None = None,
@@ -127,7 +133,13 @@ def train(
         task: "multiclass", each image is of one class, the default; or "multilabel", it has any
             number of labels, from a CSV. A Dataset has its own.
         effort: of a probe: "fast" (the default) sees each image once at the weights' own size;
-            "best" sees it larger, and its mirror image, for about twice the cost.
+            "best" sees it larger, and its mirror image, and tries each framing; "most" puts three
+            backbones side by side, which takes the extra backbones.
+        framing: how much of the shorter side is seen: "whole", "7/8", "2/3" or "1/2" around the
+            centre; "whole+2/3", both, of a probe; or "auto", what the training images ask for
+            (`foveate.training.framing`). A random start sees the whole.
+        fit: what happens to a longer side: "crop" cuts its ends off, the default; "pad" keeps all
+            of it between borders; "squash" squeezes it. The latter two show the whole image.
         augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong"; an
             Augment; or a PolicyOptions, of which the data decide what is left out. Chosen from the
             data by default.
@@ -144,6 +156,8 @@ def train(
             bytes alone.
         on_bad: unreadable images: "skip" them, naming each, or make them, and damaged ones, an
             "error". By default they are skipped unless there are several and more than 5 %.
+        corrections: a table in which a person says which labels are right, as `foveate review`
+            writes it (`foveate.data.corrections`); it is kept in the run.
         engine: what runs the network without gradients; "auto" takes the fastest that is there.
         threads: cores to use; all by default.
         cache: of finetune and scratch: where decoded pixels are kept, "ram" by default.
@@ -161,7 +175,7 @@ def train(
         where a finished run of the same data lies beside this one.
 
     Raises:
-        DataError: the data cannot be learnt from.
+        DataError: the data cannot be learnt from; corrections do not fit them.
         UsageError: an argument that does not exist, does not fit, or does not apply to the recipe;
             a run that exists; a module that lacks what the recipe needs.
         ArtefactError: a run to be resumed or to start from that is none, or whose files are
@@ -181,13 +195,18 @@ def train(
     if isinstance(augment, PolicyOptions):
         given = [*augment.options, *given[int(augment.policy is None) :]]
     seed = check_request(recipe, model, seed, effort, [*given, *settings])
+    framing, fit = check_framing(framing, fit, recipe)
+    if effort == "most":
+        check_most(model, weights)
     folder = None if out is None else checked_path("out is the path of the run's folder", out)
     groups = check_groups(groups)
     check_switch("resume", resume)
     check_switch("tensorboard", tensorboard)
     if not isinstance(command, str):
         raise UsageError(f"command is text, not {type(command).__name__}")
-    dataset = learnable(as_dataset(data, task))
+    dataset = as_dataset(data, task)
+    right = Corrected(dataset) if corrections is None else correct(dataset, corrections)
+    dataset = learnable(right.dataset)
     check_trainable(dataset)
     clock = Clock()
     with bars(progress) as progress:
@@ -200,6 +219,8 @@ def train(
                 fingerprint=fingerprint,
                 model=start.name,
                 effort=effort or "fast",
+                framing=framing,
+                fit=fit,
                 seed=seed,
                 on_bad=on_bad or "skip",
                 engine=kind,
@@ -213,8 +234,10 @@ def train(
                 if resume and run.finished:
                     return Classifier.load(run.folder, threads)
                 with run.kept_if_whole():
+                    run.keep_table(right.table)
                     return solve_probe(
-                        run, dataset, asked, on_bad, start, threads, progress, clock, command
+                        *(run, dataset, asked, on_bad, start, threads, progress, clock, command),
+                        confirmed=right.confirmed,
                     )
 
             return by_first_rank(solve, threads)
@@ -228,6 +251,8 @@ def train(
             config=config,
             augment=augment,
             size=size,
+            framing=framing,
+            fit=fit,
             channels=channels,
             seed=seed,
             on_bad=on_bad,
@@ -239,6 +264,8 @@ def train(
             if resume and job.run.finished:
                 return Classifier.load(job.run.folder, threads)
             with job.own_folder():
+                if job.ranks.first:
+                    job.run.keep_table(right.table)
                 return job.fit(resume)
 
 
@@ -250,6 +277,8 @@ def find_lr(
     *,
     weights: str | os.PathLike[str] | None = None,
     task: Task | None = None,
+    framing: Framing = "auto",
+    fit: Fit | None = None,
     augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
@@ -273,6 +302,7 @@ def find_lr(
     check_names(settings)
     model = canonical(model) if isinstance(model, str) else model
     seed = check_request(recipe, model, seed, None, ["find_lr"])
+    framing, fit = check_framing(framing, fit, recipe)
     threads = cores_to_use(threads)
     dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)
@@ -283,6 +313,8 @@ def find_lr(
         config=config,
         augment=augment,
         size=size,
+        framing=framing,
+        fit=fit,
         channels=channels,
         seed=seed,
         on_bad=None,
@@ -365,10 +397,21 @@ def is_module_of_run(model: Any) -> bool:
 
 
 def from_run(folder: Path, model: Any) -> Loaded:
-    """The network that a run left, as a start."""
+    """The network that a run left, as a start; of several backbones the one whose head alone had
+    the lowest log-loss out of fold."""
     classifier = Classifier.load(folder)
     network: Any = classifier.network(None if isinstance(model, str) else model)
     digest = classifier.card["files"]["model.safetensors"]
+    if "branches" in classifier.card:
+        branches = classifier.card["branches"]
+        best = min(range(len(branches)), key=lambda i: branches[i]["log_loss"])
+        name, before = branches[best]["model"], sum(b["views"] for b in branches[:best])
+        preprocess = classifier.preprocess.alone(classifier.preprocess.views[before])
+        names = {branch["model"] for branch in branches}
+        remark = f"of the {len(names)} backbones of {quoted(folder)}, {name} is the best alone"
+        remark = remark if len(names) > 1 else ""
+        source = f"run {digest} {best}"
+        return Loaded(name, network.backbones[best], preprocess, source, remark)
     name = classifier.card["model"]
     backbone = network.backbone if classifier.card["form"] == "probe" else network
     return Loaded(name, backbone, classifier.preprocess, f"run {digest}")
@@ -387,6 +430,14 @@ def choose_recipe(model: Any, weights: Any = None) -> Literal["probe", "scratch"
     return "probe" if getattr(model, "preprocess", None) is not None else "scratch"
 
 
+def check_most(model: Any, weights: Any) -> None:
+    """UsageError for what does not go with the effort "most"."""
+    if model != EMBEDDED or weights is not None:
+        raise UsageError(
+            f"effort most puts {EMBEDDED} and larger ones side by side: leave model and weights out"
+        )
+
+
 def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: list[str]) -> int:
     """The seed; UsageError for a recipe, model, seed or effort that does not exist, and for what
     does not apply."""
@@ -399,7 +450,7 @@ def check_request(recipe: Any, model: Any, seed: Any, effort: Any, by_steps: lis
     else:
         check_module(model)
     if effort is not None and effort not in tuple(EFFORTS):
-        raise UsageError(f"no effort is called {effort!r}; expected {' or '.join(EFFORTS)}")
+        raise UsageError(f"no effort is called {effort!r}; expected {', '.join(EFFORTS)}")
     if effort is not None and recipe != "probe":
         raise UsageError(
             f"effort applies to the recipe probe, and this one is {recipe}; choose a "

@@ -4,6 +4,8 @@
 nothing here costs anything. Rank 0 alone writes.
 """
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +109,9 @@ def joined() -> Iterator[Ranks]:
         torch.cuda.set_device(ranks.local)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
+    # gloo's threads live as long as anything that holds a group, such as a network in a cycle of
+    # references; one that still drops a tensor during Python's shutdown would abort the process
+    atexit.register(gc.collect)
     try:
         yield replace(ranks, waiting=dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
     except RuntimeError as error:

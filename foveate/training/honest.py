@@ -2,8 +2,8 @@
 was chosen and remembered, and when a figure is not to be believed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,16 +116,27 @@ def solve(
     seed: int,
     threads: int,
     advance: Callable[[], None] = lambda: None,
+    head: Head | None = None,
+    rivals: Sequence[Head] = (),
 ) -> Solved:
     """Solve a probe's head, and judge it.
 
     Args:
         features: (N, width), of the dataset's images.
         advance: called after each penalty.
+        head: already solved on these features and folds.
+        rivals: heads on the same folds, of other features, among which it was chosen.
     """
     rows = judging.rows
     labels, classes = dataset.labels[rows], len(dataset.classes)
-    head = fit_head(features[rows], labels, judging.solved, classes, threads, advance)
+    if head is None:
+        head = fit_head(features[rows], labels, judging.solved, classes, threads, advance)
+    everything = [head, *rivals]
+    head = replace(
+        head,
+        losses=np.concatenate([one.losses for one in everything]),
+        right=np.concatenate([one.right for one in everything]),
+    )
     decision = decide(head.out_of_fold, labels[judging.solved >= 0])
     probabilities, figures = out_of_fold(
         head, decision, dataset, grouping, judging, features, seed, threads

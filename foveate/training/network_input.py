@@ -14,11 +14,13 @@ from foveate.catalogue import CATALOGUE
 from foveate.data.dataset import Dataset, evenly_spaced
 from foveate.data.image import Levels, load_image
 from foveate.data.levels import find_levels
-from foveate.data.preprocess import Preprocess, colours_or_grey
+from foveate.data.preprocess import Fit, Preprocess, colours_or_grey
 from foveate.data.workers import decode_ahead
 from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.features import shown
 from foveate.models.adapters import inspect_module
+from foveate.progress import Progress
+from foveate.training.framing import AUTO, Trial, area_note, area_seen, choose_view
 from foveate.weights import usage_errors
 from foveate.weights.starting_point import OWN, TIMM
 
@@ -47,17 +49,42 @@ class Seen(NamedTuple):
 
 
 def choose_preprocess(
-    dataset: Dataset, rows: Rows, request: "Request", threads: int
-) -> tuple[Preprocess, list[str]]:
-    """How images are shown to the network, and a sentence where something was inferred."""
+    dataset: Dataset, rows: Rows, request: "Request", threads: int, progress: Progress
+) -> tuple[Preprocess, list[str], list[Trial]]:
+    """How images are shown to the network, a sentence where something was inferred, and what
+    framings were tried."""
     levels = find_levels(dataset, rows, threads)
-    preprocess, notes = choose_views(dataset, rows, request, levels.levels, threads)
+    preprocess, notes = choose_size(dataset, rows, request, levels.levels, threads)
     # also in place of those of a run that it goes on from: they were of other images
     preprocess = replace(preprocess, levels=levels.levels)
-    return preprocess, [*notes, levels.note] if levels.note else notes
+    framing: str = request.framing
+    fit: Fit = request.fit or "crop"
+    tried: list[Trial] = []
+    if framing == AUTO and request.start is not None and fit == "crop":
+        framing, fit, tried = choose_part(dataset, rows, request, preprocess, threads, progress)
+    preprocess = preprocess.framed("whole" if framing == AUTO else framing, fit)
+    notes += [levels.note] if levels.note else []
+    area = area_seen(dataset, rows, preprocess)
+    notes += [note] if (note := area_note(area, framing, fit)) else []
+    return preprocess, notes, tried
 
 
-def choose_views(
+def choose_part(
+    dataset: Dataset,
+    rows: Rows,
+    request: "Request",
+    whole: Preprocess,
+    threads: int,
+    progress: Progress,
+) -> tuple[str, Fit, list[Trial]]:
+    """The framing and the fit that a sample of the training images asks for."""
+    assert request.start is not None
+    asked = (request.start, whole, request.engine, threads, progress, request.seed)
+    name, tried = choose_view(dataset, rows, *asked, squash=request.fit is None)
+    return ("whole", "squash", tried) if name == "squash" else (name, "crop", tried)
+
+
+def choose_size(
     dataset: Dataset, rows: Rows, request: "Request", levels: Levels | None, threads: int
 ) -> tuple[Preprocess, list[str]]:
     """Size, channels and normalisation."""

@@ -5,7 +5,6 @@ Each was judged by a head or network that had not learnt from it, in both runs: 
 a fold, or in a validation split, which also chose the epoch that is kept.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from foveate.data.dataset import Dataset
 from foveate.errors import ArtefactError
-from foveate.runs import Run, read_json
+from foveate.runs import Run, read_json, read_lines
 
 LEAST = 20  # images in common: fewer say nothing
 NOISE = 0.05  # p from which a difference is called noise
@@ -113,13 +112,10 @@ def names_in(folder: Path) -> list[str]:
 def read_rows(folder: Path) -> Rows:
     """A run's predictions; none if they are gone or damaged."""
     try:
-        text = (folder / "predictions.jsonl").read_text(encoding="utf-8")
-        rows = json.loads(
-            "[" + ",".join(text.strip().split("\n")) + "]"
-        )  # half the time of line by line
-        return [row for row in rows if all(isinstance(row.get(key), str) for key in KEYS)]
-    except (OSError, ValueError, AttributeError):
+        rows = read_lines(folder / "predictions.jsonl")
+    except ArtefactError:
         return []
+    return [row for row in rows if all(isinstance(row.get(key), str) for key in KEYS)]
 
 
 def by_split(rows: Rows) -> dict[str, dict[tuple[str, str], dict[str, Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from foveate.audit.groups import Groups, find_groups
+from foveate.audit.suspects import Answers, doubt_labels
 from foveate.classifier import Classifier
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import (
@@ -20,11 +21,26 @@ from foveate.data.dataset import (
     damage_notes,
 )
 from foveate.data.levels import find_levels
-from foveate.features import extract, shown
+from foveate.data.preprocess import Fit
+from foveate.features import shown
 from foveate.heads import PENALTIES
 from foveate.machine import environment
+from foveate.novelty import fit_relation
 from foveate.progress import Progress, log_notes
 from foveate.runs import Run
+from foveate.training.framing import (
+    AUTO,
+    LONG,
+    Choice,
+    HonestFolds,
+    ViewExtractor,
+    area_note,
+    area_seen,
+    choose_branches,
+    choose_framing,
+    choose_size_beside,
+    parts_of,
+)
 from foveate.training.honest import (
     contradictions,
     group_notes,
@@ -43,22 +59,32 @@ from foveate.training.report import (
     predictions,
     write_metrics,
 )
-from foveate.weights.starting_point import OWN, Loaded, StartingPoint
+from foveate.weights.starting_point import OWN, Loaded, StartingPoint, find_start
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What the one setting decides: the input's size, as a multiple of the weights' own, and
-    whether the mirror image is seen."""
+    """What the one setting decides.
+
+    Args:
+        size: of the input, as a multiple of the weights' own.
+        mirror: whether the mirror image is seen.
+        beside: the backbones that are tried beside the model.
+        too: the size at which whole images are tried beside what was chosen, in the same measure.
+    """
 
     size: float
     mirror: bool
+    beside: tuple[str, ...] = ()
+    too: float | None = None
 
 
 EFFORTS = {
     "fast": Effort(1, mirror=False),
-    "best": Effort(9 / 7, mirror=True),  # 288 pixels for 224
+    "best": Effort(9 / 7, mirror=True, too=1),  # 288 pixels for 224
+    "most": Effort(1, mirror=False, beside=("efficientnet_lite1", "efficientnet_lite2")),
 }
+SIDE_BY_SIDE = ("whole", "2/3")  # framings of each backbone of "most"
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,8 @@ class ProbeConfig:
     engine: str
     task: Task
     groups: Groups = "auto"
+    framing: str = "auto"
+    fit: Fit | None = None
     recipe: str = "probe"
     weights: str = ""  # identity of weights that are not published ones
 
@@ -91,59 +119,135 @@ def solve_probe(
     progress: Progress,
     clock: Clock,
     command: str,
+    confirmed: frozenset[str] = frozenset(),
 ) -> Classifier:
-    """Extract features, solve the head, measure it, and write the run's files."""
+    """Extract features, choose what is seen, solve the head, measure it, and write the run's
+    files. `confirmed` are files whose label a person has found right."""
+
+    def say(sentence: str) -> None:
+        progress.say(sentence)
+        run.log(sentence)
+
     run.log(f"foveate {command or 'train'}")
-    if not start.is_here:
-        with clock.phase("weights"):
-            start.fetch(progress)
     effort = EFFORTS[config.effort]
+    starts = [start, *map(find_start, effort.beside)]
+    if any(not one.is_here for one in starts):
+        with clock.phase("weights"):
+            for one in starts:
+                one.fetch(progress)
     with clock.phase("features"):
         learnt = np.flatnonzero([split != "test" for split in dataset.splits])
         levels = find_levels(dataset, learnt, threads)
-        # also in place of those of a run that it goes on from: they were of other images
-        preprocess = replace(shown(start.preprocess, effort.size), levels=levels.levels)
-        found = extract(dataset, start, preprocess, effort.mirror, config.engine, threads, progress)
+        wholes = [  # levels also in place of those of a run that it goes on from
+            replace(shown(one.preprocess, effort.size), levels=levels.levels) for one in starts
+        ]
+        extractors = [
+            ViewExtractor(dataset, one, whole, effort.mirror, config.engine, threads, progress)
+            for one, whole in zip(starts, wholes, strict=True)
+        ]
+        first = "whole" if config.framing == AUTO else config.framing
+        asked = wholes[0].framed(first, config.fit or "crop")
+        # groups are found in whole images, whatever the head will see; built-in sets have none
+        look = config.groups == "auto" and dataset.pixels is None
+        views = list(dict.fromkeys([*(wholes[0].views if look else ()), *asked.views]))
+        everything = replace(asked.alone(views[0]), more=tuple(views[1:]))
+        found = extractors[0].extract(dataset, everything)
     apply_policy(len(dataset), found.bad, on_bad, found.damaged)
     readable = [i for i, name in enumerate(dataset.files) if name not in found.bad]
     good = np.array(readable, dtype=np.int64)
-    dataset, features, bad = dataset.select(good), found.features[good], found.bad
+    dataset, bad, seen = dataset.select(good), found.bad, found.select(good)
+    known = dict(zip(views, np.split(seen.features, len(views), axis=1), strict=True))
+    for each in extractors:
+        each.keep(dataset, known if each is extractors[0] else {})
     check_trainable(dataset)
 
     is_test = np.array([split == "test" for split in dataset.splits])
     learnt, test, classes = np.flatnonzero(~is_test), np.flatnonzero(is_test), dataset.classes
     with clock.phase("groups"):
-        # built-in sets have no groups
-        seen = found.select(good) if dataset.pixels is None else None
-        grouping = find_groups(dataset, seen, config.groups, threads, progress)
+        whole = replace(seen, features=known[views[0]]) if look else None
+        grouping = find_groups(dataset, whole, config.groups, threads, progress)
         judging = plan_judging(dataset, grouping, ~is_test, config.seed)
-    progress.begin("head", len(PENALTIES))
     with clock.phase("head"):
-        solved = solve(dataset, features, grouping, judging, config.seed, threads, progress.advance)
-    head, decision = solved.head, solved.decision
+        honest = HonestFolds(dataset.labels, judging, len(classes), threads, progress)
+        area = area_seen(dataset, learnt, wholes[0]) if config.fit is None else 1.0
+        if not (judging.folds >= 0).any():  # nothing to choose by
+            choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
+        elif effort.beside:
+            framings = SIDE_BY_SIDE if config.framing == AUTO else parts_of(config.framing)
+            if config.fit not in (None, "crop"):
+                framings = (config.fit,)
+            elif config.framing == AUTO and area < LONG:
+                framings = ("squash", *framings)
+            choice = choose_branches(extractors, framings, honest, say)
+        elif config.framing == AUTO and config.fit in (None, "crop"):
+            choice = choose_framing(extractors[0], honest, effort.too is not None, area)
+            if effort.too is not None:
+                other = replace(shown(start.preprocess, effort.too), levels=levels.levels)
+                asked_of = (effort.mirror, config.engine, threads, progress)
+                beside = ViewExtractor(dataset, start, other, *asked_of)
+                choice = choose_size_beside(choice, beside, honest)
+        else:
+            progress.begin("head", len(PENALTIES))
+            choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
+        solved = solve(
+            dataset,
+            choice.features,
+            grouping,
+            judging,
+            config.seed,
+            threads,
+            progress.advance,
+            choice.head,
+            choice.rivals,
+        )
+        groups = judging.groups[judging.folds >= 0]
+        answers = Answers(judging.judged, solved.probabilities, groups)
+        doubts = doubt_labels(
+            dataset, grouping, choice.features, answers, solved.figures, confirmed
+        )
+        relation = None
+        if dataset.task == "multiclass":
+            relation = fit_relation(
+                choice.features,
+                judging.rows,
+                dataset.labels[judging.rows],
+                judging.groups,
+                judging.folds,
+                solved.head.out_of_fold,
+                len(classes),
+                threads,
+            )
+    head, decision, features = solved.head, solved.decision, choice.features
     evaluated = {"out_of_fold": (judging.judged, solved.probabilities)}
     splits = {"out_of_fold": solved.figures}
     if len(test):
         probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
         evaluated["test"] = test, probabilities
         splits["test"] = held_out(dataset, grouping, test, probabilities, decision)
+    area = area_seen(dataset, learnt, choice.branches[0].preprocess)
 
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
+    notes += [start.remark] if start.remark else []
     notes += [levels.note] if levels.note else []
+    notes += (
+        [note]
+        if (note := area_note(area, config.framing, choice.branches[0].preprocess.fit))
+        else []
+    )
     notes += group_notes(dataset, grouping, judging)
     notes += contradictions(splits)
+    notes += doubts.notes(dataset)
     with clock.phase("saving"):
         provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(
             run.folder / "classifier",
-            start,
+            choice.branches,
             head,
             decision,
             classes,
-            preprocess,
-            effort.mirror,
             config.engine,
             {"metrics": brief(splits), "provenance": provenance},
+            relation,
         )
         if isinstance(start, Loaded) and start.name.startswith(OWN):
             classifier.module = start.module
@@ -163,6 +267,7 @@ def solve_probe(
         )
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
         run.write_lines("history.jsonl", path)
+        run.write("review.json", doubts.to_dict(dataset) | {"confirmed": sorted(confirmed)})
         rows = list(predictions(dataset, evaluated, decision))
         run.write_lines("predictions.jsonl", rows)
         compared = compare_with_last(run, grouping.applied(dataset), without_leaks(rows, splits))
@@ -179,9 +284,11 @@ def solve_probe(
         notes=notes,
         details={
             "effort": config.effort,
+            "seen": {"area": round(area, 4), **choice.to_dict()},
             "computed": found.computed,
             "penalty": head.penalty,
             "temperature": head.temperature,
+            "suspects": len(doubts.suspects),
             **compared,
         },
         splits=splits,

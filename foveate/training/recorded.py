@@ -17,6 +17,7 @@ ALWAYS = ("recipe", "model", "seed", "groups", "on_bad", "engine", "task")
 OF_DATA = ("data", "fingerprint")  # other data are welcome
 OF_STEPS = ("order", "images", "policy", "augmentation", "preprocess", "training")
 OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}
+SINCE = ("framing", "fit")  # of a probe; an older version's saw the whole of each image
 WEIGHTS = "weights"  # identity of weights that are not published ones
 
 
@@ -47,7 +48,8 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
             f"{quoted(path)} has the recipe {recipe!r}; expected {', '.join(OF_RECIPE)}"
         )
     expected = {*ALWAYS, *OF_DATA, *OF_RECIPE[recipe]}
-    check_fields(path, "", set(found) - {WEIGHTS}, expected)
+    newer = SINCE if recipe == "probe" else ()
+    check_fields(path, "", set(found) - {WEIGHTS, *newer}, expected)
     if str(found["model"]).startswith(OWN):
         raise UsageError(
             f"the network of {quoted(path)} is a module: pass it to foveate.train in Python"
@@ -58,7 +60,8 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
         )
     arguments = {name: found[name] for name in ALWAYS}
     if recipe == "probe":
-        return arguments | {"effort": found["effort"]}
+        seen = {"framing": found.get("framing", "whole"), "fit": found.get("fit")}
+        return arguments | {"effort": found["effort"], **seen}
     try:
         preprocess = Preprocess.from_dict(found["preprocess"])
         augment = Augment.from_dict(found["augmentation"])
@@ -68,7 +71,8 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
     except (UsageError, TypeError, ValueError) as error:
         raise ArtefactError(f"{quoted(path)} is damaged: {error}") from error
     channels = {"channels": preprocess.channels} if recipe == "scratch" else {}
-    return arguments | channels | {"augment": augment, "size": preprocess.crop, "config": config}
+    seen = {"size": preprocess.crop, "framing": preprocess.framing, "fit": preprocess.fit}
+    return arguments | channels | seen | {"augment": augment, "config": config}
 
 
 def check_fields(path: Path, above: str, found: set[str], expected: set[str]) -> None:

@@ -131,12 +131,14 @@ def duplicate_notes(dataset: Dataset) -> list[str]:
     if contradictions:
         what = "have different labels" if dataset.task == "multilabel" else "are in two classes"
         first = listed(contradictions[0])
-        notes.append(f"{len(contradictions)} images {what}, byte for byte: {first}")
+        images = "1 image" if len(contradictions) == 1 else f"{len(contradictions)} images"
+        if len(contradictions) == 1:
+            what = what.replace("have", "has").replace("are", "is")
+        notes.append(f"{images} {what}, byte for byte: {first}")
     if leaks:
-        notes.append(
-            f"{sum(len(n) for n, _ in leaks)} test images are also outside the test split, byte "
-            f"for byte: {listed(leaks[0][1])}"
-        )
+        n = sum(len(tests) for tests, _ in leaks)
+        images = "1 test image is" if n == 1 else f"{n} test images are"
+        notes.append(f"{images} also outside the test split, byte for byte: {listed(leaks[0][1])}")
     return notes
 
 

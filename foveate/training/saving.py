@@ -18,6 +18,7 @@ from foveate.errors import ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
 from foveate.progress import log_notes
+from foveate.training.framing import area_seen, name_of
 from foveate.training.honest import contradictions, held_out, without_leaks
 from foveate.training.previous import compare_with_last
 from foveate.training.report import (
@@ -115,6 +116,15 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
         bad=job.bad,
         notes=job.notes,
         details={
+            "seen": {
+                "area": round(area_seen(job.dataset, job.rows["train"], job.preprocess), 4),
+                "framing": name_of(job.preprocess),
+                "fit": job.preprocess.fit,
+                "views": 1,
+                "passes": 1,
+                "backbones": [job.request.model],
+                "tried": [trial.to_dict() for trial in job.tried],
+            },
             "epochs": sum(record.epoch > 0 for record in fitted.history),
             "best_epoch": fitted.best,
             "stopped_early": fitted.stopped_early,
@@ -158,7 +168,7 @@ def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
     if job.request.engine != "openvino":
         return None, [ALONE] if own else []
     from foveate.engine.conversion import to_graph
-    from foveate.engine.openvino import OpenVinoEngine, attach_head
+    from foveate.engine.openvino import Branch, OpenVinoEngine, attach_head
 
     few = EvaluationBatches(
         job.dataset, job.rows["validation"][:8], job.preprocess, 8, job.resources.threads
@@ -173,7 +183,7 @@ def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
             head = network.linear
             pooled = to_graph(PooledStages(twin.backbone), job.preprocess)
             weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
-            graph = attach_head(pooled, weight, bias, mirror=False)
+            graph = attach_head([Branch(pooled)], weight, bias)
         else:
             graph = to_graph(twin, job.preprocess)
     except Exception as error:  # a forward of the user's can fail to be exported in any way

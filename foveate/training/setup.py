@@ -39,7 +39,7 @@ from foveate.data.dataset import (
     check_trainable,
     damage_notes,
 )
-from foveate.data.preprocess import Preprocess
+from foveate.data.preprocess import Fit, Preprocess
 from foveate.data.splits import FOLDS, judging_folds, stratified_folds, with_splits
 from foveate.errors import DataError, UsageError, quoted
 from foveate.features import extract
@@ -53,6 +53,7 @@ from foveate.storage import fingerprint as hash_of
 from foveate.training.config import TrainConfig, resolve_config
 from foveate.training.cost import images_per_step, plan_lines, seconds_to_come
 from foveate.training.distributed import Ranks
+from foveate.training.framing import Framing, Trial
 from foveate.training.freezing import Norm, Plan, Size, make_plan, without_numbers
 from foveate.training.honest import check_given, group_notes, learnt_from
 from foveate.training.memory import (
@@ -86,6 +87,8 @@ class Request:
     config: TrainConfig | None  # or all of them
     augment: str | Augment | PolicyOptions | None
     size: int | None
+    framing: Framing
+    fit: Fit | None
     channels: int | None
     seed: int
     on_bad: OnBad | None
@@ -158,6 +161,7 @@ class Job:
         plan: which parts of the network learn.
         provenance: for the card.
         notes: what a person should know.
+        tried: the framings that were tried.
     """
 
     def __init__(
@@ -177,12 +181,14 @@ class Job:
         plan: Plan,
         provenance: dict[str, Any],
         notes: list[str],
+        tried: list[Trial],
     ):
         self.run, self.ranks, self.request, self.resources = run, ranks, request, resources
         self.config, self.dataset, self.rows = config, dataset, rows
         self.grouping = grouping
         self.preprocess, self.policy, self.augmentation = preprocess, policy, augmentation
         self.plan, self.provenance, self.notes = plan, provenance, notes
+        self.tried = tried
         self.bad: dict[str, str] = {}
         self.listener: EpochLog | None = None
         if not ranks.first:
@@ -219,7 +225,13 @@ class Job:
             raise DataError(
                 f"{quoted(dataset.name)} has no training images, all are for validation or test"
             )
-        preprocess, taken = choose_preprocess(dataset, rows["train"], request, resources.threads)
+        preprocess, taken, tried = ranks.share(
+            choose_preprocess(
+                dataset, rows["train"], request, resources.threads, resources.progress
+            )
+            if ranks.first
+            else NOT_CHOSEN
+        )
         asked = request.augment
         if not isinstance(asked, PolicyOptions):
             asked = PolicyOptions(asked, {})
@@ -293,7 +305,8 @@ class Job:
                 "environment": environment(),
                 **settled,
             },
-            notes=[*dataset.notes, *reasons, *taken, *choice.reasons],
+            notes=[*dataset.notes, *reasons, *remarked(request), *taken, *choice.reasons],
+            tried=tried,
         )
 
     @contextmanager
@@ -416,6 +429,7 @@ class Job:
 
 
 NO_GROUPS: Any = None  # of the ranks that are told of them
+NOT_CHOSEN: Any = None  # the same of the Preprocess
 
 
 def look_for_groups(dataset: Dataset, request: Request, resources: Resources) -> Grouping:
@@ -434,6 +448,11 @@ def look_for_groups(dataset: Dataset, request: Request, resources: Resources) ->
             grouping = find_groups(dataset, None, request.groups, threads, progress)
         check_given(dataset, grouping, learnt_from(dataset))
     return grouping
+
+
+def remarked(request: Request) -> list[str]:
+    """A sentence on how the start was come by, where there is something to say."""
+    return [request.start.remark] if request.start and request.start.remark else []
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -65,6 +65,10 @@ class StartingPoint(Protocol):
         """Download the weights if they are not here."""
 
     @property
+    def remark(self) -> str:
+        """A sentence on how it was come by, for the run's notes; or ""."""
+
+    @property
     def own_weights(self) -> bool:
         """Whether the weights are other than published ones, so that a run records their hash."""
 
@@ -109,6 +113,10 @@ class Published:
             source_file(self.weights, progress=progress)
 
     @property
+    def remark(self) -> str:
+        return ""
+
+    @property
     def own_weights(self) -> bool:
         return False
 
@@ -141,10 +149,19 @@ class Loaded:
         preprocess: how its weights expect images.
         source: the SHA-256 of what the weights were read from, and the network's name; "" to take
             the network's own graph and tensors.
+        remark: a sentence on how it was come by, for the run's notes.
     """
 
-    def __init__(self, name: str, module: "nn.Module", preprocess: Preprocess, source: str = ""):
+    def __init__(
+        self,
+        name: str,
+        module: "nn.Module",
+        preprocess: Preprocess,
+        source: str = "",
+        remark: str = "",
+    ):
         self.name, self.module, self.preprocess, self.source = name, module, preprocess, source
+        self.remark = remark
         self.channels_last = not name.startswith(OWN)
         self.own_weights = self.is_here = True
 

@@ -81,6 +81,8 @@ def test_photos_without_copies(photos: list[Image.Image], leaky: Path, tmp_path:
         "occasion",
     ]
     assert report.pop("classes")["a"] == {"images": 6, "photos": 6, "groups": 6}
+    (image,) = report.pop("images")  # the ground behind the flower
+    assert (image["file"], image["kind"]) == ("a/8.png", "blurred")
     assert report == {"groups": [], "leaks": [], "contradictions": [], "bad": {}}
     assert found.copied() == []
 
@@ -126,7 +128,7 @@ def test_on_the_command_line(leaky: Path) -> None:
 
 
 @pytest.mark.usefixtures("backbone_cache")
-def test_what_it_costs_and_a_picture(leaky: Path, tmp_path: Path) -> None:
+def test_what_it_costs_and_an_image_of_it(leaky: Path, tmp_path: Path) -> None:
     done = foveate("data", "audit", leaky, "--json", "--out", tmp_path / "audit")
     report = json.loads(done.stdout)
     assert set(report["estimate"]) == {"honest", "among_copies"}

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from foveate.classifier import Classifier
 from foveate.classifier.card import model_card
 from foveate.classifier.decision import Decision
-from foveate.classifier.saving import save_probe
+from foveate.classifier.saving import ProbeBranch, save_probe
+from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError, FoveateError
 from foveate.heads import Head
 from foveate.storage import sha256
@@ -33,7 +34,7 @@ def test_the_folder_holds_what_is_documented(trained: Path) -> None:
     assert card["files"] == {
         name: sha256(folder / name) for name in FILES if name not in ("README.md", "card.json")
     }
-    assert card["classes"] == ["blob", "noise", "stripes"] and card["format"] == 1
+    assert card["classes"] == ["blob", "noise", "stripes"] and card["format"] == 4
     assert (
         card["model"] == "efficientnet_lite0"
         and card["mirror"] is False
@@ -87,7 +88,7 @@ def test_no_pickle_anywhere(trained: Path) -> None:
 def test_tensors_are_the_probes(trained: Path) -> None:
     tensors = load_file(trained / "classifier" / "model.safetensors")
     assert {name.split(".")[0] for name in tensors} == {"backbone", "linear"}
-    assert tensors["linear.weight"].shape == (3, 2064) and tensors["linear.bias"].shape == (3,)
+    assert tensors["linear.weight"].shape == (3, 3632) and tensors["linear.bias"].shape == (3,)
     assert not any("classifier" in name for name in tensors)
 
 
@@ -147,8 +148,8 @@ def test_no_classifier_there(where: Callable[[Path], Path], tmp_path: Path) -> N
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps(card | {"format": 4}))
-    with refused(ArtefactError, "format 4", "3"):
+    (folder / "card.json").write_text(json.dumps(card | {"format": 5}))
+    with refused(ArtefactError, "format 5", "4"):
         Classifier.load(folder)
 
 
@@ -167,9 +168,17 @@ def test_the_model_card_says_its_numbers() -> None:
         "thresholds": None,
         "model": "m",
         "recipe": "probe",
+        "preprocess": Preprocess(224, 224).framed("whole+2/3").to_dict(),
         "metrics": metrics,
     }
     text = model_card(card)
+    assert "Backbone m, frozen" in text
+    assert (
+        "It sees the whole of an image's shorter side, in 224 pixels; and the centre 67 % of an "
+        "image's shorter side, in 224 pixels." in text
+    )
+    joined = model_card(card | {"branches": [{"model": "m"}, {"model": "n"}]})
+    assert "Backbones m, n, frozen; a linear head solved on their stages" in joined
     assert (
         "- test: accuracy 90.0% (95 % interval 59.6% to 98.2%) on 10 images, macro-F1 0.800, ECE "
         "0.050" in text
@@ -188,7 +197,7 @@ def test_the_model_card_says_its_numbers() -> None:
 def head(classes: int = 2, seed: int = 0) -> Head:
     rng = np.random.default_rng(seed)
     weight, bias = (
-        rng.normal(size=(classes, 2064)).astype(np.float32),
+        rng.normal(size=(classes, 3632)).astype(np.float32),
         np.zeros(classes, np.float32),
     )
     none = np.zeros((1, 0))
@@ -205,12 +214,10 @@ def save(
     preprocess = find_weights("efficientnet_lite0").preprocess.at(224)
     return save_probe(
         folder,
-        find_start("efficientnet_lite0"),
+        [ProbeBranch(find_start("efficientnet_lite0"), preprocess)],
         head(len(classes), seed),
         Decision(thresholds),
         classes,
-        preprocess,
-        False,
         engine,
         {"metrics": {}},
     )

@@ -8,25 +8,37 @@ from PIL import Image
 from refusals import refused
 
 from foveate import Classifier, UsageError, evaluate
-from foveate.classifier.tta import Views
+from foveate.classifier.tta import Samples
 from foveate.data.preprocess import Preprocess
 
 PREPROCESS = Preprocess(14, 14, stretch=1.12)
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
 
-def test_looks() -> None:
-    plain, mirror, ten = (Views(kind, PREPROCESS) for kind in ("none", "mirror", "ten"))
+def test_samples() -> None:
+    plain, mirror, ten = (Samples(kind, PREPROCESS) for kind in ("none", "mirror", "ten"))
     small = PIXELS[:14, :14]
-    assert np.array_equal(plain.of(small), [small])
-    assert np.array_equal(mirror.of(small), [small, small[:, ::-1]])
+    assert np.array_equal(plain.of((small,)), [(small,)])
+    assert np.array_equal(mirror.of((small,)), [(small,), (small[:, ::-1],)])
     assert (plain.preprocess, mirror.preprocess) == (PREPROCESS, PREPROCESS)
     assert ten.preprocess.crop == 16 and ten.preprocess.stretch == 1.12  # 256 for 224
-    looks = ten.of(PIXELS)
-    assert [look.shape for look in looks] == [(14, 14, 3)] * 10
-    assert np.array_equal(looks[0], PIXELS[:14, :14]) and np.array_equal(looks[3], PIXELS[2:, 2:])
-    assert np.array_equal(looks[4], PIXELS[1:15, 1:15])
-    assert all(np.array_equal(looks[5 + i], looks[i][:, ::-1]) for i in range(5))
+    samples = [pixels for (pixels,) in ten.of((PIXELS,))]
+    assert [pixels.shape for pixels in samples] == [(14, 14, 3)] * 10
+    assert np.array_equal(samples[0], PIXELS[:14, :14])
+    assert np.array_equal(samples[3], PIXELS[2:, 2:])
+    assert np.array_equal(samples[4], PIXELS[1:15, 1:15])
+    assert all(np.array_equal(samples[5 + i], samples[i][:, ::-1]) for i in range(5))
+
+
+def test_samples_of_two_views_are_taken_at_the_same_place() -> None:
+    ten = Samples("ten", PREPROCESS.framed("whole+2/3"))
+    whole, centre = ten.preprocess.views
+    assert (whole.resize, whole.crop, centre.resize, centre.crop) == (16, 16, 24, 16)
+    samples = ten.of((PIXELS, PIXELS[::-1]))
+    assert len(samples) == 10
+    for first, second in samples:
+        assert first.shape == second.shape == (14, 14, 3)
+    assert np.array_equal(samples[1][1], PIXELS[::-1][:14, 2:])
 
 
 def test_probabilities_are_averaged(trained: Path, images: Path) -> None:

@@ -114,7 +114,8 @@ def test_window(
     size: tuple[int, int],
     window: tuple[float, float, float, float],
 ) -> None:
-    assert Preprocess(resize, crop, stretch).window(*size) == pytest.approx(window)
+    (view,) = Preprocess(resize, crop, stretch).views
+    assert view.window(*size) == pytest.approx(window)
 
 
 def test_stretch_squeezes_the_longer_side() -> None:

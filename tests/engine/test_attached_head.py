@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foveate.engine.openvino import OpenVinoEngine, attach_head, ov
+from foveate.engine.openvino import Branch, OpenVinoEngine, attach_head, ov
 
 SIDE = 8
 
@@ -26,7 +26,9 @@ def test_every_image_of_a_batch_has_its_own_logits(classes: int, mirror: bool, b
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(classes, 3 * SIDE * SIDE)).astype(np.float32)
     bias = rng.normal(scale=5, size=classes).astype(np.float32)
-    engine = OpenVinoEngine(attach_head(pooled(), weight, bias, mirror), 2, "f32", batch)
+    engine = OpenVinoEngine(
+        attach_head([Branch(pooled(), mirror=mirror)], weight, bias), 2, "f32", batch
+    )
     for n in (1, 2, 3, 4, 7, 10, 1):
         pixels = rng.integers(0, 256, (n, SIDE, SIDE, 3)).astype(np.uint8)
         looks = [pixels, pixels[:, :, ::-1]] if mirror else [pixels]

@@ -22,6 +22,7 @@ from foveate import engine, models
 from foveate.engine import choose_engine, prepare_backbone
 from foveate.engine.conversion import graph_path, is_whole
 from foveate.engine.openvino import (
+    Branch,
     OpenVinoBackbone,
     OpenVinoEngine,
     attach_head,
@@ -40,7 +41,7 @@ from foveate.weights.starting_point import find_start
 LITE0 = "efficientnet_lite0"
 START = find_start(LITE0)
 PREPROCESS = find_weights(LITE0).preprocess.at(224)
-WIDTH = 2064  # numbers in Lite0's pooled stages
+WIDTH = 3632  # numbers in Lite0's pooled stages
 PRECISIONS = ("bf16", "f32") if precision() == "bf16" else ("f32",)
 
 
@@ -176,16 +177,13 @@ def test_attached_head_is_the_probe(mirror: bool, pixels: NDArray[np.uint8]) -> 
     probe = Probe(build(LITE0, weights="imagenet"), WIDTH, 5, mirror).eval()
     nn.init.normal_(probe.linear.bias)
     weight, bias = (p.detach().numpy() for p in (probe.linear.weight, probe.linear.bias))
-    graph = attach_head(graph_path(START, PREPROCESS), weight, bias, mirror)
+    graph = attach_head([Branch(graph_path(START, PREPROCESS), mirror=mirror)], weight, bias)
     found = run(OpenVinoEngine(graph, 2, "f32"), pixels[:6])
     with torch.no_grad():
         expected = probe(torch.from_numpy(PREPROCESS.normalise(pixels[:6]))).numpy()
     assert found.shape == (6, 5)
     assert close(found, expected, 1e-3)
-    flipped = run(
-        OpenVinoEngine(attach_head(graph_path(START, PREPROCESS), weight, bias, mirror), 2, "f32"),
-        pixels[:6, :, ::-1],
-    )
+    flipped = run(OpenVinoEngine(graph, 2, "f32"), pixels[:6, :, ::-1])
     assert close(found, flipped, 1e-4) == mirror
 
 
@@ -510,3 +508,31 @@ def test_a_graph_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.xml").mkdir()
     with refused(FoveateError, "x.xml", "disk"):
         save_graph(read_graph(graph_path(START, PREPROCESS)), tmp_path / "x.xml")
+
+
+def test_the_converter_is_imported_when_it_is_called(python) -> None:
+    """By whoever in the process calls it, also by OpenVINO's own name."""
+    program = """
+import sys
+import foveate.engine.openvino
+import openvino
+before = "openvino.tools.ovc" in sys.modules
+try:
+    openvino.convert_model()
+except Exception as error:
+    print(before, "openvino.tools.ovc" in sys.modules, type(error).__module__.split(".")[0])
+"""
+    before, after, whose = python(program).split()
+    assert (before, after) == ("False", "True") and whose != "foveate"
+
+
+def test_an_openvino_that_was_there_first_stays_as_it_is(python) -> None:
+    program = """
+import sys
+sys.modules["openvino_telemetry"] = None
+import openvino
+theirs = openvino.convert_model
+import foveate.engine.openvino
+print(openvino.convert_model is theirs)
+"""
+    assert python(program).strip() == "True"

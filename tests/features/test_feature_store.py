@@ -218,7 +218,7 @@ print(found.features.shape, found.features.sum(dtype=float))
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
-    assert len(printed) == 1 and printed.pop().startswith("(96, 2064)")
+    assert len(printed) == 1 and printed.pop().startswith("(96, 3632)")
 
 
 # What is no part of this store

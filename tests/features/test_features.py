@@ -48,7 +48,7 @@ def test_the_second_call_computes_and_decodes_nothing(
     root: Path, backbone: FakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = extracted(root)
-    monkeypatch.setattr(features, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(features, "decode_squares", lambda *_: pytest.fail("decoded again"))
     steps = Steps()
     second = extracted(root, progress=steps)
     assert np.array_equal(first.features, second.features)

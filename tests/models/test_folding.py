@@ -77,7 +77,7 @@ def test_norms_that_take_statistics_stay() -> None:
 
 
 def test_a_probe_is_folded_too() -> None:
-    probe = Probe(drawn(build("resnet18")), 960, 3).eval()
+    probe = Probe(drawn(build("resnet18")), 1856, 3).eval()
     twin = folded(probe, (3, 64, 64))
     assert joined(twin) == 20
     x = torch.randn(1, 3, 64, 64)

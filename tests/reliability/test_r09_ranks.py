@@ -17,7 +17,7 @@ from foveate.training.lr_finder import LEAST, range_test
 HERE = str(Path(__file__).parent)
 STEPS = 24  # of a learning rate range test
 PROGRAM = """
-import os, signal, sys
+import atexit, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,13 @@ from foveate.training.lr_finder import range_test
 
 torch.set_num_threads(1)
 STEPS = int(sys.argv[3])
+THREADS = Path("/proc/self/task")
+
+
+@atexit.register  # before the group is joined, so it is called after what ends that
+def write_threads() -> None:
+    there = [(thread / "comm").read_text().strip() for thread in THREADS.glob("*")]
+    Path(sys.argv[2], f"threads-{os.environ['RANK']}").write_text(" ".join(there))
 
 
 def one(way: str, out: Path, ranks) -> None:
@@ -62,6 +69,9 @@ def one(way: str, out: Path, ranks) -> None:
 with joined() as ranks:
     for way in sys.argv[4:]:
         one(way, Path(sys.argv[2], way), ranks)
+cycle = [ranks]
+cycle.append(cycle)
+del ranks, cycle  # as they are when a training has returned: only a cycle of references holds them
 """
 
 
@@ -102,6 +112,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     )
     done = torchrun(folder, *ways)
     assert done.returncode == 0, done.stderr[-3000:]
+    threads = [(folder / f"threads-{rank}").read_text() for rank in (0, 1)]
+    assert not any("gloo" in names for names in threads)  # one could abort Python's shutdown
     return {
         way: [torch.load(folder / way / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
         for way in ways

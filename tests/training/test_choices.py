@@ -24,7 +24,7 @@ from foveate.training.memory import (
     keep_freed_memory,
     micro_batches_that_fit,
 )
-from foveate.training.network_input import Seen, choose_views, inspect_images
+from foveate.training.network_input import Seen, choose_size, inspect_images
 from foveate.training.setup import progressive
 
 
@@ -71,7 +71,7 @@ def test_inputs(model, smallest, seen, asked, expected, monkeypatch):
     monkeypatch.setattr(network_input, "inspect_images", lambda *_: seen)
     size, channels = asked
     request = SimpleNamespace(model=model, start=None, module=None, size=size, channels=channels)
-    preprocess, _ = choose_views(None, None, request, None, 1)
+    preprocess, _ = choose_size(None, None, request, None, 1)
     assert (preprocess.crop, preprocess.channels) == expected
     assert preprocess.resize == preprocess.crop
     assert preprocess.mean == ((0.2, 0.3, 0.4) if expected[1] == 3 else (0.3,))

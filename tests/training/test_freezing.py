@@ -141,12 +141,12 @@ def test_thawed_at_an_epoch() -> None:
 def test_a_probe() -> None:
     """What its stages do not read can never learn; and a step costs three times the forward where
     it learns."""
-    probe = Probe(build("vgg11", num_classes=4), 64 + 128 + 256 + 512 + 512, 4)
+    probe = Probe(build("vgg11", num_classes=4), 3 * (64 + 128 + 256 + 512) + 512, 4)
     plan = make_plan(probe, (3, 64, 64), "none", 0.1, 0.1)
     parts = {part.name: part for part in plan.parts}
     assert parts["unread"].frozen and parts["unread"].lr == 0
     assert set(parts["head"].names) == {"linear.weight", "linear.bias"}
-    assert parts["head"].macs == 4 * 1472
+    assert parts["head"].macs == 4 * 3392
     assert plan.macs() == 3 * sum(part.macs for part in plan.parts)
     plan.apply(probe, 0)
     probe(torch.randn(2, 3, 64, 64)).sum().backward()

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import foveate
-from PIL import Image
+from PIL import Image, ImageOps
 from refusals import absent, refused
 
 from foveate import Classifier, train
 from foveate.data.splits import judging_folds
 from foveate.errors import DataError
+from foveate.evaluation import evaluate
 from foveate.metrics import wilson_interval
 from foveate.training.honest import by_groups, contradictions
 
@@ -115,6 +116,8 @@ def test_where_nothing_can_be_judged_the_run_succeeds_without_a_figure(
     assert said["trusted"] is False and said["why"] in done.stdout
     loaded = Classifier.load(tmp_path / "run")
     assert loaded.metrics["out_of_fold"]["accuracy"] is None
+    seen = loaded.metrics["seen"]  # nor is a framing chosen
+    assert (seen["framing"], seen["tried"]) == ("whole", [])
     assert "nothing could be judged" in (loaded.folder / "README.md").read_text()
     assert foveate("evaluate", tmp_path / "run", tmp_path / "data").returncode == 0
     again_done = foveate("train", tmp_path / "data", "--out", tmp_path / "run", "--resume")
@@ -199,6 +202,30 @@ def test_copies_of_copies_in_the_test_are_all_named(
     assert "on 16 images" in card and "on 25 images" not in card
     judged = foveate("evaluate", run.run, tmp_path / "data", "--json")
     assert json.loads(judged.stdout)["learnt_from"]["n"] == 9
+
+
+def test_copies_of_what_was_learnt_are_no_test(
+    photos: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other bytes, so that only a look tells; new photos stay a test."""
+    new = {5, 30}
+    for i, photo in enumerate(photos):
+        label = "ab"[i >= 24]
+        if i not in new:
+            save(tmp_path / "data", label, f"{i}.jpg", photo)
+        if i in new or i % 5 == 0:
+            save(tmp_path / "later", label, f"{i}.jpg", ImageOps.mirror(photo).resize((60, 60)))
+    run = train(tmp_path / "data", out=tmp_path / "run")
+    found = evaluate(run, tmp_path / "later")
+    assert (found["n"], found["new"]["n"], found["learnt_from"]["n"]) == (10, 2, 8)
+    assert not found["trusted"]
+    first = found["learnt_from"]["copies"][0]
+    assert first == {"file": "a/0.jpg", "of": "a/0.jpg", "kind": "mirrored"}
+
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "another machine"))
+    found = evaluate(run, tmp_path / "later")
+    assert found["learnt_from"] == {"n": 0, "files": [], "copies": []}
+    assert any(not absent(note, "46", "byte for byte") for note in found["notes"])
 
 
 def test_names_of_files_change_no_figure(photos: list[Image.Image], tmp_path: Path) -> None:

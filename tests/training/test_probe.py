@@ -19,7 +19,7 @@ from foveate.features import Extracted
 from foveate.metrics import wilson_interval
 from foveate.progress import Silent
 from foveate.runs import read_json
-from foveate.training import probe, train
+from foveate.training import framing, train
 from foveate.training.report import dataset_fingerprint
 
 pytestmark = pytest.mark.usefixtures("warm_cache")
@@ -38,6 +38,7 @@ def test_a_run_holds_what_is_documented(trained: Path) -> None:
         "log.txt",
         "metrics.json",
         "predictions.jsonl",
+        "review.json",
     ]
     assert "foveate train photos" in (trained / "log.txt").read_text()
 
@@ -124,6 +125,8 @@ def test_config_and_environment(trained: Path, images: Path) -> None:
         "fingerprint": dataset_fingerprint(load_dataset(images)),
         "model": "efficientnet_lite0",
         "effort": "fast",
+        "framing": "auto",
+        "fit": None,
         "seed": 0,
         "groups": "auto",
         "on_bad": "skip",
@@ -163,7 +166,12 @@ def test_threads_change_no_byte_of_a_large_head(
     labels = np.arange(n) % 3
     drawn = (rng.normal(size=(n, 300)) + rng.normal(size=(3, 300))[labels] / 4).astype(np.float32)
     greys = rng.integers(256, size=(n, 64, 64), dtype=np.uint8)
-    monkeypatch.setattr(probe, "extract", lambda *_: Extracted(drawn, {}, {}, n, greys))
+
+    def extracted(dataset: Dataset, *_: object) -> Extracted:
+        rows = [int(name.removesuffix(".png")) for name in dataset.files]
+        return Extracted(drawn[rows], {}, {}, n, greys[rows])
+
+    monkeypatch.setattr(framing, "extract", extracted)
     names = tuple(f"{i}.png" for i in range(n))
     dataset = Dataset(
         "drawn",
@@ -303,11 +311,11 @@ def test_twins_are_reported(root: Path, tmp_path: Path) -> None:
     found = train(root, out=tmp_path / "r")
     notes = read_json(found.run / "metrics.json")["notes"]
     assert any(
-        n.startswith("1 images are in two classes, byte for byte: ") and "quarrel.png" in n
+        n.startswith("1 image is in two classes, byte for byte: ") and "quarrel.png" in n
         for n in notes
     )
     assert any(
-        n.startswith("1 test images are also outside the test split") and "leak.png" in n
+        n.startswith("1 test image is also outside the test split") and "leak.png" in n
         for n in notes
     )
     assert all(note in (found.run / "log.txt").read_text() for note in notes)

@@ -295,7 +295,7 @@ def test_what_no_preprocess_shows(changed: dict[str, Any], words: str) -> None:
 def test_a_squashed_image_is_shown_whole() -> None:
     config = timm.create_model(SMALL).pretrained_cfg
     preprocess = timm_preprocess({**config, "crop_mode": "squash", "crop_pct": 1.0})
-    assert preprocess.window(400, 100) == (0, 0, 400, 100)
+    assert preprocess.views[0].window(400, 100) == (0, 0, 400, 100)
 
 
 # Files

@@ -117,7 +117,8 @@ class TrainingBatches:
             rule = for_training(preprocess, self.scale(self.largest))
         self.cache = open_cache(cache, rule.identity, cache_bytes)
         self.source = Source(dataset, rule, self.cache)
-        array = dataset.array(preprocess.channels, self.scale(self.largest))
+        whole = preprocess.views[0].trained_on == 1  # the images of an array are square
+        array = dataset.array(preprocess.channels, self.scale(self.largest)) if whole else None
         self.table = None
         if array is not None and not callable(size) and applies(augmentation):
             self.table = Table(array, augmentation, self.largest)
@@ -137,8 +138,10 @@ class TrainingBatches:
         return self.steps
 
     def scale(self, size: int) -> int:
-        """The image's shorter side as evaluation scales it for an input of `size`."""
-        return round(self.preprocess.resize * size / self.preprocess.crop)
+        """The shorter side of the part that is trained on, as evaluation scales it for an input of
+        `size`."""
+        view = self.preprocess.views[0]
+        return round(view.resize * view.trained_on * size / view.crop)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, both counted from 0; those before `start` are skipped without

@@ -1,0 +1,78 @@
+"""foveate review"""
+
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, say
+from foveate.cli.help import complete_data
+
+
+def review(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="The images that it was trained on [default: those of the run's name, here]",
+            autocompletion=complete_data,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The sheet [default: review.html in the run]")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many labels are shown.")] = 100,
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the labels of a run that may be wrong, and its surest mistakes, on one page.
+
+    The page needs no network. What is decided there is downloaded as a table, for foveate train
+    --corrections. No photo is moved or changed.
+    """
+    from foveate.data.builtin import BUILTIN
+    from foveate.data.layouts import load_dataset
+    from foveate.errors import UsageError, quoted
+    from foveate.machine import cores_to_use
+    from foveate.report.review import SHEET, summary, write_review
+    from foveate.runs import settings_of
+
+    asked = settings_of(run)
+    name = str(asked.get("data") or "")
+    if data is None:
+        there = [
+            source
+            for source in (name, f"{name}.csv")
+            if name and (source in BUILTIN or Path(source).exists())
+        ]
+        if not there:
+            raise UsageError(
+                f"{quoted(name)}, on which {quoted(run)} was trained, is not in this folder: give "
+                f"its images, foveate review {quote(str(run))} DATA"
+            )
+        data = there[0]
+    dataset = load_dataset(
+        data, "multilabel" if asked.get("task") == "multilabel" else "multiclass"
+    )
+    place = run / SHEET if out is None else out
+    with TerminalProgress(quiet) as progress:
+        again = f"foveate train {quote(data)}"
+        again += " --task multilabel" if dataset.task == "multilabel" else ""
+        n = cores_to_use(threads)
+        found = write_review(run, dataset, place, again, most, n, progress)
+    if as_json:
+        print_json(
+            {
+                "sheet": str(place),
+                "suspects": found.found,
+                "shown": len(found.suspects),
+                "contradictions": len(found.contradictions),
+                "mistakes": len(found.mistakes),
+                "why_no_suspects": found.why or None,
+            }
+        )
+        return
+    say(summary(found))
+    say(f"open  {place}")

@@ -1,0 +1,184 @@
+"""How far features are from those of other images.
+
+Features are standardised and reduced to a few hundred numbers that keep distances: the coordinates
+along the principal axes, and a random projection of what lies across them (Johnson and
+Lindenstrauss), since what is new in an image often shows where training images hardly vary.
+
+    nearest      mean distance to the nearest of some images; knows of no classes
+    Gaussians    one mean a class and one shrunk covariance: squared Mahalanobis distances, and with
+                 them the linear discriminant
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.heads import SPARE, principal_axes, standard_scale
+
+Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+AXES = 128  # principal axes that are kept
+ACROSS = 128  # random directions across them
+SAMPLE = 1024  # images from which the axes are found
+NEAREST = 5  # images whose distances are averaged
+SHRINK = 0.1  # of a covariance towards the same variance in all directions
+BLOCK = 1024  # rows of a matrix of distances at once
+
+
+@dataclass(frozen=True)
+class Space:
+    """Reduced features.
+
+    Args:
+        directions: (width, dimensions), on which standardised features are projected;
+            standardisation is folded in.
+        shift: (dimensions,), what is then taken off.
+        axes: how many of the dimensions are principal axes; they come first.
+    """
+
+    directions: Array
+    shift: Array
+    axes: int
+
+    def reduced(self, features: Array) -> Array:
+        """(N, width), raw -> (N, dimensions)"""
+        return features @ self.directions - self.shift
+
+
+def fit_space(features: Array) -> Space:
+    """The space of some images' features, (N, width), raw. It is the same for the same rows."""
+    n, width = features.shape
+    rng = np.random.default_rng(0)
+    sample = features[np.sort(rng.permutation(n)[:SAMPLE])]
+    scale = standard_scale(sample)
+    mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+    sample = (sample - mean) * scale
+    axes = min(AXES, width, max(1, len(sample) // 4))
+    if width <= axes + SPARE:  # as many as the range finder would look at
+        found = np.linalg.eigh(sample.T @ sample)[1][:, -axes:]
+    else:
+        found = principal_axes(sample, axes)[1]
+    across = rng.standard_normal((width, ACROSS), dtype=np.float32) / np.float32(np.sqrt(ACROSS))
+    across -= found @ (found.T @ across)
+    directions = np.concatenate([found, across], axis=1) * scale[:, None]
+    # rounded as a file rounds them, so that the shift is that of what is read back
+    halves, largest = in_halves(np.asarray(directions, np.float32))
+    directions = halves.astype(np.float32) * largest[:, None]
+    return Space(directions, mean @ directions, axes)
+
+
+def in_halves(directions: Array) -> tuple[NDArray[np.float16], Array]:
+    """Directions in half precision, and (width,), by what each feature's are to be multiplied: one
+    that hardly varies has larger ones than half precision holds."""
+    largest = np.maximum(np.abs(directions).max(axis=1), np.float32(1e-30))
+    return (directions / largest[:, None]).astype(np.float16), largest
+
+
+def squares(rows: Array, references: Array) -> Array:
+    """(N, M), squared distances of (N, dimensions) and (M, dimensions)."""
+    found = rows @ references.T
+    found *= -2
+    found += (rows**2).sum(axis=1)[:, None]
+    found += (references**2).sum(axis=1)
+    return np.maximum(found, 0, out=found)
+
+
+def nearest(rows: Array, references: Array) -> Array:
+    """(N,), the root mean square of the distances to the NEAREST references, or to all where they
+    are fewer.
+
+    Args:
+        rows: (N, dimensions).
+        references: (M, dimensions).
+    """
+    blocks = (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
+    return np.concatenate([nearest_of(squares(block, references)) for block in blocks])
+
+
+def nearest_of(squares: Array) -> Array:
+    """(N,), the same of squared distances, (N, M); infinite ones do not count, and nan is the
+    distance where all are."""
+    k = min(NEAREST, squares.shape[1])
+    few = np.partition(squares, k - 1, axis=1)[:, :k]
+    there = np.isfinite(few)
+    n = there.sum(axis=1)
+    mean = np.where(there, few, 0).sum(axis=1) / np.maximum(n, 1)
+    return np.where(n > 0, np.sqrt(mean), np.float32(np.nan))
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A Gaussian a class, all with one covariance.
+
+    Args:
+        means: (classes, axes), turned by `root`; those of a class without images are nan.
+        root: (axes, axes), which turns a covariance into the identity.
+        logs: (classes,), logarithms of the classes' shares.
+    """
+
+    means: Array
+    root: Array
+    logs: Array
+
+    def distances(self, rows: Array) -> Array:
+        """(N, axes) -> (N, classes), squared Mahalanobis distances."""
+        turned = rows @ self.root
+        squares = (turned**2).sum(axis=1)[:, None] + (self.means**2).sum(axis=1)
+        return np.maximum(squares - 2 * turned @ self.means.T, 0)
+
+    def logits(self, rows: Array) -> Array:
+        """(N, axes) -> (N, classes), the linear discriminant; -inf of a class without images."""
+        values = self.logs - self.distances(rows) / 2
+        return np.where(np.isnan(values), np.float32(-np.inf), values)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over images, which can be taken off again: Gaussians without some of the images cost a
+    few products of small matrices.
+
+    Args:
+        counts: (classes,)
+        sums: (classes, axes)
+        products: (axes, axes), the sum of x x' over the images.
+    """
+
+    counts: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: Array, labels: Labels, classes: int) -> "Moments":
+        of_class = (labels == np.arange(classes)[:, None]).astype(np.float32)
+        sums = (of_class @ rows).astype(np.float64)
+        counts = np.bincount(labels, minlength=classes).astype(np.float64)
+        return cls(counts, sums, (rows.T @ rows).astype(np.float64))
+
+    def without(self, other: "Moments") -> "Moments":
+        return Moments(
+            self.counts - other.counts, self.sums - other.sums, self.products - other.products
+        )
+
+    def gaussians(self) -> Gaussians:
+        """The Gaussians of these images.
+
+        The covariance is the one within classes, shrunk by SHRINK.
+        """
+        there = self.counts > 0.5
+        means = np.full(self.sums.shape, np.nan)
+        means[there] = self.sums[there] / self.counts[there, None]
+        between = (self.sums[there].T * (1 / self.counts[there])) @ self.sums[there]
+        covariance = (self.products - between) / max(1.0, float(self.counts.sum() - there.sum()))
+        size = len(covariance)
+        even = max(float(np.trace(covariance)) / size, 1e-12)
+        covariance = (1 - SHRINK) * covariance + SHRINK * even * np.eye(size)
+        root = np.linalg.inv(np.linalg.cholesky(covariance)).T
+        shares = self.counts / self.counts.sum()
+        logs = np.log(np.where(there, shares, 1))
+        return Gaussians(
+            np.asarray(means @ root, np.float32),
+            np.asarray(root, np.float32),
+            np.asarray(logs, np.float32),
+        )

@@ -1,0 +1,90 @@
+"""What is exported: a classifier as one graph, from pixels to calibrated probabilities, and what
+the file says of itself."""
+
+from typing import Any
+
+import numpy as np
+
+from foveate.classifier import Classifier
+from foveate.classifier.card import GRAPH, TENSORS
+from foveate.engine import ENGINES
+from foveate.errors import MissingExtraError
+from foveate.forking import torch_threads
+from foveate.storage import encode
+
+INPUT, OUTPUT = "pixels", "probabilities"
+
+
+def served_graph(classifier: Classifier) -> Any:
+    """The classifier as an OpenVINO model: pixels (N, H, W, C), uint8, of each view, `pixels`,
+    `pixels_2` ... -> `probabilities` (N, classes), float32.
+
+    It is the graph that the classifier predicts with, so no torch is needed; that of a classifier
+    without one is made of its network.
+
+    Raises:
+        ArtefactError: the network's tensors do not fit.
+        MissingExtraError: OpenVINO is not installed.
+        UsageError: the network's code is needed, and was not handed in.
+    """
+    try:
+        from foveate.engine.openvino import ov, read_graph
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the engine {ENGINES[1]}, which export reads graphs with, is not installed: pip "
+            "install openvino"
+        ) from error
+    if classifier.has_graph:
+        model = read_graph(classifier.folder / GRAPH)
+    else:
+        model = graph_of_network(classifier)
+    ops = ov.opset13
+    logits = model.output(0).get_node().input_value(0)
+    if classifier.card.get("divide_logits", False):
+        logits = ops.divide(logits, np.float32(classifier.card["temperature"]))
+    several = classifier.task == "multilabel"
+    result = ops.result(ops.sigmoid(logits) if several else ops.softmax(logits, 1))
+    result.output(0).set_names({OUTPUT})
+    inputs = [end.get_node() for end in model.inputs]
+    for name, pixels in zip(input_names(classifier), inputs, strict=True):
+        pixels.set_friendly_name(name)
+        pixels.output(0).set_names({name})
+    return ov.Model([result], inputs, "foveate")
+
+
+@torch_threads()
+def graph_of_network(classifier: Classifier) -> Any:
+    """The graph of a classifier that has none, made with torch."""
+    from foveate.engine.conversion import to_graph
+
+    return to_graph(classifier.network(), classifier.preprocess, every_view=True)
+
+
+def input_names(classifier: Classifier) -> list[str]:
+    """Of the graph's inputs, one a view.
+
+    >>> from types import SimpleNamespace as Some
+    >>> from foveate.data.preprocess import Preprocess
+    >>> two = Preprocess(224, 224).framed("whole+2/3")
+    >>> input_names(Some(preprocess=two))
+    ['pixels', 'pixels_2']
+    """
+    views = range(1, len(classifier.preprocess.views) + 1)
+    return [INPUT if number == 1 else f"{INPUT}_{number}" for number in views]
+
+
+def facts(classifier: Classifier) -> dict[str, Any]:
+    """What an export says of itself: all that whoever runs it has to know."""
+    card = classifier.card
+    return {
+        "classes": card["classes"],
+        "preprocess": card["preprocess"],
+        "thresholds": card["thresholds"],
+        "provenance": {"model": card["model"]} | card.get("provenance", {}),
+        "sha256": card["files"][TENSORS],  # of the tensors that it was made of
+    }
+
+
+def metadata(classifier: Classifier) -> dict[str, str]:
+    """The same as texts by key, as files of networks hold them: each is JSON."""
+    return {f"foveate.{key}": encode(value) for key, value in facts(classifier).items()}
