@@ -86,6 +86,9 @@ if TYPE_CHECKING:
         progress as progress,
     )
     from foveate import (
+        rejection as rejection,
+    )
+    from foveate import (
         report as report,
     )
     from foveate import (
@@ -173,7 +176,7 @@ HOMES = {
 SUBMODULES = (
     "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
     "evaluation export features forking heads lab machine metrics models novelty probe progress "
-    "report runs storage training verification weights"
+    "rejection report runs storage training verification weights"
 ).split()
 
 

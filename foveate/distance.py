@@ -10,6 +10,7 @@ Lindenstrauss), since what is new in an image often shows where training images 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,47 @@ class Space:
 
     def reduced(self, features: Array) -> Array:
         """(N, width), raw -> (N, dimensions)"""
-        return features @ self.directions - self.shift
+        return times(features, self.directions) - self.shift
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What a file holds; distances need no more than half precision."""
+        directions, largest = in_halves(self.directions)
+        axes = np.array([self.axes])
+        return {"directions": directions, "largest": largest, "shift": self.shift, "axes": axes}
+
+    @classmethod
+    def of(cls, tensors: dict[str, NDArray[Any]], width: int) -> "Space":
+        """The space of a file's tensors.
+
+        Raises:
+            ValueError: they are of other shapes, or not finite.
+        """
+        size = tensors["directions"].shape[-1] if "directions" in tensors else 0
+        shapes = {"directions": (width, size), "largest": (width,), "shift": (size,), "axes": (1,)}
+        check_tensors(tensors, shapes)
+        directions, shift = tensors["directions"].astype(np.float32), tensors["shift"]
+        directions *= tensors["largest"].astype(np.float32)[:, None]
+        axes = int(tensors["axes"][0])
+        if not 1 <= axes <= size:
+            raise ValueError(f"{axes} axes of {size} dimensions")
+        return cls(directions, shift.astype(np.float32), axes)
+
+
+def times(rows: Array, matrix: Array) -> Array:
+    """(N, k) and (k, m) -> (N, m). One row is multiplied without BLAS, whose threads would wait for
+    the cores that an engine is using: now and then for a tenth of a second."""
+    if len(rows) == 1:
+        return np.einsum("i,ij->j", rows[0], matrix)[None]
+    return rows @ matrix
+
+
+def check_tensors(tensors: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
+    """ValueError unless there are tensors of these names and shapes, all finite."""
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ValueError(f"the tensor {name} is missing")
+        if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} is not of shape {shape}, or not finite")
 
 
 def fit_space(features: Array) -> Space:
@@ -124,9 +165,9 @@ class Gaussians:
 
     def distances(self, rows: Array) -> Array:
         """(N, axes) -> (N, classes), squared Mahalanobis distances."""
-        turned = rows @ self.root
+        turned = times(rows, self.root)
         squares = (turned**2).sum(axis=1)[:, None] + (self.means**2).sum(axis=1)
-        return np.maximum(squares - 2 * turned @ self.means.T, 0)
+        return np.maximum(squares - 2 * times(turned, self.means.T), 0)
 
     def logits(self, rows: Array) -> Array:
         """(N, axes) -> (N, classes), the linear discriminant; -inf of a class without images."""
@@ -159,6 +200,12 @@ class Moments:
     def without(self, other: "Moments") -> "Moments":
         return Moments(
             self.counts - other.counts, self.sums - other.sums, self.products - other.products
+        )
+
+    def merged(self) -> "Moments":
+        """Of all classes as one."""
+        return Moments(
+            self.counts.sum(keepdims=True), self.sums.sum(0, keepdims=True), self.products
         )
 
     def gaussians(self) -> Gaussians:

@@ -1,9 +1,9 @@
 """How good a classifier is on images with labels, and how good it probably is on images without."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from foveate.errors import DataError, ImageError, UsageError, quoted
 from foveate.progress import Progress, bars, log_notes
 from foveate.runs import HEX, read_seen, settings_of
 from foveate.weights.starting_point import EMBEDDED, find_start
+
+T = TypeVar("T")
 
 GONE = (
     "copies of {} of the images that it learnt from are known byte for byte only: the cache has "
@@ -59,7 +61,9 @@ def evaluate(
 
     Returns:
         What `metrics.summarise` or `metrics.summarise_labels` returns of all images, and: `new`,
-        the same of those that the classifier's run did not learn from, or None; `learnt_from`, how
+        the same of those that the classifier's run did not learn from, or None; each with
+        `accepted`, the share of the images that it does not refuse, and the accuracy on those,
+        where it refuses any (other figures are of all images); `learnt_from`, how
         many the others are, their files, and of which files some are copies; `trusted: false` and
         `why` where there are any; split, data, bad (unreadable images and why) and notes. A run is
         looked for where the classifier was left. Of images without labels, as `expected`.
@@ -95,26 +99,27 @@ def evaluate(
     if split == "all" and (len(parts) > 1 or "split folders" in dataset.layout):
         notes.append(f"there is no test split with labels: measured are all of {listed(parts)}")
 
-    rows, probabilities, bad = [], [], {}
     damaged: dict[str, str] = {}
-    with bars(progress) as shown:
-        shown.begin("images", len(dataset))
-        for row, outcome in classifier.dataset_probabilities(dataset, tta, damaged):
-            shown.advance()
-            if isinstance(outcome, ImageError):
-                bad[dataset.files[row]] = str(outcome)
-            else:
-                rows.append(row)
-                probabilities.append(outcome)
+    each = classifier.dataset_outcomes(dataset, tta, damaged)
+    rows, outcomes, bad = collected(each, dataset, progress)
     apply_policy(len(dataset), bad, on_bad, damaged)
-    given = np.stack(probabilities)
-    measured = partial(classifier.decision.summarise, classes=classifier.classes)
+    given = np.stack([outcome.probabilities for outcome in outcomes])
+    refused = None
+    if classifier.rejection is not None:
+        refused = np.array([outcome.rejected is not None for outcome in outcomes])
+
+    def measured(which: NDArray[np.bool_]) -> dict[str, Any]:
+        p, true = given[which], labels[rows][which]
+        found = classifier.decision.summarise(p, true, classifier.classes)
+        if refused is not None:
+            found["accepted"] = metrics.accepted(refused[which], p, true)
+        return found
+
     with bars(progress) as shown:
         copies, gone = find_learnt(classifier, dataset.select(np.array(rows)), shown)
     learnt = np.array([dataset.files[row] in copies for row in rows])
-    truth = labels[rows]
-    summary = measured(given, truth) | {
-        "new": None if learnt.all() else measured(given[~learnt], truth[~learnt]),
+    summary = measured(np.ones(len(rows), bool)) | {
+        "new": None if learnt.all() else measured(~learnt),
         "learnt_from": {
             "n": len(copies),
             "files": list(copies),
@@ -171,17 +176,9 @@ def expected(
     if split == "test":
         dataset = dataset.split("test")
     dataset = dataset.resplit(("train",) * len(dataset))  # groups are looked for in all
-    rows, features, bad = [], [], {}
     damaged: dict[str, str] = {}
-    with bars(progress) as shown:
-        shown.begin("images", len(dataset))
-        for row, outcome in dataset_features(classifier, dataset, damaged):
-            shown.advance()
-            if isinstance(outcome, ImageError):
-                bad[dataset.files[row]] = str(outcome)
-            else:
-                rows.append(row)
-                features.append(outcome)
+    each = dataset_features(classifier, dataset, damaged)
+    rows, features, bad = collected(each, dataset, progress)
     apply_policy(len(dataset), bad, on_bad, damaged)
     dataset, seen = dataset.select(np.array(rows)), np.stack(features)
     logits = head.logits(seen)
@@ -224,6 +221,26 @@ def expected(
         "bad": bad,
         "notes": notes,
     }
+
+
+def collected(
+    each: Iterable[tuple[int, T | ImageError]], dataset: Dataset, progress: Progress | None
+) -> tuple[list[int], list[T], dict[str, str]]:
+    """The rows of a dataset whose images could be read, what came of each, and name and reason of
+    the others."""
+    rows: list[int] = []
+    found: list[T] = []
+    bad: dict[str, str] = {}
+    with bars(progress) as shown:
+        shown.begin("images", len(dataset))
+        for row, outcome in each:
+            shown.advance()
+            if isinstance(outcome, ImageError):
+                bad[dataset.files[row]] = str(outcome)
+            else:
+                rows.append(row)
+                found.append(outcome)
+    return rows, found, bad
 
 
 def groups_among(classifier: Classifier, dataset: Dataset, progress: Progress) -> NDArray[np.int64]:

@@ -349,6 +349,25 @@ def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]
     }
 
 
+def accepted(refused: NDArray[np.bool_], probabilities: Floats, labels: Ints) -> dict[str, Any]:
+    """What a classifier that refuses some images says of the others.
+
+    Args:
+        refused: (N,)
+        probabilities: (N, classes)
+        labels: (N,)
+
+    Returns:
+        share: of the images that are not refused; accuracy: on those, None where there are none.
+
+    >>> accepted(np.array([True, False]), np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([0, 1]))
+    {'share': 0.5, 'accuracy': 1.0}
+    """
+    right = (probabilities.argmax(axis=1) == labels)[~refused]
+    accuracy = float(right.mean()) if len(right) else None
+    return {"share": float((~refused).mean()), "accuracy": accuracy}
+
+
 def worst_confusions(
     confusion: list[list[int]], classes: tuple[str, ...], most: int = 5
 ) -> list[dict[str, Any]]:

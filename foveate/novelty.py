@@ -43,8 +43,8 @@ from foveate.distance import (
     Labels,
     Moments,
     Space,
+    check_tensors,
     fit_space,
-    in_halves,
     nearest,
     nearest_of,
     squares,
@@ -183,12 +183,10 @@ class Relation:
         return Expectation(accuracy, interval, number, unlike, float(excess.mean()))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What a file holds; distances need no more than half precision."""
-        directions, largest = in_halves(self.space.directions)
+        """What a file holds, the space's own included; distances need no more than half
+        precision."""
         return {
-            "directions": directions,
-            "largest": largest,
-            "shift": self.space.shift,
+            **self.space.tensors(),
             "references": self.references.astype(np.float16),
             "usual": self.usual,
             "coefficients": self.coefficients,
@@ -196,7 +194,6 @@ class Relation:
             "sharpness": np.array([self.sharpness]),
             "misses": np.array(self.misses),
             "edge": np.array([self.edge]),
-            "axes": np.array([self.space.axes]),
         }
 
     @classmethod
@@ -210,35 +207,24 @@ class Relation:
         Raises:
             ValueError: they are of other shapes, or not finite.
         """
-        try:
-            directions, references = tensors["directions"], tensors["references"]
-            size = directions.shape[1]
-            shapes = {
-                "directions": (width, size),
-                "largest": (width,),
-                "shift": (size,),
-                "references": (len(references), size),
-                "usual": (classes,),
-                "coefficients": (3,),
-                "covariance": (3, 3),
-                "sharpness": (1,),
-                "misses": (2,),
-                "edge": (1,),
-                "axes": (1,),
-            }
-            for name, shape in shapes.items():
-                if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
-                    raise ValueError(f"{name} is not of shape {shape}, or not finite")
-        except (KeyError, IndexError) as error:
-            raise ValueError(f"a tensor is missing or flat: {error}") from error
-        if not len(references):
+        space = Space.of(tensors, width)
+        references = len(tensors["references"]) if "references" in tensors else 0
+        shapes = {
+            "references": (references, space.directions.shape[1]),
+            "usual": (classes,),
+            "coefficients": (3,),
+            "covariance": (3, 3),
+            "sharpness": (1,),
+            "misses": (2,),
+            "edge": (1,),
+        }
+        check_tensors(tensors, shapes)
+        if not references:
             raise ValueError("there are no references")
-        directions = directions.astype(np.float32) * tensors["largest"].astype(np.float32)[:, None]
-        shift, axes = tensors["shift"].astype(np.float32), int(tensors["axes"][0])
         below, above = tensors["misses"].tolist()
         return cls(
-            space=Space(directions, shift, axes),
-            references=references.astype(np.float32),
+            space=space,
+            references=tensors["references"].astype(np.float32),
             usual=tensors["usual"].astype(np.float64),
             coefficients=tensors["coefficients"].astype(np.float64),
             covariance=tensors["covariance"].astype(np.float64),

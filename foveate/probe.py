@@ -175,16 +175,18 @@ class JoinedProbe(nn.Module):
 
 
 class Features(nn.Module):
-    """What the head of a probe reads: (N, C, H, W) of each view -> (N, width).
+    """What the head of a probe reads: (N, C, H, W) of each view -> (N, width); or logits, and after
+    them what it reads: (N, classes + width).
 
     Args:
         probe: a Probe or a JoinedProbe.
+        logits: whether they come first.
     """
 
-    def __init__(self, probe: Any):
+    def __init__(self, probe: Any, logits: bool = False):
         super().__init__()
-        self.probe = probe
+        self.probe, self.logits = probe, logits
 
     def forward(self, *views: Tensor) -> Tensor:
         features: Tensor = self.probe.embed(*views)
-        return features
+        return torch.cat([self.probe.head(features), features], dim=1) if self.logits else features

@@ -118,7 +118,7 @@ def test_predict(work: Path, trained: Path, images: Path) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert [set(line) for line in lines[:-1]] == 8 * [
-        {"file", "label", "probability", "labels", "top"}
+        {"file", "label", "probability", "labels", "top", "rejected"}
     ]
     assert all(
         len(line["top"]) == 2 and line["top"][0]["label"] == line["label"] for line in lines[:-1]

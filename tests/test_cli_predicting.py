@@ -48,12 +48,21 @@ def test_a_csv_for_spreadsheets(trained: Path, photos: Path) -> None:
     data = Path("found.csv").read_bytes()
     assert data.startswith(b"\xef\xbb\xbf")
     header, *rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
-    assert header == ["file", "label", "probability", "blob", "noise", "stripes", "error"]
+    assert header == [
+        "file",
+        "label",
+        "probability",
+        "blob",
+        "noise",
+        "stripes",
+        "rejected",
+        "error",
+    ]
     assert [row[0] for row in rows] == ORDER
     printed = foveate("predict", trained, "photos", "--json", "--top", "3").stdout.splitlines()
     for row, line in zip(rows, map(json.loads, printed), strict=True):
         if "error" in line:
-            assert row[1:6] == [""] * 5 and row[6] == line["error"]
+            assert row[1:7] == [""] * 6 and row[7] == line["error"]
             continue
         found = dict(zip(header[3:6], map(float, row[3:6]), strict=True))
         assert found == {best["label"]: best["probability"] for best in line["top"]}

@@ -20,7 +20,7 @@ LAYERS = [
     {"probe", "checkpoint", "runs"},
     {"engine", "heads"},
     {"features"},
-    {"audit", "distance", "novelty"},
+    {"audit", "distance", "novelty", "rejection"},
     {"classifier"},
     {"evaluation", "verification", "report", "export"},
     {"training"},

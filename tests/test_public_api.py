@@ -15,9 +15,9 @@ PUBLIC = """
     replace_head set_in_channels train
 """.split()
 SIGNATURES = {
-    "train": "data model recipe weights task effort framing fit augment size channels config out "
-    "resume seed groups on_bad corrections engine threads cache tensorboard progress command "
-    "settings",
+    "train": "data model recipe weights task effort framing fit reject augment size channels "
+    "config out resume seed groups on_bad corrections engine threads cache tensorboard progress "
+    "command settings",
     "find_lr": "data model recipe weights task framing fit augment size channels config seed "
     "threads progress "
     "settings",
@@ -33,7 +33,7 @@ SIGNATURES = {
     "load_image": "source name short_side levels on_damage",
     "Preprocess": "resize crop stretch interpolation channels mean std levels fit more",
     "View": "resize crop stretch interpolation fit",
-    "Prediction": "file label probability labels top error",
+    "Prediction": "file label probability labels top error rejected",
 }
 
 

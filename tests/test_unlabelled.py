@@ -128,7 +128,7 @@ def test_new_images_like_those_of_training(classifier: Classifier, flat: Path) -
     (flat / "broken.png").write_bytes(b"nothing")
     found = evaluate(classifier, flat, on_bad="skip")
     m = found["predicted"]
-    names = [p.label for p in classifier.predict(sorted(flat.glob("*-*.png")))]
+    names = [p.top[0][0] for p in classifier.predict(sorted(flat.glob("*-*.png")))]
     truth = np.mean(
         [n == p.name.split("-")[0] for n, p in zip(names, sorted(flat.glob("*-*")), strict=True)]
     )

@@ -4,7 +4,8 @@ that needs no torch.
 classifier/
   model.safetensors   the Probe's tensors, nothing else
   engine.xml, .bin    the same as one OpenVINO graph: pixels in, logits out
-  novelty.safetensors what to expect of images without labels (foveate/novelty.py)
+  novelty.safetensors what to expect of images without labels (foveate/novelty.py), and when to
+                      answer none of these (foveate/rejection.py)
   card.json           classes, Preprocess, temperature, provenance, SHA-256 of each file
   README.md           the model card, for people
 """
@@ -13,16 +14,18 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from foveate.arguments import checked_path, whole_number
-from foveate.classifier.card import GRAPH, TENSORS, read_card
+from foveate.classifier.card import GRAPH, RELATION, TENSORS, head_width, read_card
 from foveate.classifier.decision import Decision
 from foveate.classifier.tta import Samples, Squares, Tta
 from foveate.data.dataset import Dataset, Task
@@ -30,10 +33,12 @@ from foveate.data.image import read_file, upright_rgb
 from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode_squares
 from foveate.data.workers import decode_ahead
+from foveate.distance import Space
 from foveate.engine import Engine, choose_engine, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
 from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
+from foveate.rejection import NONE_OF_THESE, Rejection
 from foveate.runs import read_metrics
 from foveate.storage import check_regular, unreadable
 from foveate.weights import WEIGHTS, find_weights
@@ -42,6 +47,9 @@ from foveate.weights.starting_point import OWN, TIMM
 if TYPE_CHECKING:
     from torch import nn
 
+HALF = 0.5
+TINY = 1e-300  # of a probability, so that its logarithm is finite
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -49,11 +57,15 @@ class Prediction:
 
     Args:
         file: its name.
-        label, probability: the most probable class; "" and 0 when the image cannot be read.
+        label: the most probable class; "none of these" where the image is refused; "" when it
+            cannot be read.
+        probability: of the most probable class, if it is one of these.
         labels: the classes that the image is given: that one; or all whose probabilities reach
             their thresholds, which may be none, the most probable first.
         top: the most probable classes and their probabilities, best first.
         error: why the image cannot be read, or "".
+        rejected: why it is refused: it is "foreign", unlike all training images, or of an "unknown
+            kind"; or None.
     """
 
     file: str
@@ -62,13 +74,31 @@ class Prediction:
     labels: tuple[str, ...] = ()
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    rejected: str | None = None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the most probable class is more likely wrong than right."""
+        return not self.error and self.probability < HALF
 
     def to_dict(self) -> dict[str, Any]:
         if self.error:
             return {"file": self.file, "error": self.error}
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top]
         best = {"file": self.file, "label": self.label, "probability": round(self.probability, 6)}
-        return best | {"labels": list(self.labels), "top": top}
+        return best | {"labels": list(self.labels), "top": top, "rejected": self.rejected}
+
+
+class Outcome(NamedTuple):
+    """What a classifier makes of one image.
+
+    Args:
+        probabilities: (classes,), calibrated.
+        rejected: why it is refused, or None.
+    """
+
+    probabilities: NDArray[np.float64]
+    rejected: str | None
 
 
 class Classifier:
@@ -194,18 +224,26 @@ class Classifier:
         """As `predict` for many images, giving each Prediction as it is made; images are taken
         from the iterable as they are needed."""
         top = whole_number("top", top, 1)
-        for image, outcome in self.probabilities(self.decoded(expand(sources), tta), tta):
+        for image, outcome in self.outcomes(self.decoded(expand(sources), tta), tta):
             if isinstance(outcome, ImageError):
                 yield Prediction(image.name, error=str(outcome))
                 continue
-            order = np.argsort(-outcome, kind="stable")
-            given = self.decision.answers(outcome[None])[0]
-            ranked = tuple((self.classes[i], float(outcome[i])) for i in order[:top])
+            p, rejected = outcome
+            order = np.argsort(-p, kind="stable")
+            ranked = tuple((self.classes[i], float(p[i])) for i in order[:top])
+            label, probability = ranked[0]
+            if rejected is not None:
+                yield Prediction(
+                    image.name, NONE_OF_THESE, probability, (), ranked, rejected=rejected
+                )
+                continue
+            given = self.decision.answers(p[None])[0]
             labels = tuple(self.classes[i] for i in order if given[i])
-            yield Prediction(image.name, *ranked[0], labels, ranked)
+            yield Prediction(image.name, label, probability, labels, ranked)
 
     def predict_proba(self, images: Any, tta: Tta = "none") -> NDArray[np.float64]:
-        """Calibrated probabilities, as scikit-learn gives them.
+        """Calibrated probabilities, as scikit-learn gives them; of refused images too, if they are
+        of one of the classes.
 
         Args:
             images: as for `predict`; a single image is one row.
@@ -253,14 +291,21 @@ class Classifier:
     def probabilities(
         self, images: "Iterable[tuple[T, Decoded]]", tta: Tta = "none"
     ) -> "Iterator[tuple[T, NDArray[np.float64] | ImageError]]":
-        """Each image's probabilities, (classes,), in order.
+        """Each image's probabilities, (classes,), in order; arguments are those of `outcomes`."""
+        for tag, outcome in self.outcomes(images, tta):
+            yield tag, outcome if isinstance(outcome, ImageError) else outcome.probabilities
+
+    def outcomes(
+        self, images: "Iterable[tuple[T, Decoded]]", tta: Tta = "none"
+    ) -> "Iterator[tuple[T, Outcome | ImageError]]":
+        """What each image is, in order.
 
         Args:
             images: a tag of any kind, and pixels (side, side, channels), uint8, of each view, as
                 `decoded` makes them; or a tag and the error with which the image could not be read.
             tta: as for `predict`.
         """
-        samples = self.samples(tta)
+        samples, classes = self.samples(tta), len(self.classes)
 
         def each_sample() -> Iterator[tuple[tuple[T, ImageError | None], Squares | None]]:
             for tag, outcome in images:
@@ -270,21 +315,46 @@ class Classifier:
                 for squares in samples.of(outcome):
                     yield (tag, None), squares
 
-        seen: list[NDArray[np.float64]] = []  # of the image whose samples are coming
-        for (tag, error), logits in run_each(self.engine, each_sample()):
-            if error is not None or logits is None:
+        seen: list[NDArray[np.float32]] = []  # rows of the image whose samples are coming
+        for (tag, error), row in run_each(self.engine, each_sample()):
+            if error is not None or row is None:
                 assert error is not None
                 yield tag, error
                 continue
-            if not np.isfinite(logits).all():
+            if not np.isfinite(row).all():
                 raise ArtefactError(
                     f"the classifier in {quoted(self.folder)} gives numbers that are not finite: "
                     "its weights are damaged; train again"
                 )
-            seen.append(self.decision.probabilities(self.scaled(logits)[None])[0])
+            seen.append(row)
             if len(seen) == samples.count:
-                yield tag, np.mean(seen, axis=0)
-                seen = []
+                rows, seen = np.stack(seen), []
+                each = self.decision.probabilities(self.scaled(rows[:, :classes]))
+                yield tag, self.judged(each.mean(axis=0), rows[:, classes:].mean(axis=0))
+
+    def judged(self, probabilities: NDArray[np.float64], features: NDArray[np.float32]) -> Outcome:
+        """(classes,) and what the head read, (width,), which is empty where nothing is refused."""
+        if self.rejection is None:
+            return Outcome(probabilities, None)
+        logits = np.log(np.maximum(probabilities, TINY))
+        return Outcome(probabilities, self.rejection.refused(features[None], logits[None])[0])
+
+    @cached_property
+    def rejection(self) -> Rejection | None:
+        """When it answers none of these; None if never.
+
+        Raises:
+            ArtefactError: the file is damaged.
+        """
+        if self.card.get("rejection") is None:
+            return None
+        path = self.folder / RELATION
+        try:
+            tensors = load(check_regular(path).read_bytes())
+            width = head_width(self.folder / TENSORS)
+            return Rejection.of(tensors, Space.of(tensors, width), len(self.classes))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise unreadable(path, error) from error
 
     def scaled(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated logits. Most heads have the temperature in their weights already."""
@@ -298,6 +368,12 @@ class Classifier:
         """Each row's probabilities, in the dataset's order; `damaged` receives name and reason of
         each image that was decoded though it is damaged."""
         return self.probabilities(self.dataset_squares(dataset, tta, damaged), tta)
+
+    def dataset_outcomes(
+        self, dataset: Dataset, tta: Tta = "none", damaged: dict[str, str] | None = None
+    ) -> "Iterator[tuple[int, Outcome | ImageError]]":
+        """The same, with what is refused."""
+        return self.outcomes(self.dataset_squares(dataset, tta, damaged), tta)
 
     def dataset_squares(
         self, dataset: Dataset, tta: Tta = "none", damaged: dict[str, str] | None = None
@@ -353,21 +429,29 @@ class Classifier:
         """What runs the network; with OpenVINO in "f32" or "bf16", what the CPU does best by
         default."""
         if self.has_graph and choose_engine() == "openvino":
-            from foveate.engine.openvino import OpenVinoEngine
+            from foveate.engine.openvino import OpenVinoEngine, with_features
 
             graph = self.folder / GRAPH
-            engine = OpenVinoEngine(graph, self.threads, precision_hint, few=self.few)
+            model = graph if self.rejection is None else with_features(graph)
+            engine = OpenVinoEngine(model, self.threads, precision_hint, few=self.few)
             channels = self.preprocess.channels
             views = tuple((view.crop, view.crop, channels) for view in self.preprocess.views)
-            if engine.views != views or engine.row != (len(self.classes),):
+            outputs = len(self.classes)
+            if self.rejection is not None:
+                outputs += len(self.rejection.space.directions)
+            if engine.views != views or engine.row != (outputs,):
                 raise ArtefactError(
                     f"{quoted(self.folder / GRAPH)} does not fit the card: it maps "
                     f"{engine.views} to {engine.row}"
                 )
             return engine
         from foveate.engine.torch import TorchEngine
+        from foveate.probe import Features
 
-        return TorchEngine(self.network(), self.preprocess, self.threads, self.channels_last)
+        network = self.network()
+        if self.rejection is not None:
+            network = Features(network, logits=True)
+        return TorchEngine(network, self.preprocess, self.threads, self.channels_last)
 
     @torch_threads()
     def network(self, module: "nn.Module | Callable[[], nn.Module] | None" = None) -> Any:
@@ -384,7 +468,6 @@ class Classifier:
             UsageError: the network's code is needed and not given; something else is given.
             ArtefactError: the tensors do not fit the network.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load_file as load_tensors
 
         from foveate.models.network import is_size

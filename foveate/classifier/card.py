@@ -13,11 +13,12 @@ from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
 # 1 had no `divide_logits`, 2 no levels of the Preprocess, 3 one view, one backbone and the first
-# pooling; the least that is needed is written
+# pooling, and no rejection; the least that is needed is written
 FORMAT = 4
 READABLE = (1, 2, 3, 4)
 TENSORS, GRAPH, GRAPH_WEIGHTS = "model.safetensors", "engine.xml", "engine.bin"
-RELATION = "novelty.safetensors"  # of a probe: what to expect of images without labels
+# of a probe: what to expect of images without labels, and when to answer none of these
+RELATION = "novelty.safetensors"
 # a backbone with a linear layer on its stages; several with one; a network as it is
 FORMS = ("probe", "joined", "network")
 
@@ -47,6 +48,11 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise ValueError(f"the branches do not read {views} views")
         if card["form"] == "network" and views > 1:
             raise ValueError(f"a network as it is reads one view, not {views}")
+        refuses = card.get("rejection") is not None
+        if refuses and (RELATION not in card["files"] or card["form"] == "network"):
+            raise ValueError(f"rejection needs {RELATION}, and a probe")
+        if refuses and card["thresholds"] is not None:
+            raise ValueError("rejection needs one class an image")
     except (ValueError, ArtefactError) as error:
         raise unreadable(path, ValueError(str(error)[:200])) from error
     for name, digest in card["files"].items():
@@ -130,6 +136,7 @@ CARD: dict[Any, Any] = {
     "preprocess": {},
     "files": hashes_of_files,
     "metrics?": {str: {str: (None, float, [float])}},
+    "rejection?": (None, {"rate": between_0_and_1}),
 }
 
 
@@ -142,6 +149,12 @@ def head_shape(path: Path) -> list[int]:
             return shape if len(weight) == 2 and weight[:1] == shape else []
     except SafetensorError:
         return []
+
+
+def head_width(path: Path) -> int:
+    """How many numbers the head reads; the file is `card`'s, which has been checked."""
+    with safe_open(path, "np") as tensors:
+        return int(tensors.get_slice("linear.weight").get_shape()[1])
 
 
 def of_what(m: dict[str, Any]) -> str:
@@ -193,7 +206,43 @@ def title_of(card: dict[str, Any]) -> str:
 def limit_of(card: dict[str, Any]) -> str:
     if card["thresholds"] is not None:
         return "It knows only these labels."
+    if card.get("rejection") is not None:
+        kinds, foreign, false = refusals(card["rejection"])
+        return f"It answers none of these for {kinds}; for {foreign}; and for {false}."
     return "It knows only these classes: an image of anything else gets one of them too."
+
+
+def refusals(rejection: dict[str, Any]) -> tuple[str, str, str]:
+    """What is refused, in words: kinds that were never taught, images of nothing, and images of the
+    classes."""
+    kinds, foreign = rejection["unknown_kinds"], rejection["foreign"]
+    unknown = "of kinds that were never taught nobody knows: a third class would be needed"
+    if kinds["share"] is not None:
+        shares = list(kinds["classes"].items())
+        (worst, low), (best, high) = shares[0], shares[-1]
+        apart = f"from {100 * low:.0f} % of {plain(worst)} to {100 * high:.0f} % of {plain(best)}"
+        unknown = f"{with_interval(kinds)} of a kind that was never taught, {apart}"
+    of_nothing = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in foreign.items())
+    split, false = list(rejection["false_refusals"].items())[-1]
+    of_classes = f"{with_interval(false)} of images of its classes ({split.replace('_', ' ')})"
+    return unknown, of_nothing, of_classes
+
+
+def plain(name: str) -> str:
+    """A class's name in quotes, without what Markdown or a terminal could act on."""
+    return "'" + "".join(c if c.isalnum() or c in " -_.,+" else "?" for c in name) + "'"
+
+
+def with_interval(found: dict[str, Any]) -> str:
+    """A share, and its 95 % interval where there is one.
+
+    >>> with_interval({"share": 0.42, "share_ci95": [0.31, 0.55]})
+    '42 % (31 to 55)'
+    """
+    if found["share_ci95"] is None:
+        return f"{100 * found['share']:.0f} %"
+    low, high = (100 * end for end in found["share_ci95"])
+    return f"{100 * found['share']:.0f} % ({low:.0f} to {high:.0f})"
 
 
 def described(card: dict[str, Any]) -> list[str]:

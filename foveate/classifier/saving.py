@@ -17,6 +17,7 @@ from foveate.data.preprocess import Preprocess
 from foveate.errors import ArtefactError, quoted
 from foveate.heads import Head
 from foveate.novelty import Relation
+from foveate.rejection import Rejection
 from foveate.storage import replacing, sha256, write_json
 from foveate.weights.starting_point import StartingPoint
 
@@ -40,6 +41,7 @@ def save_probe(
     engine: str,
     about: dict[str, Any],
     relation: Relation | None = None,
+    rejection: Rejection | None = None,
 ) -> Classifier:
     """Write the classifier of frozen backbones, whole or not at all. It takes no torch.
 
@@ -51,6 +53,8 @@ def save_probe(
         about: provenance and metrics, for the card.
         engine: with "openvino" the graph is saved beside the tensors.
         relation: of confidence and distance to being right, where it is known.
+        rejection: when to answer none of these, if ever; `about` then has a "rejection" for the
+            card.
     """
     joined = len(branches) > 1
     tensors = {"linear.weight": head.weight, "linear.bias": head.bias}
@@ -83,7 +87,12 @@ def save_probe(
         preprocess=preprocess,
         about=about,
     )
-    beside = {} if relation is None else {RELATION: save(relation.tensors())}
+    known = {} if relation is None else relation.tensors()
+    if rejection is not None:
+        known |= rejection.space.tensors() | rejection.tensors()
+    # safetensors writes an array's bytes as they lie, whatever their order
+    known = {name: np.ascontiguousarray(tensor) for name, tensor in known.items()}
+    beside = {RELATION: save(known)} if known else {}
     return write_classifier(folder, card, tensors, graph, beside)
 
 

@@ -14,6 +14,7 @@ from foveate.storage import disk_errors
 
 BETWEEN = "|"  # separates the labels of an image that has several
 NONE = "(none)"  # the folder of images without a label
+REFUSED = "(none of these)"
 UNREADABLE = "(unreadable)"
 ODD = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # what some system takes in no name
 
@@ -50,10 +51,17 @@ class Printed:
         else:
             top = prediction.top[: self.top]
             top_labels = "  ".join(f"{label} {100 * p:.1f} %" for label, p in top)
-            given = f"  {BETWEEN.join(prediction.labels) or NONE} " if self.several else ""
-            say(f"{prediction.file}{given}  {top_labels}")
+            say(f"{prediction.file}{self.given(prediction)}  {top_labels}")
         if self.at_once:
             sys.stdout.flush()
+
+    def given(self, prediction: Any) -> str:
+        """What is said before the most probable classes, where they are not the answer."""
+        if prediction.rejected is not None:
+            return f"  {prediction.label} ({prediction.rejected}); of these: "
+        if self.several:
+            return f"  {BETWEEN.join(prediction.labels) or NONE} "
+        return "  unsure: " if prediction.unsure else ""
 
     def close(self) -> None:
         pass
@@ -63,7 +71,7 @@ class CsvTable:
     """A CSV that spreadsheets open with the right letters: UTF-8 with a byte order mark, a row an
     image and a column a class.
 
-        file, label, probability, CLASS ..., error
+        file, label, probability, CLASS ..., rejected, error
 
     What was written stays if the process is stopped: each row is whole.
 
@@ -84,14 +92,17 @@ class CsvTable:
             except FileExistsError as error:
                 raise UsageError(f"{quoted(path)} exists; choose another --csv") from error
         self.rows = csv.writer(self.file)
-        self.write(["file", "label", "probability", *map(clean, classes), "error"])
+        self.write(["file", "label", "probability", *map(clean, classes), "rejected", "error"])
 
     def take(self, prediction: Any) -> None:
         found = dict(prediction.top)
         numbers = [f"{found[label]:.6f}" if label in found else "" for label in self.classes]
         best = "" if prediction.error else f"{prediction.probability:.6f}"
         label = BETWEEN.join(map(clean, prediction.labels))
-        self.write([clean(prediction.file), label, best, *numbers, clean(prediction.error)])
+        rejected = prediction.rejected or ""
+        label = prediction.label if rejected else label
+        error = clean(prediction.error)
+        self.write([clean(prediction.file), label, best, *numbers, rejected, error])
 
     def write(self, row: list[str]) -> None:
         with disk_errors(self.path):
@@ -105,7 +116,8 @@ class CsvTable:
 
 class SortedFolders:
     """A folder a class, with a link to each image, or a copy of it; an image of several labels is
-    in each, one without any in `(none)`, one that cannot be read in `(unreadable)`.
+    in each, one without any in `(none)`, one that is refused in `(none of these)`, one that cannot
+    be read in `(unreadable)`.
 
     Nothing is ever replaced: of two images of one name the second gets a number.
 
@@ -133,7 +145,8 @@ class SortedFolders:
             root.mkdir(parents=True, exist_ok=True)
 
     def take(self, prediction: Any) -> None:
-        names = [self.folders[label] for label in prediction.labels] or [NONE]
+        nowhere = NONE if prediction.rejected is None else REFUSED
+        names = [self.folders[label] for label in prediction.labels] or [nowhere]
         source = Path(prediction.file).absolute()
         for name in [UNREADABLE] if prediction.error else names:
             folder = self.root / name
@@ -178,7 +191,7 @@ def folder_names(classes: tuple[str, ...]) -> dict[str, str]:
     {'cat': 'cat', 'a/b': 'a-b', 'a:b': 'a-b-2', '..': '-'}
     """
     found: dict[str, str] = {}
-    taken = {NONE, UNREADABLE}
+    taken = {NONE, REFUSED, UNREADABLE}
     for label in classes:
         plain = ODD.sub("-", label).strip(" ").rstrip(".")[:100] or "-"
         name, number = plain, 1

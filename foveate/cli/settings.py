@@ -173,6 +173,15 @@ FitOption = Annotated[
         "[default: crop]",
     ),
 ]
+Reject = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        metavar="SHARE",
+        help="Of a probe: the share of images like the training images that may be answered with "
+        "none of these, or off [default: 0.05]",
+    ),
+]
 FindLr = Annotated[
     bool,
     typer.Option(
@@ -195,6 +204,7 @@ def arguments(context: typer.Context) -> dict[str, Any]:
     options = context.params
     names = "model recipe weights task effort size framing fit seed groups on_bad engine".split()
     asked: dict[str, Any] = {name: options[name] for name in names}
+    asked["reject"] = given_share(options["reject"])
     asked["channels"] = options["channels"] and int(options["channels"])
     asked["augment"] = given_augment(context)
     asked |= given_settings(context)
@@ -223,6 +233,14 @@ def arguments(context: typer.Context) -> dict[str, Any]:
         if name == "config" or not is_given(context, name):
             asked[name] = value
     return asked
+
+
+def given_share(text: str | None) -> float | str | None:
+    """What --reject says: a number where it is one."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def given_settings(context: typer.Context) -> dict[str, Any]:

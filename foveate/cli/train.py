@@ -94,6 +94,7 @@ def train(
     size: settings.Size = None,
     framing: settings.FramingOption = "auto",
     fit: settings.FitOption = None,
+    reject: settings.Reject = None,
     channels: settings.Channels = None,
     seed: Annotated[
         int,
@@ -152,7 +153,10 @@ def train(
     # of the processes that torchrun started, the first one prints
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
-        for name in "effort out resume groups on_bad corrections engine cache tensorboard".split():
+        probes = "effort reject"
+        for (
+            name
+        ) in f"{probes} out resume groups on_bad corrections engine cache tensorboard".split():
             if settings.is_given(context, name):
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
@@ -210,7 +214,7 @@ def try_rates(
         raise UsageError(
             "find-lr applies to the recipes finetune and scratch; a probe has no learning rate"
         )
-    left_out = ("effort", "groups", "on_bad", "engine")
+    left_out = ("effort", "reject", "groups", "on_bad", "engine")
     applies = {name: asked[name] for name in asked if name not in left_out}
     with TerminalProgress(quiet, silent) as progress:
         test = training.find_lr(data, **applies, threads=threads, progress=progress)
@@ -273,6 +277,9 @@ def show(
                 say(line)
     if "seen" in metrics:
         say(seen_line(metrics["seen"]))
+    if metrics.get("rejection"):
+        for line in refusal_lines(metrics["rejection"]):
+            say(line)
     if "compared_with" in metrics:
         say(since(metrics["compared_with"]))
     say()
@@ -297,6 +304,14 @@ def seen_line(seen: dict[str, Any]) -> str:
     backbones = set(seen["backbones"])
     through = f" through {len(backbones)} backbones" if len(backbones) > 1 else ""
     return f"{'sees':<12} {share}, {seen['framing']}: a prediction is {times}{through}"
+
+
+def refusal_lines(rejection: dict[str, Any]) -> list[str]:
+    """What is refused, as this run measured it."""
+    from foveate.classifier.card import refusals
+
+    kinds, foreign, false = refusals(rejection)
+    return [f"{'refuses':<12} {kinds}", f"{'':<12} {foreign}", f"{'':<12} {false}"]
 
 
 def since(compared: dict[str, Any]) -> str:
@@ -327,6 +342,8 @@ def headlines(words: str, m: dict[str, Any]) -> list[str]:
         with_them = f"with them, it would be {100 * m['accuracy']:.1f} %: {m['why']}"
         return [f"{headline(words, m['without_copies'])}, {what}", f"{'':<12} {with_them}"]
     lines = [headline(words, m)]
+    if "accepted" in m:
+        lines.append(f"{'':<12} {of_accepted(m['accepted'])}")
     among = m.get("among_copies", {"accuracy": 0.0})["accuracy"]
     if m["accuracy_ci95"] is not None and among > m["accuracy_ci95"][1]:
         new = "occasions" if m.get("groups", m["n"]) < m["n"] else "photos"
@@ -337,6 +354,14 @@ def headlines(words: str, m: dict[str, Any]) -> list[str]:
     if not m.get("trusted", True) and words == HEADLINES["out_of_fold"]:
         lines.append(f"{'':<12} not to be believed: {m['why']}")
     return lines
+
+
+def of_accepted(found: dict[str, Any]) -> str:
+    """What is answered, and how well."""
+    if found["accuracy"] is None:
+        return "all are refused"
+    share, accuracy = 100 * found["share"], 100 * found["accuracy"]
+    return f"{share:.1f} % are given a class, {accuracy:.1f} % of these the right one"
 
 
 def headline(words: str, m: dict[str, Any]) -> str:

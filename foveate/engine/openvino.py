@@ -57,6 +57,7 @@ __all__ = [
     "ov",
     "precision",
     "save_graph",
+    "with_features",
     "without_head",
 ]
 
@@ -324,6 +325,22 @@ def without_head(path: Path) -> Any:
     """The graph of a probe, as `attach_head` made it, up to what its head reads: pixels of each
     view -> (N, width); ArtefactError if it ends otherwise."""
     model = read_graph(path)
+    return ov.Model(
+        [ov.opset13.result(head_input(model, path))], model.get_parameters(), "features"
+    )
+
+
+def with_features(path: Path) -> Any:
+    """The graph of a probe, in whose rows what its head reads comes after the logits: pixels of
+    each view -> (N, classes + width); ArtefactError if it ends otherwise."""
+    model = read_graph(path)
+    logits, features = model.output(0).get_node().input_value(0), head_input(model, path)
+    both = ov.opset13.concat([logits, features], axis=1)
+    return ov.Model([ov.opset13.result(both)], model.get_parameters(), "probe with features")
+
+
+def head_input(model: Any, path: Path) -> Any:
+    """What the head of a probe reads, in its graph."""
     node = model.output(0).get_node()
     for kind in ("Result", "Add", "ReduceSum", "Multiply", "Unsqueeze"):
         if node.get_type_name() != kind:
@@ -333,8 +350,7 @@ def without_head(path: Path) -> Any:
             )
         features = node.input_value(0)
         node = features.get_node()
-    result = ov.opset13.result(features)
-    return ov.Model([result], model.get_parameters(), "features")
+    return features
 
 
 class Branch(NamedTuple):

@@ -37,6 +37,7 @@ from foveate.runs import Run
 from foveate.training.config import Freeze, TrainConfig, check_names
 from foveate.training.framing import Framing, check_framing
 from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
+from foveate.training.refusal import check_class_names, check_reject
 from foveate.training.report import Clock, dataset_fingerprint
 from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import (
@@ -100,6 +101,7 @@ def train(
     effort: Literal["fast", "best", "most"] | None = None,
     framing: Framing = "auto",
     fit: Fit | None = None,
+    reject: float | Literal["off"] | None = None,
     augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
@@ -140,6 +142,8 @@ def train(
             (`foveate.training.framing`). A random start sees the whole.
         fit: what happens to a longer side: "crop" cuts its ends off, the default; "pad" keeps all
             of it between borders; "squash" squeezes it. The latter two show the whole image.
+        reject: of a probe: the share of images like the training images that may be answered with
+            "none of these", so that others are; 0.05 by default, or "off". Not of labels.
         augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong"; an
             Augment; or a PolicyOptions, of which the data decide what is left out. Chosen from the
             data by default.
@@ -208,6 +212,8 @@ def train(
     right = Corrected(dataset) if corrections is None else correct(dataset, corrections)
     dataset = learnable(right.dataset)
     check_trainable(dataset)
+    rate = check_reject(reject, recipe, dataset.task)
+    check_class_names(dataset.classes)
     clock = Clock()
     with bars(progress) as progress:
         with clock.phase("reading"):
@@ -221,6 +227,7 @@ def train(
                 effort=effort or "fast",
                 framing=framing,
                 fit=fit,
+                reject=rate,
                 seed=seed,
                 on_bad=on_bad or "skip",
                 engine=kind,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveate.audit.groups import Groups, find_groups
 from foveate.audit.suspects import Answers, doubt_labels
@@ -26,7 +27,7 @@ from foveate.features import shown
 from foveate.heads import PENALTIES
 from foveate.machine import environment
 from foveate.novelty import fit_relation
-from foveate.progress import Progress, log_notes
+from foveate.progress import Progress, Silent, log_notes
 from foveate.runs import Run
 from foveate.training.framing import (
     AUTO,
@@ -50,6 +51,7 @@ from foveate.training.honest import (
     without_leaks,
 )
 from foveate.training.previous import compare_with_last
+from foveate.training.refusal import fit_refusal, note_of
 from foveate.training.report import (
     ALONE,
     Clock,
@@ -102,6 +104,7 @@ class ProbeConfig:
     groups: Groups = "auto"
     framing: str = "auto"
     fit: Fit | None = None
+    reject: float | None = None
     recipe: str = "probe"
     weights: str = ""  # identity of weights that are not published ones
 
@@ -170,6 +173,7 @@ def solve_probe(
     with clock.phase("head"):
         honest = HonestFolds(dataset.labels, judging, len(classes), threads, progress)
         area = area_seen(dataset, learnt, wholes[0]) if config.fit is None else 1.0
+        beside: ViewExtractor | None = None
         if not (judging.folds >= 0).any():  # nothing to choose by
             choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
         elif effort.beside:
@@ -217,6 +221,20 @@ def solve_probe(
                 len(classes),
                 threads,
             )
+        refusal = None
+        if relation is not None and config.reject is not None:
+            everyone = [*extractors, *([beside] if beside is not None else [])]
+            refusal = fit_refusal(
+                dataset,
+                judging,
+                solved.head,
+                choice.features,
+                relation.space,
+                config.reject,
+                config.seed,
+                threads,
+                lambda images: seen_by(choice, everyone, images),
+            )
     head, decision, features = solved.head, solved.decision, choice.features
     evaluated = {"out_of_fold": (judging.judged, solved.probabilities)}
     splits = {"out_of_fold": solved.figures}
@@ -224,6 +242,8 @@ def solve_probe(
         probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
         evaluated["test"] = test, probabilities
         splits["test"] = held_out(dataset, grouping, test, probabilities, decision)
+    if refusal is not None:
+        refusal.judge(splits, evaluated, dataset, grouping.groups, features, head, config.seed)
     area = area_seen(dataset, learnt, choice.branches[0].preprocess)
 
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
@@ -237,6 +257,7 @@ def solve_probe(
     notes += group_notes(dataset, grouping, judging)
     notes += contradictions(splits)
     notes += doubts.notes(dataset)
+    notes += note_of(refusal, config.reject)
     with clock.phase("saving"):
         provenance = {"command": command, "environment": environment(), **config.to_dict()}
         classifier = save_probe(
@@ -246,8 +267,10 @@ def solve_probe(
             decision,
             classes,
             config.engine,
-            {"metrics": brief(splits), "provenance": provenance},
+            {"metrics": brief(splits), "provenance": provenance}
+            | ({} if refusal is None else {"rejection": refusal.certificate}),
             relation,
+            None if refusal is None else refusal.rejection,
         )
         if isinstance(start, Loaded) and start.name.startswith(OWN):
             classifier.module = start.module
@@ -289,6 +312,7 @@ def solve_probe(
             "penalty": head.penalty,
             "temperature": head.temperature,
             "suspects": len(doubts.suspects),
+            "rejection": None if refusal is None else refusal.certificate,
             **compared,
         },
         splits=splits,
@@ -296,3 +320,16 @@ def solve_probe(
     log_notes(notes, bad)
     classifier.threads = threads
     return classifier
+
+
+def seen_by(
+    choice: Choice, extractors: list[ViewExtractor], images: Dataset
+) -> NDArray[np.float32]:
+    """(N, width), what the chosen backbones make of other images."""
+    parts = []
+    for start, preprocess, *_ in choice.branches:
+        extractor = next(
+            e for e in extractors if e.start is start and e.whole.crop == preprocess.crop
+        )
+        parts.append(extractor.extracted(images, preprocess, Silent()))
+    return np.concatenate(parts, axis=1)

@@ -17,7 +17,8 @@ ALWAYS = ("recipe", "model", "seed", "groups", "on_bad", "engine", "task")
 OF_DATA = ("data", "fingerprint")  # other data are welcome
 OF_STEPS = ("order", "images", "policy", "augmentation", "preprocess", "training")
 OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}
-SINCE = ("framing", "fit")  # of a probe; an older version's saw the whole of each image
+# of a probe; an older version's saw the whole of each image, and refused none
+SINCE = ("framing", "fit", "reject")
 WEIGHTS = "weights"  # identity of weights that are not published ones
 
 
@@ -60,8 +61,9 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
         )
     arguments = {name: found[name] for name in ALWAYS}
     if recipe == "probe":
-        seen = {"framing": found.get("framing", "whole"), "fit": found.get("fit")}
-        return arguments | {"effort": found["effort"], **seen}
+        since = {"framing": found.get("framing", "whole"), "fit": found.get("fit")}
+        since["reject"] = found.get("reject") or "off"
+        return arguments | {"effort": found["effort"], **since}
     try:
         preprocess = Preprocess.from_dict(found["preprocess"])
         augment = Augment.from_dict(found["augmentation"])

@@ -182,9 +182,8 @@ def test_only_unreadable_images(classifier: Classifier) -> None:
 def test_to_dict_is_the_documented_line(classifier: Classifier, image: Path) -> None:
     found = classifier.predict(image, top=2)
     line = json.loads(json.dumps(found.to_dict()))
-    assert list(line) == ["file", "label", "probability", "labels", "top"] and line["labels"] == [
-        line["label"]
-    ]
+    assert list(line) == ["file", "label", "probability", "labels", "top", "rejected"]
+    assert line["labels"] == [line["label"]] and line["rejected"] is None
     assert [list(t) for t in line["top"]] == [["label", "probability"]] * 2
     assert line["label"] == found.label == line["top"][0]["label"]
     assert line["probability"] == pytest.approx(found.probability, abs=1e-6)

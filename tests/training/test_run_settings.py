@@ -56,7 +56,11 @@ def read(path: Path) -> dict[str, Any]:
 def test_a_probes_config(tmp_path: Path) -> None:
     arguments = {"model", "effort", "seed", "groups", "on_bad", "engine", "task", "recipe"}
     found = read_arguments(write(tmp_path, PROBE), weights_given=False)
-    older = {"framing": "whole", "fit": None}  # what a config that names none was trained with
+    older = {
+        "framing": "whole",
+        "fit": None,
+        "reject": "off",
+    }  # what a config that names none was trained with
     assert found == {name: PROBE[name] for name in arguments} | older
     (tmp_path / "newer").mkdir()
     newer = write(tmp_path / "newer", PROBE | {"framing": "2/3", "fit": "crop"})
