@@ -56,6 +56,8 @@ KINDS = 20  # classes that are left out, at most
 OUTPUTS = 2000  # of all these heads together, at most, where they are more than FEW_KINDS
 FEW_KINDS = 5  # classes left out without which nothing is said of how sure their mean is
 A_KIND = 5  # images of a class that is left out, at least
+BESIDE = 10  # images of other classes, of the fold that is left out with it, at least
+RANKS = 1000  # measures by which others are ranked
 UNKNOWN_AT_LEAST = 3  # classes, of which one is left out
 RESAMPLES = 1000
 STEPS = 40  # halvings when thresholds are sought
@@ -102,6 +104,12 @@ class Scale:
     """
 
     known: Floats
+
+    @classmethod
+    def of(cls, known: Floats) -> "Scale":
+        """Of images' measures, (5, N); of many, RANKS order statistics of each."""
+        places = np.linspace(0, known.shape[1] - 1, min(RANKS, known.shape[1])).round().astype(int)
+        return cls(np.sort(known, axis=1)[:, places])
 
     def scores(self, measures: Floats) -> Floats:
         """(5, N) -> the same shape."""
@@ -338,7 +346,7 @@ def normal_places(n: int) -> Floats:
 def thresholds_of(known: Floats, rate: float) -> tuple[Scale, Floats]:
     """The scale of known images' measures, (5, n), and the two thresholds, (2,), beyond which the
     share `rate` of them lies, or a little less; SHARE of it for being foreign."""
-    scale = Scale(np.sort(known, axis=1))
+    scale = Scale.of(known)
     strange = scale.strangeness(known)
     parts = np.array([SHARE, 1 - SHARE])
     low, high = rate, min(1.0, 2 * rate / (1 - SHARE))
@@ -410,15 +418,19 @@ def leave_out(
     )
     world = World(reduced, labels, space, classes)
 
-    def judge(c: int, rows: Labels, solution: Array) -> Kind:
+    def judge(c: int, rows: Labels, solution: Array) -> Kind | None:
+        strange = labels[rows] == c
+        if np.count_nonzero(~strange) < BESIDE:
+            return None
         logits = np.delete(reduced[rows] @ solution[:-1] + solution[-1], c, axis=1)
-        measures, strange = world.measures(rows, rows, logits), labels[rows] == c
+        measures = world.measures(rows, rows, logits)
         scale, edges = thresholds_of(measures[:, ~strange], rate)
         found = scale.strangeness(measures)
         refused = beyond(found[:, strange], edges)
         return Kind(c, refused, area_under_roc(found[1, strange], found[1, ~strange]))
 
-    return tuple(each(lambda held_out: judge(*held_out), zip(drawn, held, solutions, strict=True)))
+    found = each(lambda held_out: judge(*held_out), zip(drawn, held, solutions, strict=True))
+    return tuple(kind for kind in found if kind is not None)
 
 
 def area_under_roc(higher: Floats, lower: Floats) -> float:

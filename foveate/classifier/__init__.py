@@ -33,12 +33,10 @@ from foveate.data.image import read_file, upright_rgb
 from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess, as_prediction_sees, decode_squares
 from foveate.data.workers import decode_ahead
-from foveate.distance import Space
 from foveate.engine import Engine, choose_engine, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
 from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
-from foveate.rejection import NONE_OF_THESE, Rejection
 from foveate.runs import read_metrics
 from foveate.storage import check_regular, unreadable
 from foveate.weights import WEIGHTS, find_weights
@@ -46,6 +44,8 @@ from foveate.weights.starting_point import OWN, TIMM
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from foveate.rejection import Rejection
 
 HALF = 0.5
 TINY = 1e-300  # of a probability, so that its logarithm is finite
@@ -233,6 +233,8 @@ class Classifier:
             ranked = tuple((self.classes[i], float(p[i])) for i in order[:top])
             label, probability = ranked[0]
             if rejected is not None:
+                from foveate.rejection import NONE_OF_THESE
+
                 yield Prediction(
                     image.name, NONE_OF_THESE, probability, (), ranked, rejected=rejected
                 )
@@ -340,7 +342,7 @@ class Classifier:
         return Outcome(probabilities, self.rejection.refused(features[None], logits[None])[0])
 
     @cached_property
-    def rejection(self) -> Rejection | None:
+    def rejection(self) -> "Rejection | None":
         """When it answers none of these; None if never.
 
         Raises:
@@ -348,6 +350,9 @@ class Classifier:
         """
         if self.card.get("rejection") is None:
             return None
+        from foveate.distance import Space  # a classifier without it starts sooner
+        from foveate.rejection import Rejection
+
         path = self.folder / RELATION
         try:
             tensors = load(check_regular(path).read_bytes())
