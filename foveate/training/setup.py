@@ -11,7 +11,7 @@ knows (Kumar et al., arXiv:2202.10054).
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,16 +28,13 @@ from foveate.audit.inspection import look
 from foveate.classifier import Classifier
 from foveate.data.augment import Augment, PolicyOptions
 from foveate.data.augment.policies import resolve
-from foveate.data.batches import EvaluationBatches, TrainingBatches, normalise
+from foveate.data.batches import EvaluationBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
-from foveate.data.batches.source import unreadable
 from foveate.data.dataset import (
     Dataset,
     OnBad,
     Task,
-    apply_policy,
     check_trainable,
-    damage_notes,
 )
 from foveate.data.preprocess import Fit, Preprocess
 from foveate.data.splits import FOLDS, judging_folds, stratified_folds, with_splits
@@ -56,6 +53,7 @@ from foveate.training.distributed import Ranks
 from foveate.training.framing import Framing, Trial
 from foveate.training.freezing import Norm, Plan, Size, make_plan, without_numbers
 from foveate.training.honest import check_given, group_notes, learnt_from
+from foveate.training.loader import Loader, check_readable, progressive
 from foveate.training.memory import (
     bytes_per_image,
     check_batches,
@@ -68,8 +66,6 @@ from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
 from foveate.weights.starting_point import EMBEDDED, OWN, TIMM, StartingPoint, find_start
 
-VALIDATION_BATCH = 64  # images
-ROUND = 32  # pixels: sizes of progressive resizing are multiples of it, of large images
 FAST_BF16 = {"avx512_bf16", "amx_bf16"}  # instruction sets that multiply bf16 faster than f32
 
 Rows = NDArray[np.int64]
@@ -383,7 +379,7 @@ class Job:
         self.ranks.share(None)  # nobody leaves before it is written
         return classifier or Classifier.load(self.run.folder)
 
-    def fit_memory(self, trainer: Trainer, loader: "Loader") -> None:
+    def fit_memory(self, trainer: Trainer, loader: Loader) -> None:
         """Cut batches into micro-batches that fit into memory: where it is only promised, as on
         Linux, a process that takes too much is killed, with no error to answer to."""
         config = self.config
@@ -403,7 +399,7 @@ class Job:
             )
 
     def show_epoch(
-        self, record: Record, trainer: Trainer, loader: "Loader", listener: EpochLog
+        self, record: Record, trainer: Trainer, loader: Loader, listener: EpochLog
     ) -> None:
         """Write an epoch's figures, and show them."""
         for note in loader.notes() if record.epoch == 1 else []:
@@ -499,7 +495,7 @@ def size_read(preprocess: Preprocess) -> Size:
     return preprocess.channels, preprocess.crop, preprocess.crop
 
 
-def starting_network(job: Job, loader: "Loader") -> nn.Module:
+def starting_network(job: Job, loader: Loader) -> nn.Module:
     """The network as it is before the first step; unreadable images are left out from here on."""
     if job.request.start is None:
         found = job.ranks.share(check_readable(job, loader) if job.ranks.first else ({}, {}))
@@ -553,111 +549,6 @@ def solve_head(
 
 
 # Batches
-
-
-class Loader:
-    """The batches of a job, of all its images at first, then of those that can be read."""
-
-    def __init__(self, job: Job):
-        self.job = job
-        config = job.config
-        self.batches = TrainingBatches(
-            job.dataset,
-            job.rows["train"],
-            job.preprocess,
-            job.augmentation,
-            config.batch_size,
-            seed=job.request.seed,
-            threads=job.resources.threads,
-            cache=job.resources.cache,
-            rank=job.ranks.rank,
-            world=job.ranks.world,
-            sampling="balanced" if config.balance == "sampling" else "all",
-            size=progressive(job.preprocess.crop, config) if config.progressive < 1 else None,
-        )
-        self.validation = EvaluationBatches(
-            job.dataset,
-            job.rows["validation"],
-            job.preprocess,
-            VALIDATION_BATCH,
-            threads=job.resources.threads,
-            cache=job.resources.cache,
-            rank=job.ranks.rank,
-            world=job.ranks.world,
-        )
-
-    def leave_out(self, bad: dict[str, str], damaged: dict[str, str]) -> None:
-        """Train without the unreadable images (name: reason), and say which are damaged."""
-        job = self.job
-        apply_policy(len(job.dataset), bad, job.request.on_bad, damaged)
-        job.notes += damage_notes(damaged)
-        if job.ranks.first:
-            for reason in damaged.values():
-                job.run.log(reason)
-        if not bad:
-            return
-        job.bad, tested = bad, len(job.rows["test"]) > 0
-        for split, rows in job.rows.items():
-            readable = [row for row in rows if job.dataset.files[row] not in bad]
-            job.rows[split] = np.array(readable, dtype=np.int64)
-        check_trainable(job.dataset.select(np.concatenate([*job.rows.values()])))
-        gone = [split for split in ("train", "validation") if not len(job.rows[split])]
-        if gone:
-            raise DataError(
-                f"no image of the {gone[0]} split can be read: {next(iter(bad.values()))}"
-            )
-        if tested and not len(job.rows["test"]):
-            job.notes.append(
-                "no image of the test split can be read: only the validation images say how good "
-                "it is"
-            )
-        check_batches(job.plan, len(job.rows["train"]), job.config, job.ranks.world)
-        self.batches.take(job.rows["train"])
-        self.validation.take(job.rows["validation"])
-
-    def pixels_to_come(self) -> int:
-        """Bytes of memory that pixels will yet take: a whole photo with headroom is four crops."""
-        each = self.job.preprocess.channels * self.job.preprocess.crop**2
-        rows, caches = self.job.rows, (self.batches.cache, self.validation.cache)
-        wanted = (4 * each * len(rows["train"]), each * len(rows["validation"]))
-        return sum(min(cache.room, n) for cache, n in zip(caches, wanted, strict=True))
-
-    def notes(self) -> list[str]:
-        """What a person should know of the pixels that are kept."""
-        return [*self.batches.cache.notes(), *self.validation.cache.notes()]
-
-
-def check_readable(job: Job, loader: Loader) -> tuple[dict[str, str], dict[str, str]]:
-    """Decode every image once, which fills the cache; name and reason of each that cannot be
-    read, and of each that is damaged."""
-    bad: dict[str, str] = {}
-    if job.dataset.pixels is not None:  # a built-in set, which has no files
-        return bad, {}
-    threads, progress = job.resources.threads, job.resources.progress
-    progress.begin("reading", len(job.dataset))
-    test = EvaluationBatches(
-        job.dataset, job.rows["test"], job.preprocess, VALIDATION_BATCH, threads
-    )
-    sources = {
-        "train": loader.batches.source,
-        "validation": loader.validation.source,
-        "test": test.source,
-    }
-    for split, source in sources.items():
-        bad |= unreadable(source, job.rows[split], threads, progress.advance)
-    return bad, {name: why for source in sources.values() for name, why in source.damaged.items()}
-
-
-def progressive(full: int, config: TrainConfig) -> Callable[[int], int]:
-    """The side of each epoch's images: from a fraction of the full one to all of it, evenly."""
-    first, epochs = config.progressive, config.epochs
-    step = ROUND if full >= 4 * ROUND else 4
-
-    def size(epoch: int) -> int:
-        share = first + (1 - first) * (epoch / (epochs - 1) if epochs > 1 else 1)
-        return min(full, step * max(1, round(full * share / step))) if share < 1 else full
-
-    return size
 
 
 def class_weights(job: Job) -> tuple[float, ...]:

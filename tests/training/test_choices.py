@@ -18,6 +18,7 @@ from foveate.training import memory, network_input, setup
 from foveate.training.config import SCRATCH
 from foveate.training.cost import clock_time
 from foveate.training.freezing import make_plan
+from foveate.training.loader import progressive
 from foveate.training.memory import (
     bytes_per_image,
     give_back,
@@ -25,7 +26,6 @@ from foveate.training.memory import (
     micro_batches_that_fit,
 )
 from foveate.training.network_input import Seen, choose_size, inspect_images
-from foveate.training.setup import progressive
 
 
 @pytest.mark.parametrize(
