@@ -17,6 +17,8 @@ from torch import nn
 import foveate
 from foveate import Classifier, DataError, Dataset, FoveateError, UsageError
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 
 @pytest.fixture
 def clf(trained: Path) -> Classifier:

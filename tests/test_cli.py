@@ -20,6 +20,8 @@ from refusals import absent, refused
 from foveate.cli.console import clean
 from foveate.weights import WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 SURFACE = Path(__file__).parent / "cli_surface.txt"
 
 

@@ -15,6 +15,8 @@ from refusals import absent
 
 from foveate.weights import build
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 RESNET = "--recipe scratch --model resnet20 --size 24 --batch-size 16 --lr 0.05".split()
 
 

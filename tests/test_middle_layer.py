@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader
 import foveate
 from foveate import Classifier, DataError, Dataset, ImageError, UsageError
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 # Dataset
 
 

@@ -23,6 +23,8 @@ from foveate import (
 from foveate.data.dataset import learnable
 from foveate.training import find_lr
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 CLASSES = ("circle", "cross", "square")
 MIXED = Augment("light", mixup=0.1)
 SCRATCH: dict[str, Any] = {

@@ -27,7 +27,7 @@ from foveate.audit.groups import Grouping, Groups, find_groups
 from foveate.audit.inspection import look
 from foveate.classifier import Classifier
 from foveate.data.augment import Augment, PolicyOptions
-from foveate.data.augment.policies import resolve
+from foveate.data.augment.policies import Choice, resolve
 from foveate.data.batches import EvaluationBatches, normalise
 from foveate.data.batches.pixel_cache import CacheKind
 from foveate.data.dataset import (
@@ -60,7 +60,7 @@ from foveate.training.memory import (
     give_back,
     micro_batches_that_fit,
 )
-from foveate.training.network_input import choose_preprocess
+from foveate.training.network_input import choose_preprocess, choose_size
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
@@ -202,11 +202,15 @@ class Job:
         resume: bool,
     ) -> "Job":
         """Settle everything that needs no weights, refuse what does not fit, open the run."""
+        threads = resources.threads
         if request.start is not None:
             if ranks.first and not request.start.is_here:
                 with resources.clock.phase("weights"):
                     request.start.fetch(resources.progress)
             ranks.share(None)  # the weights are here now, for all
+        if ranks.first:  # what does not fit is said before groups are looked for, which takes long
+            learnable = np.flatnonzero(learnt_from(dataset))
+            settle(dataset, request, choose_size(dataset, learnable, request, None, threads)[0])
         grouping = ranks.share(
             look_for_groups(dataset, request, resources) if ranks.first else NO_GROUPS
         )
@@ -222,39 +226,20 @@ class Job:
                 f"{quoted(dataset.name)} has no training images, all are for validation or test"
             )
         preprocess, taken, tried = ranks.share(
-            choose_preprocess(
-                dataset, rows["train"], request, resources.threads, resources.progress
-            )
+            choose_preprocess(dataset, rows["train"], request, threads, resources.progress)
             if ranks.first
             else NOT_CHOSEN
         )
-        asked = request.augment
-        if not isinstance(asked, PolicyOptions):
-            asked = PolicyOptions(asked, {})
-        choice = resolve(dataset, preprocess.crop, preprocess.channels, *asked)
+        choice, config, plan = settle(dataset, request, preprocess)
         augmentation = choice.augmentation.fit(
-            dataset, rows=rows["train"], preprocess=preprocess, threads=resources.threads
+            dataset, rows=rows["train"], preprocess=preprocess, threads=threads
         )
-        network = unweighted_network(request, len(dataset.classes), preprocess)
-        normed = any(isinstance(module, Norm) for module in network.modules())
-        config = resolve_config(request.recipe, request.settings, normed, request.config)
-        if config.balance != "none" and dataset.task == "multilabel":
-            raise UsageError(
-                "balance applies to the task multiclass; of several labels each has a threshold "
-                "of its own"
-            )
         folder = ranks.share(
             Run.resumed(out, dataset.name, fingerprint) if resume and ranks.first else out
         )
         if resume and config.precision == "auto" and folder is not None:
             before = settings_of(folder).get("training.precision")
             config = replace(config, precision=before if before in ("f32", "bf16") else "auto")
-        plan = plan_for(network, preprocess, config)
-        if "auxiliary" in request.settings and all(part.name != "auxiliary" for part in plan.parts):
-            raise UsageError(
-                f"auxiliary does not apply: {request.model} learns without auxiliary classifiers "
-                "here"
-            )
         if config.freeze == "early":
             config = replace(config, freeze=sum(part.frozen for part in plan.parts if part.lr))
         check_batches(plan, len(rows["train"]), config, ranks.world)
@@ -444,6 +429,30 @@ def look_for_groups(dataset: Dataset, request: Request, resources: Resources) ->
             grouping = find_groups(dataset, None, request.groups, threads, progress)
         check_given(dataset, grouping, learnt_from(dataset))
     return grouping
+
+
+def settle(
+    dataset: Dataset, request: Request, preprocess: Preprocess
+) -> tuple[Choice, TrainConfig, Plan]:
+    """The augmentation, the settings, and what learns; UsageError for what does not fit."""
+    asked = request.augment
+    if not isinstance(asked, PolicyOptions):
+        asked = PolicyOptions(asked, {})
+    choice = resolve(dataset, preprocess.crop, preprocess.channels, *asked)
+    network = unweighted_network(request, len(dataset.classes), preprocess)
+    normed = any(isinstance(module, Norm) for module in network.modules())
+    config = resolve_config(request.recipe, request.settings, normed, request.config)
+    if config.balance != "none" and dataset.task == "multilabel":
+        raise UsageError(
+            "balance applies to the task multiclass; of several labels each has a threshold of its "
+            "own"
+        )
+    plan = plan_for(network, preprocess, config)
+    if "auxiliary" in request.settings and all(part.name != "auxiliary" for part in plan.parts):
+        raise UsageError(
+            f"auxiliary does not apply: {request.model} learns without auxiliary classifiers here"
+        )
+    return choice, config, plan
 
 
 def remarked(request: Request) -> list[str]:

@@ -16,6 +16,8 @@ from foveate.data.layouts import load_dataset
 from foveate.progress import Silent
 from foveate.weights.starting_point import find_start
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 
 @pytest.fixture(scope="module")
 def photos() -> list[Image.Image]:
@@ -116,7 +118,6 @@ def test_a_leak_is_of_the_split_that_was_learnt_from(leaky: Path) -> None:
     ]
 
 
-@pytest.mark.usefixtures("backbone_cache")
 def test_on_the_command_line(leaky: Path) -> None:
     done = foveate("data", "audit", leaky)
     assert done.returncode == 0, done.stderr
@@ -127,7 +128,6 @@ def test_on_the_command_line(leaky: Path) -> None:
     assert foveate("data", "audit", leaky / "train", "--strict").returncode == 0
 
 
-@pytest.mark.usefixtures("backbone_cache")
 def test_what_it_costs_and_an_image_of_it(leaky: Path, tmp_path: Path) -> None:
     done = foveate("data", "audit", leaky, "--json", "--out", tmp_path / "audit")
     report = json.loads(done.stdout)
@@ -139,7 +139,6 @@ def test_what_it_costs_and_an_image_of_it(leaky: Path, tmp_path: Path) -> None:
         assert sheet.width > 2 * 112 and sheet.height > 2 * 112
 
 
-@pytest.mark.usefixtures("backbone_cache")
 def test_of_what_cannot_be_learnt_no_accuracy_is_estimated(
     photos: list[Image.Image], tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from foveate.data.dataset import Dataset
 from foveate.errors import ImageError
 from foveate.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 
 @pytest.fixture(scope="module")
 def photos() -> list[Image.Image]:
@@ -293,7 +295,6 @@ def test_of_two_classes_none_are_alike() -> None:
 # on the command line
 
 
-@pytest.mark.usefixtures("backbone_cache")
 def test_bad_images_on_the_command_line(photos: list[Image.Image], tmp_path: Path) -> None:
     for i, photo in enumerate([*photos[:10], dark(photos[0]), page(photos[0])]):
         (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
@@ -315,7 +316,6 @@ def test_bad_images_on_the_command_line(photos: list[Image.Image], tmp_path: Pat
     assert not (tmp_path / "audit" / "faults.jpg").exists()
 
 
-@pytest.mark.usefixtures("backbone_cache")
 def test_classes_that_look_alike_on_the_command_line(tmp_path: Path) -> None:
     digits = load_digits()
     places = {0: ["zero"], 1: ["one", "uno"], 4: ["four"]}

@@ -16,6 +16,8 @@ from foveate.errors import ArtefactError, UsageError
 from foveate.training import train as train_images
 from foveate.training.freezing import Part, Plan
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 FORMS = {
     "plain": CONFIG,
     "adamw, average, smoothing": replace(

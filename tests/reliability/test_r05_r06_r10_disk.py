@@ -20,6 +20,8 @@ from foveate import checkpoint
 from foveate.checkpoint import latest, save_best, save_checkpoint
 from foveate.errors import ArtefactError, FoveateError
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 KILLS = """
 import json, os, random, signal, sys, time
 from pathlib import Path

@@ -14,6 +14,8 @@ from toy import CONFIG, batches_of, drawn, plan_of, small, train, trainer_of
 
 from foveate.training.lr_finder import LEAST, range_test
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 HERE = str(Path(__file__).parent)
 STEPS = 24  # of a learning rate range test
 PROGRAM = """

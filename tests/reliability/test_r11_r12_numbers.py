@@ -14,6 +14,8 @@ from foveate.training.distributed import Ranks
 from foveate.training.losses import Objective
 from foveate.training.memory import check_batches
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 PLAIN = replace(CONFIG, batch_size=13)
 CPU = (
     "[enforce fail at alloc_cpu.cpp:113] err == 0. DefaultCPUAllocator: can't allocate memory: you "

@@ -22,6 +22,8 @@ from foveate.errors import ArtefactError, FoveateError, UsageError
 from foveate.runs import Run, read_json, read_metrics
 from foveate.storage import check, check_regular, is_of, read_bytes, sha256, write_json
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 ODD = [
     *(None, True, -1, 0, 1.5, 10**20, 1e300, float("inf"), float("nan"), "", "../x", "\ud800"),
     *("a\0b", [], {}, [[]], {"a": 1}, [None], "x" * 300),

@@ -13,6 +13,8 @@ from refusals import absent
 
 from foveate.audit.tables import SUSPECTS
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 WRONG = ("blob/900.png", "stripes/901.jpg")  # noise, filed as these
 ATTACK = "<img src=x onerror=\"document.title='attacked'\">&'\".jpg"
 

@@ -17,7 +17,7 @@ from foveate.evaluation import evaluate
 from foveate.metrics import wilson_interval
 from foveate.training.honest import by_groups, contradictions
 
-pytestmark = pytest.mark.usefixtures("backbone_cache")
+pytestmark = pytest.mark.usefixtures("warm_cache")
 RNG = np.random.default_rng
 
 

@@ -15,6 +15,8 @@ from foveate.errors import ArtefactError, UsageError
 from foveate.training.config import TrainConfig
 from foveate.training.recorded import read_arguments
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 SMALL = "--recipe scratch --model resnet20 --size 24 --batch-size 24 --lr 0.02".split()
 PROBE = {
     "data": "photos",

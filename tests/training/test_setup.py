@@ -21,6 +21,8 @@ from foveate.data.splits import with_splits
 from foveate.errors import DataError
 from foveate.training import find_lr, train
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 SCRATCH: dict[str, Any] = {"model": "resnet20", "recipe": "scratch", "size": 24}
 
 

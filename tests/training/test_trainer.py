@@ -20,6 +20,7 @@ from foveate.training.memory import is_out_of_memory
 from foveate.training.optim import rate_factor
 from foveate.training.trainer import step_seed
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
 PLAIN = replace(CONFIG, label_smoothing=0.1, clip=0.5, weight_decay=1e-3)
 
 
