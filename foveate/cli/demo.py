@@ -32,8 +32,8 @@ def demo(
     images = [draw(dataset.read(i)) for i in rows]
     for lines in zip(*images, strict=True):
         typer.echo("   ".join(lines))
-    guesses = classifier.predict([dataset.read(i) for i in rows])
-    say("   ".join(f"{g.label} {100 * g.probability:3.0f} %".ljust(16) for g in guesses))
+    guesses = [g.top[0] for g in classifier.predict([dataset.read(i) for i in rows])]
+    say("   ".join(f"{label} {100 * p:3.0f} %".ljust(16) for label, p in guesses))
     say()
     say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
     say("next  foveate train PHOTOS   (a folder with one folder per class)")

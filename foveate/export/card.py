@@ -59,7 +59,7 @@ def export_card(
         "",
         *(f"- `{name}` SHA-256 {digest}" for name, digest in files.items()),
         "",
-        limit_of(card),
+        limit_of(card | {"rejection": None}),  # which is not in the graph
         "",
     ]
     return "\n".join(lines)
