@@ -35,7 +35,7 @@ from foveate.classifier.embedding import dataset_features, head_of
 from foveate.data.dataset import Dataset
 from foveate.errors import ImageError
 from foveate.progress import Silent
-from foveate.rejection import area_under_roc, measured, turned
+from foveate.rejection import area_under_roc
 from foveate.training.foreign import foreign_images
 
 MOST = 400  # images of another set, or of a class
@@ -157,11 +157,7 @@ def unknown(classifier: Classifier, dataset: Dataset) -> np.ndarray:
     rows = [f for _, f in dataset_features(classifier, dataset) if not isinstance(f, ImageError)]
     features, rejection = np.stack(rows), classifier.rejection
     assert rejection is not None
-    reduced = rejection.space.reduced(features)
-    parts = reduced, turned(reduced, rejection.space)
-    logits = head_of(classifier).logits(features)
-    measures = measured(parts, (rejection.whole, rejection.turned), logits)
-    return rejection.scale.strangeness(measures)[1]
+    return rejection.strangeness(features, head_of(classifier).logits(features))[1]
 
 
 def cost(dataset: Dataset) -> dict[str, Any]:

@@ -26,6 +26,7 @@ SAMPLE = 1024  # images from which the axes are found
 NEAREST = 5  # images whose distances are averaged
 SHRINK = 0.1  # of a covariance towards the same variance in all directions
 BLOCK = 1024  # rows of a matrix of distances at once
+SMALL = 32  # side of a triangular matrix that is inverted as any other
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class Moments:
         size = len(covariance)
         even = max(float(np.trace(covariance)) / size, 1e-12)
         covariance = (1 - SHRINK) * covariance + SHRINK * even * np.eye(size)
-        root = np.linalg.inv(np.linalg.cholesky(covariance)).T
+        root = inverse_of_lower(np.linalg.cholesky(covariance)).T
         shares = self.counts / self.counts.sum()
         logs = np.log(np.where(there, shares, 1))
         return Gaussians(
@@ -229,3 +230,21 @@ class Moments:
             np.asarray(root, np.float32),
             np.asarray(logs, np.float32),
         )
+
+
+def inverse_of_lower(matrix: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """The inverse of a lower triangular matrix, (n, n), by halves: numpy's own knows of no zeros
+    and takes ten times as long.
+
+    >>> inverse_of_lower(np.array([[2.0, 0.0], [1.0, 4.0]])).tolist()
+    [[0.5, 0.0], [-0.125, 0.25]]
+    """
+    n = len(matrix)
+    if n <= SMALL:
+        return np.linalg.inv(matrix)
+    half = n // 2
+    first, last = inverse_of_lower(matrix[:half, :half]), inverse_of_lower(matrix[half:, half:])
+    found = np.zeros_like(matrix)
+    found[:half, :half], found[half:, half:] = first, last
+    found[half:, :half] = -last @ matrix[half:, :half] @ first
+    return found

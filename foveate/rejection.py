@@ -1,34 +1,35 @@
 """When to answer none of these: images unlike all that were learnt from, and kinds of thing that
 were never taught.
 
-No single measure finds both, so two are made of five, each of which grows with strangeness:
+No single measure finds both, so two are made of four, each of which grows with strangeness:
 
     doubt        less the log-odds of the most probable class
-    distance     squared Mahalanobis distance to the nearest class, in all of the reduced features
+    distance     squared Mahalanobis distance to the nearest class
     excess       the same less the distance to one Gaussian of all classes (Ren et al.,
                  arXiv:2106.09022)
-    turn         distance of the features' direction alone, on their principal axes: of vectors of
-                 length 1
-    turn excess  that less the distance of the direction to one Gaussian of all classes
+    turn         the same of the features' direction alone: of vectors of length 1
 
 Each becomes a normal score by its rank among training images, measured without their fold. Then
 
     foreign      the larger of distance and excess: noise, pages of text, other worlds
-    unknown kind doubt + turn + turn excess: another thing of the same world
+    unknown kind doubt + excess + turn: another thing of the same world
 
 and an image is refused if one of them is beyond its threshold. The two thresholds refuse a share of
 the training images, out of fold, that is set beforehand; no foreign image is looked at for that.
 
-What that is worth is measured by leaving classes out, one after the other: a head, and Gaussians,
-are made of the images of all other classes but one fold, and refuse images of the class and of the
-fold. Nothing is chosen by what comes out. Those heads are solved on the reduced features, ten in
-the time of one on all.
+Distances are measured on a random projection of the standardised features (Achlioptas, 2003: signs,
+which keep distances). It knows of no image: principal axes are made for the classes that were
+taught, and a kind that is left out of everything else must not be in them.
+
+What refusing is worth is measured by leaving classes out, one after the other: a head, and
+Gaussians, are made of the images of all other classes but one fold, and refuse images of the class
+and of the fold. Nothing is chosen by what comes out.
 
 Measured against other combinations in docs/decisions/031-none-of-these.md.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -39,8 +40,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from foveate.audit.estimate import students
-from foveate.distance import BLOCK, Array, Gaussians, Labels, Moments, Space, check_tensors
-from foveate.heads import minimise
+from foveate.distance import BLOCK, Array, Gaussians, Labels, Moments, check_tensors, times
+from foveate.heads import minimise, standard_scale
 
 Floats = NDArray[np.float64]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
@@ -49,7 +50,7 @@ FOREIGN, UNKNOWN = "foreign", "unknown kind"
 NONE_OF_THESE = "none of these"  # the answer; no class may have this name
 PREFIX = "rejection."  # of a file's tensors
 FEWEST = 100  # judged images with which a threshold can be set
-MOST = 4096  # images from which heads without a class are made
+MOST = 2048  # images from which heads without a class are made
 SHARE = 0.4  # of the false refusals that are spent on foreign images
 WEAKEST = 1e-5  # penalty of the heads without a class, at least
 KINDS = 20  # classes that are left out, at most
@@ -57,13 +58,66 @@ OUTPUTS = 2000  # of all these heads together, at most, where they are more than
 FEW_KINDS = 5  # classes left out without which nothing is said of how sure their mean is
 A_KIND = 5  # images of a class that is left out, at least
 BESIDE = 10  # images of other classes, of the fold that is left out with it, at least
+DIMENSIONS = 512  # of the projection
 RANKS = 1000  # measures by which others are ranked
 UNKNOWN_AT_LEAST = 3  # classes, of which one is left out
 RESAMPLES = 1000
 STEPS = 40  # halvings when thresholds are sought
 
-MEASURES = ("doubt", "distance", "excess", "turn", "turn_excess")
-DOUBT, DISTANCE, EXCESS, TURN, TURN_EXCESS = range(5)
+MEASURES = ("doubt", "distance", "excess", "turn")
+DOUBT, DISTANCE, EXCESS, TURN = range(4)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Features, standardised and projected on random signs.
+
+    Args:
+        signs: (width, DIMENSIONS), bool: whether each is 1 or -1.
+        scale: (width,), by which features are multiplied first.
+        shift: (DIMENSIONS,), what is then taken off: the mean of the training images.
+    """
+
+    signs: NDArray[np.bool_]
+    scale: Array
+    shift: Array
+
+    @functools.cached_property
+    def matrix(self) -> Array:
+        """(width, DIMENSIONS)"""
+        length = np.float32(self.signs.shape[1] ** -0.5)
+        return np.where(self.signs, length, -length) * self.scale[:, None]
+
+    def reduced(self, features: Array) -> Array:
+        """(N, width), raw -> (N, DIMENSIONS)"""
+        return times(features, self.matrix) - self.shift
+
+    @classmethod
+    def fit(cls, features: Array) -> "Projection":
+        """That of training images' features, (N, width), raw."""
+        width = features.shape[1]
+        signs = np.random.default_rng(0).random((width, DIMENSIONS)) < 0.5
+        mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+        plain = cls(signs, standard_scale(features), np.zeros(DIMENSIONS, np.float32))
+        return cls(signs, plain.scale, mean @ plain.matrix)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        return {
+            PREFIX + "signs": np.packbits(self.signs, axis=1),
+            PREFIX + "scale": self.scale,
+            PREFIX + "shift": self.shift,
+        }
+
+    @classmethod
+    def of(cls, tensors: dict[str, NDArray[Any]], width: int) -> "Projection":
+        """ValueError if the tensors are of other shapes, or not finite."""
+        size = tensors[f"{PREFIX}shift"].size if f"{PREFIX}shift" in tensors else 0
+        shapes = {"signs": (width, -(-size // 8)), "scale": (width,), "shift": (size,)}
+        check_tensors(tensors, {PREFIX + name: shape for name, shape in shapes.items()})
+        packed = tensors[PREFIX + "signs"].astype(np.uint8)
+        signs = np.unpackbits(packed, axis=1, count=size).astype(bool)
+        scale, shift = (tensors[PREFIX + name].astype(np.float32) for name in ("scale", "shift"))
+        return cls(signs, scale, shift)
 
 
 @dataclass(frozen=True)
@@ -100,19 +154,19 @@ class Scale:
     """Normal scores of measures, by their ranks among images that are known.
 
     Args:
-        known: (5, n), the measures of those, each sorted.
+        known: (4, n), the measures of those, each sorted.
     """
 
     known: Floats
 
     @classmethod
     def of(cls, known: Floats) -> "Scale":
-        """Of images' measures, (5, N); of many, RANKS order statistics of each."""
+        """Of images' measures, (4, N); of many, RANKS order statistics of each."""
         places = np.linspace(0, known.shape[1] - 1, min(RANKS, known.shape[1])).round().astype(int)
         return cls(np.sort(known, axis=1)[:, places])
 
     def scores(self, measures: Floats) -> Floats:
-        """(5, N) -> the same shape."""
+        """(4, N) -> the same shape."""
         places = normal_places(self.known.shape[1])
         found = [
             np.where(values > known[-1], places[-1], np.interp(values, known, places[:-1]))
@@ -121,10 +175,10 @@ class Scale:
         return np.stack(found)
 
     def strangeness(self, measures: Floats) -> Floats:
-        """(5, N) -> (2, N): how foreign, and how much of an unknown kind."""
+        """(4, N) -> (2, N): how foreign, and how much of an unknown kind."""
         z = self.scores(measures)
         foreign = np.maximum(z[DISTANCE], z[EXCESS])
-        return np.stack([foreign, z[DOUBT] + z[TURN] + z[TURN_EXCESS]])
+        return np.stack([foreign, z[DOUBT] + z[EXCESS] + z[TURN]])
 
 
 @dataclass(frozen=True)
@@ -132,14 +186,14 @@ class Rejection:
     """When a classifier answers none of these.
 
     Args:
-        space: of the features.
-        whole: Gaussians in it.
-        turned: of the directions on its principal axes.
+        projection: of the features.
+        whole: Gaussians of what is projected.
+        turned: of its directions.
         scale: of the training images, out of fold.
         thresholds: (2,), of how foreign, and how much of an unknown kind, an image may be.
     """
 
-    space: Space
+    projection: Projection
     whole: Pair
     turned: Pair
     scale: Scale
@@ -152,17 +206,20 @@ class Rejection:
             features: (N, width), raw.
             logits: (N, classes), calibrated.
         """
-        reduced = self.space.reduced(features)
-        parts = reduced, turned(reduced, self.space)
-        strange = self.scale.strangeness(measured(parts, (self.whole, self.turned), logits))
-        beyond = strange > self.thresholds[:, None]
+        beyond = self.strangeness(features, logits) > self.thresholds[:, None]
         return [
             FOREIGN if foreign else UNKNOWN if unknown else None for foreign, unknown in beyond.T
         ]
 
+    def strangeness(self, features: Array, logits: NDArray[np.floating[Any]]) -> Floats:
+        """(2, N): how foreign each image is, and how much of an unknown kind."""
+        reduced = self.projection.reduced(features)
+        return self.scale.strangeness(measured(reduced, (self.whole, self.turned), logits))
+
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What a file holds beside the space."""
+        """What a file holds."""
         return {
+            **self.projection.tensors(),
             **self.whole.tensors(PREFIX + "whole"),
             **self.turned.tensors(PREFIX + "turned"),
             PREFIX + "known": self.scale.known.astype(np.float32),
@@ -170,22 +227,27 @@ class Rejection:
         }
 
     @classmethod
-    def of(cls, tensors: dict[str, NDArray[Any]], space: Space, classes: int) -> "Rejection":
+    def of(cls, tensors: dict[str, NDArray[Any]], width: int, classes: int) -> "Rejection":
         """The rejection of a file's tensors.
+
+        Args:
+            tensors: as `tensors` gives them, perhaps among others.
+            width, classes: of the classifier's head.
 
         Raises:
             ValueError: they are of other shapes, or not finite.
         """
-        size, axes = space.directions.shape[1], space.axes
-        found = {name: tensors[name] for name in tensors if name.startswith(PREFIX)}
-        known = found.get(f"{PREFIX}known", np.zeros((5, 0)))
-        shapes: dict[str, tuple[int, ...]] = {"known": (5, known.shape[-1]), "thresholds": (2,)}
-        for name, width in (("whole", size), ("turned", axes)):
-            shapes |= {f"{name}.means": (classes, width), f"{name}.root": (width, width)}
-            shapes |= {f"{name}.mean": (1, width), f"{name}.all": (width, width)}
-        check_tensors(found, {PREFIX + name: shape for name, shape in shapes.items()})
+        tensors = {name: tensors[name] for name in tensors if name.startswith(PREFIX)}
+        projection = Projection.of(tensors, width)
+        size, known = len(projection.shift), tensors.get(f"{PREFIX}known", np.zeros((0, 0)))
+        shapes: dict[str, tuple[int, ...]] = {"known": (len(MEASURES), known.shape[-1])}
+        shapes["thresholds"] = (2,)
+        for name in ("whole", "turned"):
+            shapes |= {f"{name}.means": (classes, size), f"{name}.root": (size, size)}
+            shapes |= {f"{name}.mean": (1, size), f"{name}.all": (size, size)}
+        check_tensors(tensors, {PREFIX + name: shape for name, shape in shapes.items()})
         return cls(
-            space=space,
+            projection=projection,
             whole=Pair.of(tensors, PREFIX + "whole"),
             turned=Pair.of(tensors, PREFIX + "turned"),
             scale=Scale(tensors[PREFIX + "known"].astype(np.float64)),
@@ -229,7 +291,6 @@ def fit_rejection(
     labels: Labels,
     folds: Labels,
     out_of_fold: Array,
-    space: Space,
     penalty: float,
     rate: float,
     classes: int,
@@ -244,7 +305,6 @@ def fit_rejection(
         labels: (N,)
         folds: (N,), and -1 of images that are not judged.
         out_of_fold: (judged, classes), calibrated logits of the images that are, in their order.
-        space: of these features.
         penalty: of the classifier's head.
         rate: share of images like the training images that may be refused.
         classes: how many there are.
@@ -257,36 +317,40 @@ def fit_rejection(
     if judged.sum() < FEWEST:
         return None
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        projection = Projection.fit(features[rows])
         blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
-        reduced = np.concatenate(list(pool.map(lambda b: space.reduced(features[b]), blocks)))
-        world = World(reduced, labels, space, classes)
-        known = np.zeros((len(MEASURES), len(rows)))
-        for f in np.unique(folds[judged]).tolist():
-            here = np.flatnonzero(folds == f)
-            known[:, here] = world.measures(here, here, out_of_fold[folds[judged] == f])
-        known = known[:, judged]
+        reduced = np.concatenate(list(pool.map(lambda b: projection.reduced(features[b]), blocks)))
+        world = World(reduced, labels, classes)
+
+        def out_of(fold: int) -> Floats:
+            here = np.flatnonzero(folds == fold)
+            return measured(reduced[here], world.pairs(here), out_of_fold[folds[judged] == fold])
+
+        known = np.zeros((len(MEASURES), int(judged.sum())))
+        names = np.unique(folds[judged]).tolist()
+        for fold, found in zip(names, pool.map(out_of, names), strict=True):
+            known[:, folds[judged] == fold] = found
         few = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
         kinds = leave_out(
-            reduced[few], labels[few], folds[few], space, penalty, rate, classes, seed, pool.map
+            reduced[few], labels[few], folds[few], penalty, rate, classes, seed, pool.map
         )
     scale, thresholds = thresholds_of(known, rate)
     refused = refused_by_other_folds(known, folds[judged], rate)
-    return Fitted(Rejection(space, *world.pairs(), scale, thresholds), refused, kinds)
+    return Fitted(Rejection(projection, *world.pairs(), scale, thresholds), refused, kinds)
 
 
 class World:
     """Images that are learnt from, and Gaussians without some of them.
 
     Args:
-        reduced: (N, dimensions)
+        reduced: (N, dimensions), their mean 0.
         labels: (N,)
-        space: of the features.
         classes: how many there are.
     """
 
-    def __init__(self, reduced: Array, labels: Labels, space: Space, classes: int):
+    def __init__(self, reduced: Array, labels: Labels, classes: int):
         self.labels, self.classes = labels, classes
-        self.parts = reduced, turned(reduced, space)
+        self.parts = reduced, turned(reduced)
         self.all = [Moments.of(part, labels, classes) for part in self.parts]
 
     def pairs(self, without: Labels | None = None) -> tuple[Pair, Pair]:
@@ -299,25 +363,23 @@ class World:
         whole, direction = (Pair(m.gaussians(), m.merged().gaussians()) for m in moments)
         return whole, direction
 
-    def measures(self, rows: Labels, without: Labels, logits: NDArray[np.floating[Any]]) -> Floats:
-        """(5, n), of some images, by Gaussians without some, and by a head's logits."""
-        pairs = self.pairs(without)
-        return measured([part[rows] for part in self.parts], pairs, logits)
+
+def turned(reduced: Array) -> Array:
+    """(N, dimensions) -> the same shape, at length 1."""
+    return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), np.float32(1e-12))
 
 
-def turned(reduced: Array, space: Space) -> Array:
-    """(N, dimensions) -> (N, axes), the directions on the principal axes."""
-    axes = np.ascontiguousarray(reduced[:, : space.axes])
-    return axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.float32(1e-12))
+def measured(reduced: Array, pairs: tuple[Pair, Pair], logits: NDArray[np.floating[Any]]) -> Floats:
+    """(4, N), the measures of images, by Gaussians of the features and of their directions.
 
-
-def measured(
-    parts: Sequence[Array], pairs: Sequence[Pair], logits: NDArray[np.floating[Any]]
-) -> Floats:
-    """(5, N), the measures of images: their reduced features and directions by a Pair each, and
-    their logits, (N, classes)."""
-    distances = [pair.distances(part) for pair, part in zip(pairs, parts, strict=True)]
-    return np.stack([doubt(logits), *distances[0], *distances[1]]).astype(np.float64)
+    Args:
+        reduced: (N, dimensions)
+        logits: (N, classes), calibrated.
+    """
+    whole, direction = pairs
+    distance, excess = whole.distances(reduced)
+    turn = direction.distances(turned(reduced))[1]
+    return np.stack([doubt(logits), distance, excess, turn]).astype(np.float64)
 
 
 def doubt(logits: NDArray[np.floating[Any]]) -> Floats:
@@ -344,7 +406,7 @@ def normal_places(n: int) -> Floats:
 
 
 def thresholds_of(known: Floats, rate: float) -> tuple[Scale, Floats]:
-    """The scale of known images' measures, (5, n), and the two thresholds, (2,), beyond which the
+    """The scale of known images' measures, (4, n), and the two thresholds, (2,), beyond which the
     share `rate` of them lies, or a little less; SHARE of it for being foreign."""
     scale = Scale.of(known)
     strange = scale.strangeness(known)
@@ -384,7 +446,6 @@ def leave_out(
     reduced: Array,
     labels: Labels,
     folds: Labels,
-    space: Space,
     penalty: float,
     rate: float,
     classes: int,
@@ -399,13 +460,13 @@ def leave_out(
     most = min(KINDS, max(FEW_KINDS, OUTPUTS // classes))
     drawn = np.sort(np.random.default_rng(seed).permutation(there)[:most]).tolist()
     names = np.unique(folds[folds >= 0])
-    held = [
-        np.flatnonzero((labels == c) | (folds == names[i % len(names)]))
+    beside = [  # of each, the images of the others that are left out too
+        np.flatnonzero((labels != c) & (folds == names[i % len(names)]))
         for i, c in enumerate(drawn)
     ]
     weights = np.ones((len(labels), len(drawn)), np.float32)
-    for i, rows in enumerate(held):
-        weights[rows, i] = 0
+    for i, (c, rows) in enumerate(zip(drawn, beside, strict=True)):
+        weights[labels == c, i] = weights[rows, i] = 0
     weights /= weights.sum(axis=0)
     solutions = minimise(
         reduced,
@@ -416,20 +477,26 @@ def leave_out(
         (reduced**2).mean(axis=0),
         each,
     )
-    world = World(reduced, labels, space, classes)
 
     def judge(c: int, rows: Labels, solution: Array) -> Kind | None:
-        strange = labels[rows] == c
-        if np.count_nonzero(~strange) < BESIDE:
+        if len(rows) < BESIDE:
             return None
-        logits = np.delete(reduced[rows] @ solution[:-1] + solution[-1], c, axis=1)
-        measures = world.measures(rows, rows, logits)
-        scale, edges = thresholds_of(measures[:, ~strange], rate)
-        found = scale.strangeness(measures)
-        refused = beyond(found[:, strange], edges)
-        return Kind(c, refused, area_under_roc(found[1, strange], found[1, ~strange]))
+        others = np.flatnonzero(labels != c)
+        centre = reduced[others].mean(axis=0)
+        world = World(reduced[others] - centre, labels[others], classes)
+        pairs = world.pairs(np.searchsorted(others, rows))
 
-    found = each(lambda held_out: judge(*held_out), zip(drawn, held, solutions, strict=True))
+        def measures(rows: Labels) -> Floats:
+            logits = np.delete(reduced[rows] @ solution[:-1] + solution[-1], c, axis=1)
+            return measured(reduced[rows] - centre, pairs, logits)
+
+        known = measures(rows)
+        scale, edges = thresholds_of(known, rate)
+        strange = scale.strangeness(measures(np.flatnonzero(labels == c)))
+        area = area_under_roc(strange[1], scale.strangeness(known)[1])
+        return Kind(c, beyond(strange, edges), area)
+
+    found = each(lambda left: judge(*left), zip(drawn, beside, solutions, strict=True))
     return tuple(kind for kind in found if kind is not None)
 
 

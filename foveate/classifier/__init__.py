@@ -350,14 +350,13 @@ class Classifier:
         """
         if self.card.get("rejection") is None:
             return None
-        from foveate.distance import Space  # a classifier without it starts sooner
-        from foveate.rejection import Rejection
+        from foveate.rejection import Rejection  # a classifier without it starts sooner
 
         path = self.folder / RELATION
         try:
             tensors = load(check_regular(path).read_bytes())
             width = head_width(self.folder / TENSORS)
-            return Rejection.of(tensors, Space.of(tensors, width), len(self.classes))
+            return Rejection.of(tensors, width, len(self.classes))
         except (OSError, SafetensorError, ValueError) as error:
             raise unreadable(path, error) from error
 
@@ -443,7 +442,7 @@ class Classifier:
             views = tuple((view.crop, view.crop, channels) for view in self.preprocess.views)
             outputs = len(self.classes)
             if self.rejection is not None:
-                outputs += len(self.rejection.space.directions)
+                outputs += len(self.rejection.projection.scale)
             if engine.views != views or engine.row != (outputs,):
                 raise ArtefactError(
                     f"{quoted(self.folder / GRAPH)} does not fit the card: it maps "

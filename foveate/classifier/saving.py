@@ -89,7 +89,7 @@ def save_probe(
     )
     known = {} if relation is None else relation.tensors()
     if rejection is not None:
-        known |= rejection.space.tensors() | rejection.tensors()
+        known |= rejection.tensors()
     # safetensors writes an array's bytes as they lie, whatever their order
     known = {name: np.ascontiguousarray(tensor) for name, tensor in known.items()}
     beside = {RELATION: save(known)} if known else {}

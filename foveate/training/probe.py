@@ -222,14 +222,13 @@ def solve_probe(
                 threads,
             )
         refusal = None
-        if relation is not None and config.reject is not None:
+        if config.reject is not None:
             everyone = [*extractors, *([beside] if beside is not None else [])]
             refusal = fit_refusal(
                 dataset,
                 judging,
                 solved.head,
                 choice.features,
-                relation.space,
                 config.reject,
                 config.seed,
                 threads,

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from foveate.arguments import as_number, shown
 from foveate.audit.estimate import estimate_accuracy
 from foveate.data.dataset import Dataset
-from foveate.distance import Space
 from foveate.errors import DataError, UsageError
 from foveate.heads import Head
 from foveate.metrics import accepted
@@ -115,7 +114,6 @@ def fit_refusal(
     judging: Judging,
     head: Head,
     features: Features,
-    space: Space,
     rate: float,
     seed: int,
     threads: int,
@@ -125,7 +123,6 @@ def fit_refusal(
 
     Args:
         features: (N, width), of the dataset's images.
-        space: of them.
         extract: gives the features of images that are none of its own.
     """
     labels = dataset.labels[judging.rows]
@@ -135,7 +132,6 @@ def fit_refusal(
         labels,
         judging.folds,
         head.out_of_fold,
-        space,
         head.penalty,
         rate,
         len(dataset.classes),
