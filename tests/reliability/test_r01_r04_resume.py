@@ -16,8 +16,6 @@ from foveate.errors import ArtefactError, UsageError
 from foveate.training import train as train_images
 from foveate.training.freezing import Part, Plan
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
-
 FORMS = {
     "plain": CONFIG,
     "adamw, average, smoothing": replace(
