@@ -216,7 +216,7 @@ def refusals(rejection: dict[str, Any]) -> tuple[str, str, str]:
     """What is refused, in words: kinds that were never taught, images of nothing, and images of the
     classes."""
     kinds, foreign = rejection["unknown_kinds"], rejection["foreign"]
-    unknown = "of kinds that were never taught nobody knows: a third class would be needed"
+    unknown = "an unmeasured share of kinds that were never taught"
     if kinds["share"] is not None:
         shares = list(kinds["classes"].items())
         (worst, low), (best, high) = shares[0], shares[-1]

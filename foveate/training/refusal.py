@@ -15,6 +15,7 @@ from foveate.errors import DataError, UsageError
 from foveate.heads import Head
 from foveate.metrics import accepted
 from foveate.rejection import (
+    A_KIND,
     FEWEST,
     NONE_OF_THESE,
     UNKNOWN_AT_LEAST,
@@ -162,8 +163,8 @@ def of_kinds(kinds: tuple[Kind, ...], classes: tuple[str, ...], seed: int) -> Re
     """What of classes that were left out was refused, the least first."""
     if not kinds:
         why = (
-            f"nothing is known of kinds that were never taught: it takes {UNKNOWN_AT_LEAST} "
-            "classes to leave one out"
+            f"no class could be left out: it takes {UNKNOWN_AT_LEAST} classes, and one with "
+            f"{A_KIND} images or more"
         )
         return {"share": None, "share_ci95": None, "a_kind_ci95": None, "why": why}
     shares = np.array([kind.refused.mean() for kind in kinds])
