@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+TINY = 1e-12  # in the place of nothing, where it would divide
 
 
 def wilson_interval(right: float, n: float, z: float = 1.959964) -> tuple[float, float]:
@@ -179,9 +180,97 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
         return 0.0
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(which, right - confidence, minlength=bins)
+    gaps = np.bincount(bin_of(confidence, bins), right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def bin_of(confidence: Floats, bins: int = 15) -> NDArray[np.int64]:
+    """The bin of equal width on [0, 1] of each confidence; a limit belongs to the bin below it."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def reliability(
+    confidence: Floats, right: NDArray[np.bool_], bins: int = 15
+) -> list[dict[str, Any]]:
+    """How often answers of each confidence are right, for a reliability diagram.
+
+    Args:
+        confidence: (N,), of each answer; or, where each label is judged, its probability.
+        right: (N,), whether it is right; or whether the image has the label.
+        bins: number of equal-width bins on [0, 1].
+
+    Returns:
+        Of each bin that has images: low and high, its limits; n; confidence, the mean; accuracy,
+        and accuracy_ci95, as if images were independent.
+
+    >>> found = reliability(np.array([0.9, 0.6]), np.array([True, False]))
+    >>> [(one["n"], one["confidence"], one["accuracy"]) for one in found]
+    [(1, 0.6, 0.0), (1, 0.9, 1.0)]
+    """
+    which, found = bin_of(confidence, bins), []
+    for b in np.unique(which):
+        inside = which == b
+        n, correct = int(inside.sum()), int(right[inside].sum())
+        found.append(
+            {
+                "low": float(b / bins),
+                "high": float((b + 1) / bins),
+                "n": n,
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": correct / n,
+                "accuracy_ci95": list(wilson_interval(correct, n)),
+            }
+        )
+    return found
+
+
+def risk_coverage(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[str, float]]:
+    """The accuracy of a classifier that answers only where it is surest: what is gained by leaving
+    the others to a person.
+
+    Args:
+        confidence: (N,), of each answer.
+        right: (N,), whether it is right.
+
+    Returns:
+        Of 100 %, 95 % ... 5 % of the images, the surest first: coverage, the share that is answered
+        (larger than asked where answers are equally sure), accuracy, and confidence, the least.
+
+    Source: El-Yaniv, Wiener. "On the Foundations of Noise-free Selective Classification".
+        JMLR 11, 2010.
+
+    >>> risk_coverage(np.array([0.9, 0.6]), np.array([True, False]))[-1]
+    {'coverage': 0.5, 'accuracy': 1.0, 'confidence': 0.9}
+    """
+    scores, correct, wrong = ranked_counts(confidence, right.astype(np.int64))
+    n, found = correct + wrong, []
+    for share in np.linspace(1, 0.05, 20):
+        if not len(n):
+            break
+        at = min(int(np.searchsorted(n, share * n[-1] - 1e-9)), len(n) - 1)
+        found.append(
+            {
+                "coverage": float(n[at] / n[-1]),
+                "accuracy": float(correct[at] / n[at]),
+                "confidence": float(scores[at]),
+            }
+        )
+    return found
+
+
+def top_k_accuracy(probabilities: Floats, labels: Ints, k: int = 5) -> float:
+    """The share of images whose class is among the k most probable ones; 0 without images.
+
+    A class that is as probable as the k-th counts only if it comes before it, as `predict` names
+    them.
+
+    >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), np.array([1, 2]), k=2)
+    0.5
+    """
+    if not len(labels):
+        return 0.0
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == np.asarray(labels)[:, None]).any(axis=1).mean())
 
 
 def check_probabilities(probabilities: Floats, labels: Ints) -> None:
@@ -224,15 +313,16 @@ def sigmoid(logits: Floats) -> NDArray[np.float64]:
     return np.where(logits >= 0, 1, far) / (1 + far)
 
 
-def average_precision(probabilities: Floats, there: Ints) -> float:
-    """How well a label's probabilities rank the images that have it before those that do not.
+def average_precision(scores: Floats, there: Ints, weights: Floats | None = None) -> float:
+    """How well scores rank the images that have a label before those that do not.
 
     The mean, over the images that have it, of the precision among all images with at least the same
-    probability.
+    score.
 
     Args:
-        probabilities: (N,), or any other scores.
+        scores: (N,), probabilities or any others.
         there: (N,), 0 or 1.
+        weights: (N,), how often each image counts; once by default.
 
     Returns:
         A fraction in [0, 1]; 1 is best; 0 if no image has the label. Random scores give the share
@@ -243,20 +333,52 @@ def average_precision(probabilities: Floats, there: Ints) -> float:
     >>> average_precision(np.array([0.9, 0.8, 0.1]), np.array([1, 0, 1])).__round__(4)
     0.8333
     """
-    order = np.argsort(-probabilities, kind="stable")
-    scores, found = probabilities[order], np.cumsum(there[order])
-    if not there.any():
+    _, found, others = ranked_counts(scores, there, weights)
+    if not len(found) or not found[-1]:
         return 0.0
-    last = np.append(scores[:-1] > scores[1:], True)  # of images that are equally probable
-    precision = found[last] / (np.flatnonzero(last) + 1)
-    return float((precision * np.diff(found[last], prepend=0)).sum() / found[-1])
+    precision = found / np.maximum(found + others, TINY)
+    return float((precision * np.diff(found, prepend=0)).sum() / found[-1])
+
+
+def area_under_roc(scores: Floats, there: Ints, weights: Floats | None = None) -> float:
+    """The probability that an image that has a label scores higher than one that does not; ties
+    count half.
+
+    Args:
+        scores, there, weights: as for `average_precision`.
+
+    Returns:
+        A fraction in [0, 1]; 1 is best, 0.5 is guessing; 0.5 where all images have it, or none.
+
+    >>> area_under_roc(np.array([0.9, 0.8, 0.1]), np.array([1, 0, 1]))
+    0.5
+    """
+    _, found, others = ranked_counts(scores, there, weights)
+    if not len(found) or not found[-1] or not others[-1]:
+        return 0.5
+    halfway = found - np.diff(found, prepend=0) / 2
+    return float((halfway * np.diff(others, prepend=0)).sum() / (found[-1] * others[-1]))
+
+
+def ranked_counts(
+    scores: Floats, there: Ints, weights: Floats | None = None
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+    """The different scores, the highest first, and how many images with at least that score have
+    the label, and do not."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(ranked[:-1] > ranked[1:], len(ranked) > 0)[: len(ranked)]
+    each = np.ones(len(order)) if weights is None else np.asarray(weights, np.float64)[order]
+    has = there[order] == 1
+    found, others = np.cumsum(each * has), np.cumsum(each * ~has)
+    return ranked[last], found[last], others[last]
 
 
 def label_calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
     """As `expected_calibration_error`, for the probability of each label; (N, classes) both."""
     p, y = probabilities.astype(np.float64).ravel(), labels.ravel()
-    which = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
-    return float(np.abs(np.bincount(which, y - p, minlength=bins)).sum() / max(len(p), 1))
+    gaps = np.bincount(bin_of(p, bins), y - p, minlength=bins)
+    return float(np.abs(gaps).sum() / max(len(p), 1))
 
 
 def summarise_labels(
@@ -314,13 +436,19 @@ def summarise_labels(
     }
 
 
-def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]) -> dict[str, Any]:
+def summarise(
+    probabilities: Floats,
+    labels: ArrayLike,
+    classes: tuple[str, ...],
+    answers: Ints | None = None,
+) -> dict[str, Any]:
     """All metrics of one evaluated split, as in `metrics.json`.
 
     Args:
         probabilities: (N, classes), each row sums to 1.
         labels: (N,), integers in [0, classes).
         classes: names.
+        answers: (N,), the class that each image is given; the most probable one by default.
 
     Returns:
         n, accuracy, accuracy_ci95, balanced_accuracy, macro_f1, log_loss, ece, per_class
@@ -328,7 +456,8 @@ def summarise(probabilities: Floats, labels: ArrayLike, classes: tuple[str, ...]
         count only classes that have images.
     """
     labels = np.asarray(labels, dtype=np.int64)
-    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    answers = probabilities.argmax(axis=1) if answers is None else answers
+    confusion = confusion_matrix(labels, answers, len(classes))
     precision, recall, f1 = precision_recall_f1(confusion)
     support = confusion.sum(axis=1)
     there = support > 0

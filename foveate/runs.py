@@ -9,6 +9,10 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
 from foveate.arguments import option
 from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.machine import environment
@@ -20,6 +24,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+PROBABILITIES = "probabilities.safetensors"
 LONGEST = 200  # bytes of a run's name: systems allow 255, and a number follows
 
 
@@ -32,6 +37,7 @@ class Run:
     history.jsonl  one line per epoch, or penalty  log.txt          messages of the run
     checkpoints/   until it has ended              plan.json        which layers learn, at which
                    rate                            review.json      labels that look wrong
+    probabilities.safetensors  all classes' probabilities of each line of predictions.jsonl
     corrections.csv  the table of labels that was applied
     """
 
@@ -158,6 +164,12 @@ class Run:
         with disk_errors(self.folder / name):
             text = "".join(encode(value) + "\n" for value in values)
             (self.folder / name).write_text(text, encoding="utf-8")
+
+    def write_arrays(self, name: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Arrays by their names, as safetensors."""
+        with disk_errors(self.folder / name):
+            whole = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+            (self.folder / name).write_bytes(save(whole))
 
     def keep_table(self, table: bytes | None) -> None:
         """Keep the corrections that were applied; None is none."""

@@ -93,6 +93,7 @@ def test_train_prints_a_table_and_the_next_command(work: Path, images: Path) -> 
         "metrics.json",
         "classifier",
         "predictions.jsonl",
+        "probabilities.safetensors",
     }
 
 

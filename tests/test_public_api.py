@@ -15,13 +15,13 @@ PUBLIC = """
     replace_head set_in_channels train
 """.split()
 SIGNATURES = {
-    "train": "data model recipe weights task effort framing fit reject augment size channels "
-    "config out resume seed groups on_bad corrections engine threads cache tensorboard progress "
-    "command settings",
+    "train": "data model recipe weights task effort framing fit reject positive recall augment "
+    "size channels config out resume seed groups on_bad corrections engine threads cache "
+    "tensorboard progress command settings",
     "find_lr": "data model recipe weights task framing fit augment size channels config seed "
     "threads progress "
     "settings",
-    "evaluate": "classifier data on_bad progress tta",
+    "evaluate": "classifier data on_bad progress tta groups positive recall precision cost against",
     "export_classifier": "classifier out format images int8 budget progress",
     "build": "name num_classes in_channels weights",
     "list_models": "pretrained family",

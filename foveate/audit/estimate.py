@@ -86,6 +86,18 @@ def estimate_accuracy(
     return Estimate(accuracy, interval, len(sizes), correction)
 
 
+def by_groups(
+    result: dict[str, Any], right: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The figures of a split that was held out; its interval counts groups, not images."""
+    there = len(np.unique(groups))
+    if there == len(groups):
+        return result
+    interval = estimate_accuracy(right[None], np.zeros((1, len(right))), groups).interval
+    ci = None if interval is None else list(interval)
+    return result | {"groups": there, "accuracy_ci95": ci}
+
+
 def sums(values: Floats | NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> Floats:
     """(candidates, groups), the sum over each group's images."""
     return np.stack([np.bincount(group, row, minlength=groups) for row in values])

@@ -57,9 +57,10 @@ class Prediction:
 
     Args:
         file: its name.
-        label: the most probable class; "none of these" where the image is refused; "" when it
-            cannot be read.
-        probability: of the most probable class, if it is one of these.
+        label: the class that it is given, the most probable one unless an operating point or costs
+            say otherwise; of labels, the most probable; "none of these" where the image is refused;
+            "" when it cannot be read.
+        probability: of that class; of the most probable one where the image is refused.
         labels: the classes that the image is given: that one; or all whose probabilities reach
             their thresholds, which may be none, the most probable first.
         top: the most probable classes and their probabilities, best first.
@@ -128,6 +129,9 @@ class Classifier:
         self.preprocess = Preprocess.from_dict(card["preprocess"])
         thresholds = card["thresholds"]
         self.decision = Decision(None if thresholds is None else tuple(thresholds))
+        if (point := card.get("operating_point")) is not None:
+            positive = self.classes.index(point["positive"])
+            self.decision = self.decision.at(positive, point["threshold"])
         self.threads = cores_to_use(threads, shared=False)
         self.module = module
         self.few = False  # set before the first image where there will be only one or two
@@ -241,6 +245,8 @@ class Classifier:
                 continue
             given = self.decision.answers(p[None])[0]
             labels = tuple(self.classes[i] for i in order if given[i])
+            if self.task == "multiclass":  # perhaps not the most probable one
+                label, probability = labels[0], float(p[given][0])
             yield Prediction(image.name, label, probability, labels, ranked)
 
     def predict_proba(self, images: Any, tta: Tta = "none") -> NDArray[np.float64]:

@@ -48,6 +48,9 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise ValueError(f"the branches do not read {views} views")
         if card["form"] == "network" and views > 1:
             raise ValueError(f"a network as it is reads one view, not {views}")
+        point = card.get("operating_point")
+        if point is not None and point["positive"] not in card["classes"]:
+            raise ValueError("the operating point is of no class")
         refuses = card.get("rejection") is not None
         if refuses and (RELATION not in card["files"] or card["form"] == "network"):
             raise ValueError(f"rejection needs {RELATION}, and a probe")
@@ -137,6 +140,7 @@ CARD: dict[Any, Any] = {
     "files": hashes_of_files,
     "metrics?": {str: {str: (None, float, [float])}},
     "rejection?": (None, {"rate": between_0_and_1}),
+    "operating_point?": (None, {"positive": str, "threshold": between_0_and_1}),
 }
 
 
@@ -194,6 +198,8 @@ def model_card(card: dict[str, Any]) -> str:
         'clf.predict("x.jpg")',
         "```",
     ]
+    if (point := card.get("operating_point")) is not None:
+        lines += ["", point_of(point)]
     return "\n".join([*lines, "", limit_of(card), ""])
 
 
@@ -210,6 +216,17 @@ def limit_of(card: dict[str, Any]) -> str:
         kinds, foreign, false = refusals(card["rejection"])
         return f"It answers none of these for {kinds}; for {foreign}; and for {false}."
     return "It knows only these classes: an image of anything else gets one of them too."
+
+
+def point_of(point: dict[str, Any]) -> str:
+    """An operating point in a sentence."""
+    (kind, asked), expected = next(iter(point["asked"].items())), point["expected"]
+    low, high = (100 * expected[end] for end in ("low", "high"))
+    return (
+        f"It answers {plain(point['positive'])} from a probability of {point['threshold']:.3g} "
+        f"on, for a {kind} of {100 * asked:g} %: on as many new images, {low:.1f} to {high:.1f} % "
+        "is to be expected."
+    )
 
 
 def refusals(rejection: dict[str, Any]) -> tuple[str, str, str]:

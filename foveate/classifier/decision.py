@@ -1,7 +1,7 @@
 """From logits to answers, and how good they are: one class of all, or each label by its own
-threshold."""
+threshold; or one class from a probability of its own on, or what costs least."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,16 @@ class Decision:
     Args:
         thresholds: (classes,), the least probability at which an image gets a label; None: an image
             gets the one most probable class.
+        point: the number of a class, and the probability from which on an image gets it, whatever
+            else is more probable; below it, the most probable of the others. None is none.
+        costs: (classes, classes), what it costs that an image of a class, the row, is given
+            another, the column: the answer is then the one that costs least on the average. None is
+            none. It wins over `point`.
     """
 
     thresholds: tuple[float, ...] | None = None
+    point: tuple[int, float] | None = None
+    costs: tuple[tuple[float, ...], ...] | None = None
 
     def probabilities(self, logits: Floats) -> NDArray[np.float64]:
         """(N, classes) -> the same shape: rows sum to 1, or each label's probability is its own."""
@@ -31,15 +38,35 @@ class Decision:
         if self.thresholds is not None:
             return probabilities >= np.array(self.thresholds)
         found = np.zeros(probabilities.shape, dtype=bool)
-        found[np.arange(len(found)), probabilities.argmax(axis=1)] = True
+        found[np.arange(len(found)), self.chosen(probabilities)] = True
         return found
+
+    def chosen(self, probabilities: Floats) -> NDArray[np.int64]:
+        """(N,), the one class that each image is given."""
+        if self.costs is not None:
+            return (probabilities @ np.array(self.costs)).argmin(axis=1)
+        if self.point is None:
+            return probabilities.argmax(axis=1)
+        positive, threshold = self.point
+        others = probabilities.astype(np.float64)
+        others[:, positive] = -1
+        flagged = probabilities[:, positive] >= threshold
+        return np.where(flagged, positive, others.argmax(axis=1))
+
+    def at(self, positive: int, threshold: float) -> "Decision":
+        """The same with a class that is given from a probability on."""
+        if self.thresholds is None:
+            return replace(self, point=(positive, threshold))
+        thresholds = [*self.thresholds]
+        thresholds[positive] = threshold
+        return replace(self, thresholds=tuple(thresholds))
 
     def summarise(
         self, probabilities: Floats, labels: Ints, classes: tuple[str, ...]
     ) -> dict[str, Any]:
         """All metrics, as `metrics.summarise` or `metrics.summarise_labels` gives them."""
         if self.thresholds is None:
-            return metrics.summarise(probabilities, labels, classes)
+            return metrics.summarise(probabilities, labels, classes, self.chosen(probabilities))
         return metrics.summarise_labels(probabilities, self.answers(probabilities), labels, classes)
 
 

@@ -183,7 +183,12 @@ def write_classifier(
 
             save_graph(graph, temporary / GRAPH)
         files = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        card = card | {"files": files}
-        (temporary / "README.md").write_text(model_card(card), encoding="utf-8")
-        write_json(temporary / "card.json", card)
+        write_card(temporary, card | {"files": files})
     return Classifier.load(folder)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write a classifier's card, for programs and for people; each file whole or not at all."""
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(model_card(card), encoding="utf-8")
+    write_json(folder / "card.json", card)

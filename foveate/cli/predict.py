@@ -34,6 +34,10 @@ def predict(
         Path | None,
         typer.Option(help="Classify what is in a folder, and what comes, until Ctrl-C."),
     ] = None,
+    cost: Annotated[
+        Path | None,
+        typer.Option(help="A CSV of what each mistake costs: answer what costs least."),
+    ] = None,
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     quiet: Quiet = False,
@@ -51,6 +55,8 @@ def predict(
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
+    if cost is not None:
+        classifier.decision = least_cost(classifier, cost)
     classes, several = classifier.classes, classifier.task == "multilabel"
     total: int | None = None
     batches: Iterable[Iterable[Any]]
@@ -90,6 +96,18 @@ def predict(
         unread = f", {counted.failed} of them unreadable" if counted.failed else ""
         say(f"{counted.read + counted.failed} images{unread} -> {csv}")
     counted.close()
+
+
+def least_cost(classifier: Any, table: Path) -> Any:
+    """The decision for the answer that costs least."""
+    from dataclasses import replace
+
+    from foveate.errors import UsageError
+    from foveate.evaluation.costs import read_costs
+
+    if classifier.task == "multilabel":
+        raise UsageError("--cost is of one class an image, and this classifier gives labels")
+    return replace(classifier.decision, costs=read_costs(table, classifier.classes))
 
 
 def no_step() -> None:

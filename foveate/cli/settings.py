@@ -182,6 +182,21 @@ Reject = Annotated[
         "none of these, or off [default: 0.05]",
     ),
 ]
+Positive = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        metavar="CLASS",
+        help="The class of which a recall is to be kept on new images.",
+    ),
+]
+Recall = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="With --positive: the share of its images that are to be given it, such as 0.99.",
+    ),
+]
 FindLr = Annotated[
     bool,
     typer.Option(

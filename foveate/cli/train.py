@@ -95,6 +95,8 @@ def train(
     framing: settings.FramingOption = "auto",
     fit: settings.FitOption = None,
     reject: settings.Reject = None,
+    positive: settings.Positive = None,
+    recall: settings.Recall = None,
     channels: settings.Channels = None,
     seed: Annotated[
         int,
@@ -153,7 +155,7 @@ def train(
     # of the processes that torchrun started, the first one prints
     silent = int(os.environ.get("RANK", "0")) > 0
     if find_lr:
-        probes = "effort reject"
+        probes = "effort reject positive recall"
         for (
             name
         ) in f"{probes} out resume groups on_bad corrections engine cache tensorboard".split():
@@ -173,6 +175,8 @@ def train(
         classifier = training.train(
             data,
             **asked,
+            positive=positive,
+            recall=recall,
             corrections=corrections,
             out=out,
             resume=resume,
@@ -279,6 +283,11 @@ def show(
         say(seen_line(metrics["seen"]))
     if metrics.get("rejection"):
         for line in refusal_lines(metrics["rejection"]):
+            say(line)
+    if "operating_point" in metrics:
+        from foveate.cli.evaluate import point_lines
+
+        for line in point_lines(metrics["operating_point"]):
             say(line)
     if "compared_with" in metrics:
         say(since(metrics["compared_with"]))

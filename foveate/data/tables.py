@@ -141,6 +141,29 @@ def unlabelled_rows(
     return rows, read
 
 
+def other_columns(table: Path) -> dict[str, dict[str, str]]:
+    """Of each column beside path, label, split and group that holds no labels, the cell of each
+    file, "" where it is empty; of several lines of one file, the first.
+
+    Raises:
+        DataError: as `from_table`.
+    """
+    lines, columns = read_table(table, labelled=False)
+    taken = {*COLUMNS, "", *(column.strip().lower() for column in columns)}
+    cells_of = dict(records(table))
+    _, header = next(records(table))
+    names, _ = named([name for name, _ in located(table, lines)], table.parent)
+    found: dict[str, dict[str, str]] = {}
+    for place, column in enumerate(header):
+        if column.strip().lower() in taken:
+            continue
+        cells = found.setdefault(column.strip(), {})
+        for name, line in zip(names, lines, strict=True):
+            row = cells_of[line.number]
+            cells.setdefault(name, row[place].strip() if place < len(row) else "")
+    return found
+
+
 def located(table: Path, lines: list[Line]) -> list[tuple[str, str]]:
     """(name to open it by, real path) of each line's file; DataError if some do not exist."""
     real_folder = cache(os.path.realpath)

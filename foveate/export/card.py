@@ -49,7 +49,8 @@ def export_card(
         f"| input | {inputs}: any number N of images, RGB, not normalised |",
         f"| output | `probabilities` (N, {len(card['classes'])}), float32: calibrated; {own} |",
         "| metadata | `foveate.classes`, `foveate.preprocess`, `foveate.thresholds`, "
-        "`foveate.provenance`, `foveate.sha256` (of the tensors), each JSON |",
+        "`foveate.operating_point`, `foveate.provenance`, `foveate.sha256` (of the tensors), each "
+        "JSON |",
         "",
         "Mean and deviation are in the graph. How an image becomes its input is in predict.py, in "
         "full: a resize of another library gives other numbers.",

@@ -79,7 +79,8 @@ def facts(classifier: Classifier) -> dict[str, Any]:
     return {
         "classes": card["classes"],
         "preprocess": card["preprocess"],
-        "thresholds": card["thresholds"],
+        "thresholds": classifier.decision.thresholds,
+        "operating_point": card.get("operating_point") if card["thresholds"] is None else None,
         "provenance": {"model": card["model"]} | card.get("provenance", {}),
         "sha256": card["files"][TENSORS],  # of the tensors that it was made of
     }

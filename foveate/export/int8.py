@@ -32,7 +32,7 @@ from foveate.data.preprocess import decode_squares
 from foveate.data.splits import judging_folds, stratified_folds
 from foveate.data.workers import decode_ahead
 from foveate.errors import DataError, FoveateError, ImageError, UsageError
-from foveate.evaluation import known_labels
+from foveate.evaluation.labels import known_labels
 from foveate.export.graph import input_names
 from foveate.export.onnx import onnx_package
 from foveate.export.proof import Rows, data_of

@@ -47,7 +47,7 @@ import openvino""",
 # f32 gives the same answers everywhere; "bf16" is faster where the CPU has it, and rounds
 options = {"INFERENCE_PRECISION_HINT": "f32"}
 model = openvino.Core().read_model(Path(__file__).with_name("model.xml"))
-keys = ("foveate.classes", "foveate.preprocess", "foveate.thresholds")
+keys = ["foveate." + k for k in ("classes", "preprocess", "thresholds", "operating_point")]
 about = {key: model.get_rt_info(key.split(".")).astype(str) for key in keys}
 session = openvino.compile_model(model, "CPU", options)""",
     run="""\
@@ -58,7 +58,8 @@ TORCH = Runtime(
     package="torch",
     imports="import torch",
     load="""\
-about = {"foveate." + key: "" for key in ("classes", "preprocess", "thresholds")}
+keys = ("classes", "preprocess", "thresholds", "operating_point")
+about = {"foveate." + key: "" for key in keys}
 model = Path(__file__).with_name("model.pt2")
 session = torch.export.load(model, extra_files=about).module()""",
     run="""\
@@ -83,8 +84,9 @@ from PIL import Image, ImageOps
 {imports}
 
 {load}
-classes, preprocess, thresholds = (
-    json.loads(about["foveate." + key]) for key in ("classes", "preprocess", "thresholds")
+classes, preprocess, thresholds, point = (
+    json.loads(about["foveate." + key])
+    for key in ("classes", "preprocess", "thresholds", "operating_point")
 )
 first = ("resize", "crop", "stretch", "interpolation", "fit")
 views = [{{key: preprocess[key] for key in first if key in preprocess}}] + list(
@@ -138,11 +140,15 @@ def predict(images):
     inputs = [np.concatenate(squares) for squares in zip(*images)]
 {run}
     for row in rows:
-        if thresholds is None:
-            given = [classes[row.argmax()]]
-        else:
+        found = dict(zip(classes, map(float, row)))
+        if thresholds is not None:
             given = [c for c, p, t in zip(classes, row, thresholds) if p >= t]
-        yield given, dict(zip(classes, map(float, row)))
+        elif point and found[point["positive"]] >= point["threshold"]:
+            given = [point["positive"]]
+        else:
+            others = (c for c in classes if not point or c != point["positive"])
+            given = [max(others, key=found.get)]
+        yield given, found
 
 
 names = [argument for argument in sys.argv[1:] if argument != "--json"]

@@ -30,6 +30,8 @@ from foveate.data.layouts import as_dataset
 from foveate.data.preprocess import Fit, Preprocess
 from foveate.engine import choose_engine
 from foveate.errors import UsageError, quoted
+from foveate.evaluation.operating import check_point
+from foveate.evaluation.point import fix_point
 from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
@@ -102,6 +104,8 @@ def train(
     framing: Framing = "auto",
     fit: Fit | None = None,
     reject: float | Literal["off"] | None = None,
+    positive: str | None = None,
+    recall: float | None = None,
     augment: "str | Augment | PolicyOptions | None" = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
@@ -144,6 +148,9 @@ def train(
             of it between borders; "squash" squeezes it. The latter two show the whole image.
         reject: of a probe: the share of images like the training images that may be answered with
             "none of these", so that others are; 0.05 by default, or "off". Not of labels.
+        positive, recall: a class, and the recall that is to be kept of it on new images, such as
+            0.99: the probability from which on an image is given it is fixed when training has
+            ended (`foveate.evaluation.fix_point`, which also keeps a precision).
         augment: of finetune and scratch: a policy, "none", "light", "standard" or "strong"; an
             Augment; or a PolicyOptions, of which the data decide what is left out. Chosen from the
             data by default.
@@ -213,6 +220,14 @@ def train(
     dataset = learnable(right.dataset)
     check_trainable(dataset)
     rate = check_reject(reject, recipe, dataset.task)
+    if positive is not None or recall is not None:
+        check_point(positive, recall, dataset)
+
+    def decided(classifier: Classifier) -> Classifier:
+        if positive is None:
+            return classifier
+        return fix_point(classifier, positive, recall=recall)
+
     check_class_names(dataset.classes)
     clock = Clock()
     with bars(progress) as progress:
@@ -239,13 +254,14 @@ def train(
             def solve() -> Classifier:
                 run = Run.open(folder, dataset.name, asked.to_dict(), resume)
                 if resume and run.finished:
-                    return Classifier.load(run.folder, threads)
+                    return decided(Classifier.load(run.folder, threads))
                 with run.kept_if_whole():
                     run.keep_table(right.table)
-                    return solve_probe(
+                    found = solve_probe(
                         *(run, dataset, asked, on_bad, start, threads, progress, clock, command),
                         confirmed=right.confirmed,
                     )
+                return decided(found)
 
             return by_first_rank(solve, threads)
 
@@ -269,11 +285,13 @@ def train(
         resources = Resources(threads, cache or "ram", tensorboard, progress, clock, command)
         with opened(dataset, fingerprint, request, resources, folder, resume) as job:
             if resume and job.run.finished:
-                return Classifier.load(job.run.folder, threads)
-            with job.own_folder():
-                if job.ranks.first:
-                    job.run.keep_table(right.table)
-                return job.fit(resume)
+                found = Classifier.load(job.run.folder, threads)
+            else:
+                with job.own_folder():
+                    if job.ranks.first:
+                        job.run.keep_table(right.table)
+                    found = job.fit(resume)
+            return decided(found) if job.ranks.first else found
 
 
 @torch_threads()

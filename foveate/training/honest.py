@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.audit.estimate import estimate_accuracy
+from foveate.audit.estimate import by_groups, estimate_accuracy
 from foveate.audit.groups import GIVEN, Grouping, by_content, connected, one_a_photo, sets, table
 from foveate.audit.neighbours import Rows
 from foveate.classifier.decision import Decision, decide
@@ -238,16 +238,6 @@ def are_right(
     if labels.ndim == 2:
         return (given == labels).all(axis=1)
     return given.argmax(axis=1) == labels
-
-
-def by_groups(result: Result, right: NDArray[np.bool_], groups: Rows) -> Result:
-    """The figures of a split that was held out; its interval counts groups, not images."""
-    there = len(np.unique(groups))
-    if there == len(groups):
-        return result
-    interval = estimate_accuracy(right[None], np.zeros((1, len(right))), groups).interval
-    ci = None if interval is None else list(interval)
-    return result | {"groups": there, "accuracy_ci95": ci}
 
 
 def held_out(

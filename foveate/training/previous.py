@@ -5,21 +5,18 @@ Each was judged by a head or network that had not learnt from it, in both runs: 
 a fold, or in a validation split, which also chose the epoch that is kept.
 """
 
-import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from foveate.data.dataset import Dataset
 from foveate.errors import ArtefactError
+from foveate.evaluation.pairs import NOISE, sign_flip
 from foveate.runs import Run, read_json, read_lines
 
 LEAST = 20  # images in common: fewer say nothing
-NOISE = 0.05  # p from which a difference is called noise
 
 KEYS = ("split", "sha256", "label", "predicted")
 
@@ -129,41 +126,3 @@ def by_split(rows: Rows) -> dict[str, dict[tuple[str, str], dict[str, Any]]]:
 def right(row: dict[str, Any]) -> bool:
     """Whether an image got its class, or all its labels."""
     return bool(row["label"] == row["predicted"])
-
-
-def sign_flip(differences: ArrayLike) -> float:
-    """Exact p-value of the sum of paired differences, where the sign of each could as well be the
-    other one (two-sided).
-
-    With differences of 1 and -1, one an image, it is McNemar's exact test. With the sums of groups
-    (images of one object) it does not take what belongs together for independent.
-
-    Args:
-        differences: (groups,), whole numbers.
-
-    Returns:
-        The probability of a sum at least as far from 0; 1 where nothing differs.
-
-    Source: McNemar 1947, Psychometrika 12(2). Checked against scipy's exact binomial test and
-    against all signs, one by one, in tests/training/test_previous.py.
-
-    >>> round(sign_flip([1, 1, 1, 1, 1, -1]), 5)
-    0.21875
-    """
-    found = np.rint(np.asarray(differences)).astype(np.int64)
-    sizes = np.abs(found[found != 0])
-    spread = np.ones(1)  # of the sum: entry i is the probability of i - len // 2
-    for size, n in zip(*np.unique(sizes, return_counts=True), strict=True):
-        signs = np.zeros(2 * size * n + 1)
-        signs[:: 2 * size] = coin_tosses(int(n))
-        spread = np.convolve(spread, signs)
-    distance = np.abs(np.arange(len(spread)) - len(spread) // 2)
-    return min(1.0, float(spread[distance >= abs(found.sum())].sum()))
-
-
-def coin_tosses(n: int) -> NDArray[np.float64]:
-    """(n + 1,), the probabilities of 0 to n heads."""
-    logs: Iterable[float] = (
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)
-    )
-    return np.exp(np.fromiter(logs, np.float64, n + 1) - n * math.log(2))

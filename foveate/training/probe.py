@@ -58,8 +58,8 @@ from foveate.training.report import (
     brief,
     data_json,
     duplicate_notes,
-    predictions,
     write_metrics,
+    write_predictions,
 )
 from foveate.weights.starting_point import OWN, Loaded, StartingPoint, find_start
 
@@ -290,8 +290,7 @@ def solve_probe(
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
         run.write_lines("history.jsonl", path)
         run.write("review.json", doubts.to_dict(dataset) | {"confirmed": sorted(confirmed)})
-        rows = list(predictions(dataset, evaluated, decision))
-        run.write_lines("predictions.jsonl", rows)
+        rows = write_predictions(run, dataset, evaluated, decision)
         compared = compare_with_last(run, grouping.applied(dataset), without_leaks(rows, splits))
         for sentence in [*notes, *found.damaged.values(), *bad.values()]:
             run.log(sentence)

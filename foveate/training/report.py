@@ -16,7 +16,7 @@ from foveate.classifier.decision import Decision
 from foveate.data.dataset import BETWEEN, Dataset, duplicates, listed
 from foveate.errors import MissingExtraError
 from foveate.metrics import believed
-from foveate.runs import HEX, Run
+from foveate.runs import HEX, PROBABILITIES, Run
 from foveate.storage import fingerprint, replacing
 
 ALONE = (
@@ -213,6 +213,24 @@ def predictions(
                     "probability": round(best, 6),
                     "probability_of_label": round(true, 6),
                 }
+
+
+def write_predictions(
+    run: Run,
+    dataset: Dataset,
+    evaluated: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]],
+    decision: Decision,
+) -> list[dict[str, Any]]:
+    """Write predictions.jsonl, and the probabilities of all classes beside it.
+
+    Returns:
+        The lines of predictions.jsonl.
+    """
+    rows = list(predictions(dataset, evaluated, decision))
+    run.write_lines("predictions.jsonl", rows)
+    whole = {split: p.astype(np.float32) for split, (_, p) in evaluated.items()}
+    run.write_arrays(PROBABILITIES, whole)
+    return rows
 
 
 GAP = 0.15  # between training and validation accuracy: more is knowing by heart

@@ -27,9 +27,9 @@ from foveate.training.report import (
     data_json,
     draw_curves,
     duplicate_notes,
-    predictions,
     remarks,
     write_metrics,
+    write_predictions,
 )
 from foveate.training.trainer import Fitted
 from foveate.weights.starting_point import OWN
@@ -100,8 +100,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
         ),
     )
     run.write_lines("history.jsonl", [asdict(record) for record in fitted.history])
-    rows = list(predictions(job.dataset, evaluated, decision))
-    run.write_lines("predictions.jsonl", rows)
+    rows = write_predictions(run, job.dataset, evaluated, decision)
     for sentence in [*job.notes[logged:], *job.bad.values()]:
         run.log(sentence)
     log_notes([*job.dataset.notes, *job.notes[logged:]], job.bad)

@@ -11,11 +11,12 @@ from PIL import Image, ImageOps
 from refusals import absent, refused
 
 from foveate import Classifier, train
+from foveate.audit.estimate import by_groups
 from foveate.data.splits import judging_folds
 from foveate.errors import DataError
 from foveate.evaluation import evaluate
 from foveate.metrics import wilson_interval
-from foveate.training.honest import by_groups, contradictions
+from foveate.training.honest import contradictions
 
 pytestmark = pytest.mark.usefixtures("warm_cache")
 RNG = np.random.default_rng

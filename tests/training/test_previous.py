@@ -12,8 +12,9 @@ from scipy.stats import binomtest
 
 from foveate.cli.train import since
 from foveate.data.dataset import Dataset
+from foveate.evaluation.pairs import sign_flip
 from foveate.runs import Run
-from foveate.training.previous import compare_with_last, sign_flip
+from foveate.training.previous import compare_with_last
 
 N = 60
 CONFIG = {"data": "photos", "task": "multiclass"}

@@ -38,6 +38,7 @@ def test_a_run_holds_what_is_documented(trained: Path) -> None:
         "log.txt",
         "metrics.json",
         "predictions.jsonl",
+        "probabilities.safetensors",
         "review.json",
     ]
     assert "foveate train photos" in (trained / "log.txt").read_text()

@@ -50,6 +50,7 @@ def test_the_runs_folder(run: Path) -> None:
             "metrics.json",
             "history.jsonl",
             "predictions.jsonl",
+            "probabilities.safetensors",
         ),
         *("curves.png", "log.txt", "classifier"),  # no checkpoints: it is finished
     }
