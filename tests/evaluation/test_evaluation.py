@@ -155,17 +155,19 @@ def test_an_unknown_policy_is_refused(classifier: Classifier, images: Path) -> N
 
 def test_progress_counts_every_image(classifier: Classifier, images: Path) -> None:
     class Counting(Silent):
-        total = done = 0
+        def __init__(self) -> None:
+            self.phases: dict[str, list[int]] = {}
 
         def begin(self, phase: str, total: int) -> None:
-            self.total = total
+            self.phase = phase
+            self.phases[phase] = [total, 0]
 
         def advance(self, n: int = 1) -> None:
-            self.done += n
+            self.phases[self.phase][1] += n
 
     progress = Counting()
     evaluate(classifier, images, progress=progress)
-    assert progress.total == progress.done == 24
+    assert progress.phases["images"] == progress.phases["quality"] == [24, 24]
 
 
 def test_no_such_data(classifier: Classifier, tmp_path: Path) -> None:
