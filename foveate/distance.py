@@ -9,6 +9,7 @@ Lindenstrauss), since what is new in an image often shows where training images 
                  them the linear discriminant
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,71 @@ class Space:
         if not 1 <= axes <= size:
             raise ValueError(f"{axes} axes of {size} dimensions")
         return cls(directions, shift.astype(np.float32), axes)
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """Features, standardised and hashed: each is added to one of a few hundred sums, or taken off
+    it, by chance (Weinberger et al., arXiv:0902.2206).
+
+    Distances are kept as by any random projection, at the cost of one addition a feature; and it
+    knows of no image but how much each feature varies.
+
+    Args:
+        buckets: (width,), the sum of each feature, from 0. Each sum has a feature.
+        factors: (width,), by which features are multiplied first: standardisation, and 1 or -1.
+        shift: (sums,), what is then taken off: the mean of the training images.
+    """
+
+    buckets: Labels
+    factors: Array
+    shift: Array
+
+    @functools.cached_property
+    def order(self) -> tuple[Labels, Array, Labels]:
+        """The features by their sums, their factors, and where each sum begins."""
+        order = np.argsort(self.buckets, kind="stable")
+        starts = np.searchsorted(self.buckets[order], np.arange(len(self.shift)))
+        return order, self.factors[order], starts
+
+    def reduced(self, features: Array) -> Array:
+        """(N, width), raw -> (N, sums)"""
+        order, factors, starts = self.order
+        scaled = np.take(features, order, axis=1)
+        scaled *= factors
+        return np.asarray(np.add.reduceat(scaled, starts, axis=1) - self.shift, np.float32)
+
+    @classmethod
+    def fit(cls, features: Array, sums: int) -> "Hashing":
+        """That of training images' features, (N, width), raw; as many sums as there are features
+        where these are fewer. It is the same for the same rows."""
+        width = features.shape[1]
+        rng = np.random.default_rng(0)
+        buckets = rng.permutation(width) % sums
+        signs = np.where(rng.random(width) < 0.5, np.float32(1), np.float32(-1))
+        nothing = np.zeros(min(sums, width), np.float32)
+        found = cls(buckets, signs * standard_scale(features), nothing)
+        mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return cls(buckets, found.factors, found.reduced(mean[None])[0])
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What a file holds."""
+        buckets = self.buckets.astype(np.int32)
+        return {"buckets": buckets, "factors": self.factors, "shift": self.shift}
+
+    @classmethod
+    def of(cls, tensors: dict[str, NDArray[Any]], width: int) -> "Hashing":
+        """The hashing of a file's tensors.
+
+        Raises:
+            ValueError: they are of other shapes, not finite, or a sum is of nothing.
+        """
+        size = tensors["shift"].size if "shift" in tensors else 0
+        check_tensors(tensors, {"buckets": (width,), "factors": (width,), "shift": (size,)})
+        buckets = tensors["buckets"].astype(np.int64)
+        if not np.array_equal(np.unique(buckets), np.arange(size)):
+            raise ValueError(f"buckets are not the numbers from 0 to {size - 1}")
+        return cls(buckets, tensors["factors"].astype(np.float32), tensors["shift"])
 
 
 def times(rows: Array, matrix: Array) -> Array:
@@ -198,21 +264,21 @@ class Moments:
         counts = np.bincount(labels, minlength=classes).astype(np.float64)
         return cls(counts, sums, (rows.T @ rows).astype(np.float64))
 
+    def plus(self, other: "Moments") -> "Moments":
+        return Moments(
+            self.counts + other.counts, self.sums + other.sums, self.products + other.products
+        )
+
     def without(self, other: "Moments") -> "Moments":
         return Moments(
             self.counts - other.counts, self.sums - other.sums, self.products - other.products
         )
 
-    def merged(self) -> "Moments":
-        """Of all classes as one."""
-        return Moments(
-            self.counts.sum(keepdims=True), self.sums.sum(0, keepdims=True), self.products
-        )
-
-    def gaussians(self) -> Gaussians:
+    def gaussians(self, shrink: float = SHRINK) -> Gaussians:
         """The Gaussians of these images.
 
-        The covariance is the one within classes, shrunk by SHRINK.
+        The covariance is the one within classes, shrunk towards the same variance in all
+        directions.
         """
         there = self.counts > 0.5
         means = np.full(self.sums.shape, np.nan)
@@ -221,7 +287,7 @@ class Moments:
         covariance = (self.products - between) / max(1.0, float(self.counts.sum() - there.sum()))
         size = len(covariance)
         even = max(float(np.trace(covariance)) / size, 1e-12)
-        covariance = (1 - SHRINK) * covariance + SHRINK * even * np.eye(size)
+        covariance = (1 - shrink) * covariance + shrink * even * np.eye(size)
         root = inverse_of_lower(np.linalg.cholesky(covariance)).T
         shares = self.counts / self.counts.sum()
         logs = np.log(np.where(there, shares, 1))

@@ -1,25 +1,25 @@
 """When to answer none of these: images unlike all that were learnt from, and kinds of thing that
 were never taught.
 
-No single measure finds both, so two are made of four, each of which grows with strangeness:
+No single measure finds both, so two are made of three, each of which grows with strangeness:
 
-    doubt        less the log-odds of the most probable class
+    energy       less the log of the sum of the exponentials of the logits (Liu et al.,
+                 arXiv:2010.03759): low where any class is probable by far
     distance     squared Mahalanobis distance to the nearest class
     excess       the same less the distance to one Gaussian of all classes (Ren et al.,
                  arXiv:2106.09022)
-    turn         the same of the features' direction alone: of vectors of length 1
 
 Each becomes a normal score by its rank among training images, measured without their fold. Then
 
     foreign      the larger of distance and excess: noise, pages of text, other worlds
-    unknown kind doubt + excess + turn: another thing of the same world
+    unknown kind energy + excess: another thing of the same world
 
 and an image is refused if one of them is beyond its threshold. The two thresholds refuse a share of
 the training images, out of fold, that is set beforehand; no foreign image is looked at for that.
 
-Distances are measured on a random projection of the standardised features (Achlioptas, 2003: signs,
-which keep distances). It knows of no image: principal axes are made for the classes that were
-taught, and a kind that is left out of everything else must not be in them.
+Distances are measured on hashed features: sums of a few standardised ones, drawn and signed by
+chance. They know of no image: principal axes are made for the classes that were taught, and a kind
+that is left out of everything else must not be in them.
 
 What refusing is worth is measured by leaving classes out, one after the other: a head, and
 Gaussians, are made of the images of all other classes but one fold, and refuse images of the class
@@ -40,8 +40,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from foveate.audit.estimate import students
-from foveate.distance import BLOCK, Array, Gaussians, Labels, Moments, check_tensors, times
-from foveate.heads import minimise, standard_scale
+from foveate.distance import (
+    BLOCK,
+    Array,
+    Hashing,
+    Labels,
+    Moments,
+    check_tensors,
+    inverse_of_lower,
+    times,
+)
+from foveate.heads import minimise
 
 Floats = NDArray[np.float64]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or a pool's
@@ -58,95 +67,70 @@ OUTPUTS = 2000  # of all these heads together, at most, where they are more than
 FEW_KINDS = 5  # classes left out without which nothing is said of how sure their mean is
 A_KIND = 5  # images of a class that is left out, at least
 BESIDE = 10  # images of other classes, of the fold that is left out with it, at least
-DIMENSIONS = 512  # of the projection
+TOLERANCE = 0.05  # where these heads stop: solved further, they find no more unknown kinds
+DIMENSIONS = 512  # of what is hashed
+SHRINK = 0.3  # of the covariance
 RANKS = 1000  # measures by which others are ranked
 UNKNOWN_AT_LEAST = 3  # classes, of which one is left out
 RESAMPLES = 1000
-STEPS = 40  # halvings when thresholds are sought
+STEPS = 30  # halvings when thresholds are sought
 
-MEASURES = ("doubt", "distance", "excess", "turn")
-DOUBT, DISTANCE, EXCESS, TURN = range(4)
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Features, standardised and projected on random signs.
-
-    Args:
-        signs: (width, DIMENSIONS), bool: whether each is 1 or -1.
-        scale: (width,), by which features are multiplied first.
-        shift: (DIMENSIONS,), what is then taken off: the mean of the training images.
-    """
-
-    signs: NDArray[np.bool_]
-    scale: Array
-    shift: Array
-
-    @functools.cached_property
-    def matrix(self) -> Array:
-        """(width, DIMENSIONS)"""
-        length = np.float32(self.signs.shape[1] ** -0.5)
-        return np.where(self.signs, length, -length) * self.scale[:, None]
-
-    def reduced(self, features: Array) -> Array:
-        """(N, width), raw -> (N, DIMENSIONS)"""
-        return times(features, self.matrix) - self.shift
-
-    @classmethod
-    def fit(cls, features: Array) -> "Projection":
-        """That of training images' features, (N, width), raw."""
-        width = features.shape[1]
-        signs = np.random.default_rng(0).random((width, DIMENSIONS)) < 0.5
-        mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        plain = cls(signs, standard_scale(features), np.zeros(DIMENSIONS, np.float32))
-        return cls(signs, plain.scale, mean @ plain.matrix)
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        return {
-            PREFIX + "signs": np.packbits(self.signs, axis=1),
-            PREFIX + "scale": self.scale,
-            PREFIX + "shift": self.shift,
-        }
-
-    @classmethod
-    def of(cls, tensors: dict[str, NDArray[Any]], width: int) -> "Projection":
-        """ValueError if the tensors are of other shapes, or not finite."""
-        size = tensors[f"{PREFIX}shift"].size if f"{PREFIX}shift" in tensors else 0
-        shapes = {"signs": (width, -(-size // 8)), "scale": (width,), "shift": (size,)}
-        check_tensors(tensors, {PREFIX + name: shape for name, shape in shapes.items()})
-        packed = tensors[PREFIX + "signs"].astype(np.uint8)
-        signs = np.unpackbits(packed, axis=1, count=size).astype(bool)
-        scale, shift = (tensors[PREFIX + name].astype(np.float32) for name in ("scale", "shift"))
-        return cls(signs, scale, shift)
+MEASURES = ("energy", "distance", "excess")
+ENERGY, DISTANCE, EXCESS = range(3)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A Gaussian a class, and one of all."""
+    """A Gaussian a class, all with one covariance, and one Gaussian of all of them.
 
-    classes: Gaussians
-    everything: Gaussians
+    The covariance of all is the one within classes and, on top, the one of their means. Where the
+    first is the identity, the distances differ in the directions of the means alone, so that both
+    cost what one does (Woodbury).
+
+    Args:
+        root: (dimensions, dimensions), which turns the covariance within classes into the identity.
+        mean: (dimensions,), of all, so turned.
+        means: (classes, dimensions), so turned, less that of all; nan of a class without images.
+        between: (dimensions, classes); a row's square is how much shorter the distance to all is.
+    """
+
+    root: Array
+    mean: Array
+    means: Array
+    between: Array
 
     def distances(self, rows: Array) -> tuple[Array, Array]:
-        """(N, axes) -> (N,) twice: to the nearest class, and that less the distance to all."""
-        nearest = np.nanmin(self.classes.distances(rows), axis=1)
-        return nearest, nearest - self.everything.distances(rows)[:, 0]
-
-    def tensors(self, name: str) -> dict[str, NDArray[Any]]:
-        return {
-            f"{name}.means": self.classes.means,
-            f"{name}.root": self.classes.root,
-            f"{name}.mean": self.everything.means,
-            f"{name}.all": self.everything.root,
-        }
+        """(N, dimensions) -> (N,) twice: to the nearest class, and that less the one to all."""
+        turned = times(rows, self.root) - self.mean
+        nearer = np.nanmin((self.means**2).sum(axis=1) - 2 * times(turned, self.means.T), axis=1)
+        shorter = (times(turned, self.between) ** 2).sum(axis=1)
+        return np.maximum((turned**2).sum(axis=1) + nearer, 0), nearer + shorter
 
     @classmethod
-    def of(cls, tensors: dict[str, NDArray[Any]], name: str) -> "Pair":
-        means, root, mean, everything = (
-            tensors[f"{name}.{part}"] for part in ("means", "root", "mean", "all")
-        )
-        logs = np.zeros(len(means), np.float32)  # which play no part in distances
-        return cls(Gaussians(means, root, logs), Gaussians(mean, everything, logs[:1]))
+    def fit(cls, moments: Moments) -> "Pair":
+        found = moments.gaussians(SHRINK)
+        shares = moments.counts / moments.counts.sum()
+        turned = found.means.astype(np.float64)
+        mean = shares @ np.nan_to_num(turned)
+        means = turned - mean
+        spread = np.sqrt(shares)[:, None] * np.nan_to_num(means)  # nan have no share
+        lower = np.linalg.cholesky(np.eye(len(spread)) + spread @ spread.T)
+        between = (inverse_of_lower(lower) @ spread).T
+        parts = (np.asarray(part, np.float32) for part in (mean, means, between))
+        return cls(found.root, *parts)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What a file holds."""
+        between = np.ascontiguousarray(self.between)
+        return {"root": self.root, "mean": self.mean, "means": self.means, "between": between}
+
+    @classmethod
+    def of(cls, tensors: dict[str, NDArray[Any]], size: int, classes: int) -> "Pair":
+        """ValueError if the tensors are of other shapes, or not finite."""
+        shapes = {"root": (size, size), "mean": (size,)}
+        shapes |= {"means": (classes, size), "between": (size, classes)}
+        check_tensors(tensors, shapes)
+        return cls(**{name: tensors[name].astype(np.float32) for name in shapes})
 
 
 @dataclass(frozen=True)
@@ -154,19 +138,19 @@ class Scale:
     """Normal scores of measures, by their ranks among images that are known.
 
     Args:
-        known: (4, n), the measures of those, each sorted.
+        known: (3, n), the measures of those, each sorted.
     """
 
     known: Floats
 
     @classmethod
     def of(cls, known: Floats) -> "Scale":
-        """Of images' measures, (4, N); of many, RANKS order statistics of each."""
+        """Of images' measures, (3, N); of many, RANKS order statistics of each."""
         places = np.linspace(0, known.shape[1] - 1, min(RANKS, known.shape[1])).round().astype(int)
         return cls(np.sort(known, axis=1)[:, places])
 
     def scores(self, measures: Floats) -> Floats:
-        """(4, N) -> the same shape."""
+        """(3, N) -> the same shape."""
         places = normal_places(self.known.shape[1])
         found = [
             np.where(values > known[-1], places[-1], np.interp(values, known, places[:-1]))
@@ -175,10 +159,10 @@ class Scale:
         return np.stack(found)
 
     def strangeness(self, measures: Floats) -> Floats:
-        """(4, N) -> (2, N): how foreign, and how much of an unknown kind."""
+        """(3, N) -> (2, N): how foreign, and how much of an unknown kind."""
         z = self.scores(measures)
         foreign = np.maximum(z[DISTANCE], z[EXCESS])
-        return np.stack([foreign, z[DOUBT] + z[EXCESS] + z[TURN]])
+        return np.stack([foreign, z[ENERGY] + z[EXCESS]])
 
 
 @dataclass(frozen=True)
@@ -186,16 +170,14 @@ class Rejection:
     """When a classifier answers none of these.
 
     Args:
-        projection: of the features.
-        whole: Gaussians of what is projected.
-        turned: of its directions.
+        hashing: of the features.
+        pair: Gaussians of what is hashed.
         scale: of the training images, out of fold.
         thresholds: (2,), of how foreign, and how much of an unknown kind, an image may be.
     """
 
-    projection: Projection
-    whole: Pair
-    turned: Pair
+    hashing: Hashing
+    pair: Pair
     scale: Scale
     thresholds: Floats
 
@@ -213,18 +195,14 @@ class Rejection:
 
     def strangeness(self, features: Array, logits: NDArray[np.floating[Any]]) -> Floats:
         """(2, N): how foreign each image is, and how much of an unknown kind."""
-        reduced = self.projection.reduced(features)
-        return self.scale.strangeness(measured(reduced, (self.whole, self.turned), logits))
+        return self.scale.strangeness(measured(self.hashing.reduced(features), self.pair, logits))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a file holds."""
-        return {
-            **self.projection.tensors(),
-            **self.whole.tensors(PREFIX + "whole"),
-            **self.turned.tensors(PREFIX + "turned"),
-            PREFIX + "known": self.scale.known.astype(np.float32),
-            PREFIX + "thresholds": self.thresholds,
-        }
+        known = self.scale.known.astype(np.float32)
+        parts = {**self.hashing.tensors(), **self.pair.tensors()}
+        parts |= {"known": known, "thresholds": self.thresholds}
+        return {PREFIX + name: part for name, part in parts.items()}
 
     @classmethod
     def of(cls, tensors: dict[str, NDArray[Any]], width: int, classes: int) -> "Rejection":
@@ -237,22 +215,17 @@ class Rejection:
         Raises:
             ValueError: they are of other shapes, or not finite.
         """
-        tensors = {name: tensors[name] for name in tensors if name.startswith(PREFIX)}
-        projection = Projection.of(tensors, width)
-        size, known = len(projection.shift), tensors.get(f"{PREFIX}known", np.zeros((0, 0)))
-        shapes: dict[str, tuple[int, ...]] = {"known": (len(MEASURES), known.shape[-1])}
-        shapes["thresholds"] = (2,)
-        for name in ("whole", "turned"):
-            shapes |= {f"{name}.means": (classes, size), f"{name}.root": (size, size)}
-            shapes |= {f"{name}.mean": (1, size), f"{name}.all": (size, size)}
-        check_tensors(tensors, {PREFIX + name: shape for name, shape in shapes.items()})
-        return cls(
-            projection=projection,
-            whole=Pair.of(tensors, PREFIX + "whole"),
-            turned=Pair.of(tensors, PREFIX + "turned"),
-            scale=Scale(tensors[PREFIX + "known"].astype(np.float64)),
-            thresholds=tensors[PREFIX + "thresholds"].astype(np.float64),
-        )
+        tensors = {
+            name.removeprefix(PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(PREFIX)
+        }
+        hashing = Hashing.of(tensors, width)
+        pair = Pair.of(tensors, len(hashing.shift), classes)
+        known = tensors.get("known", np.zeros((0, 0)))
+        check_tensors(tensors, {"known": (len(MEASURES), known.shape[-1]), "thresholds": (2,)})
+        thresholds = tensors["thresholds"].astype(np.float64)
+        return cls(hashing, pair, Scale(known.astype(np.float64)), thresholds)
 
 
 class Kind(NamedTuple):
@@ -311,87 +284,58 @@ def fit_rejection(
         seed: draws the classes that are left out where they are more than KINDS.
         threads: cores to use. The result is the same for any number.
 
-    Cost: two passes over the features; and heads without classes, of up to MOST images.
+    Cost: a pass over the features; and heads without classes, of up to MOST images.
     """
     judged = folds >= 0
     if judged.sum() < FEWEST:
         return None
+    few = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        projection = Projection.fit(features[rows])
+        hashing = Hashing.fit(features[rows[few]], DIMENSIONS)
         blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
-        reduced = np.concatenate(list(pool.map(lambda b: projection.reduced(features[b]), blocks)))
-        world = World(reduced, labels, classes)
+        reduced = np.concatenate(list(pool.map(lambda b: hashing.reduced(features[b]), blocks)))
+        names = np.unique(folds).tolist()  # -1 too, perhaps
+        parts = [np.flatnonzero(folds == fold) for fold in names]
+        moments = list(pool.map(lambda p: Moments.of(reduced[p], labels[p], classes), parts))
+        everything = functools.reduce(Moments.plus, moments)
 
         def out_of(fold: int) -> Floats:
-            here = np.flatnonzero(folds == fold)
-            return measured(reduced[here], world.pairs(here), out_of_fold[folds[judged] == fold])
+            i = names.index(fold)
+            pair = Pair.fit(everything.without(moments[i]))
+            return measured(reduced[parts[i]], pair, out_of_fold[folds[judged] == fold])
 
         known = np.zeros((len(MEASURES), int(judged.sum())))
-        names = np.unique(folds[judged]).tolist()
-        for fold, found in zip(names, pool.map(out_of, names), strict=True):
+        tested = [fold for fold in names if fold >= 0]
+        for fold, found in zip(tested, pool.map(out_of, tested), strict=True):
             known[:, folds[judged] == fold] = found
-        few = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
+        whole = Pair.fit(everything)
         kinds = leave_out(
             reduced[few], labels[few], folds[few], penalty, rate, classes, seed, pool.map
         )
     scale, thresholds = thresholds_of(known, rate)
     refused = refused_by_other_folds(known, folds[judged], rate)
-    return Fitted(Rejection(projection, *world.pairs(), scale, thresholds), refused, kinds)
+    return Fitted(Rejection(hashing, whole, scale, thresholds), refused, kinds)
 
 
-class World:
-    """Images that are learnt from, and Gaussians without some of them.
-
-    Args:
-        reduced: (N, dimensions), their mean 0.
-        labels: (N,)
-        classes: how many there are.
-    """
-
-    def __init__(self, reduced: Array, labels: Labels, classes: int):
-        self.labels, self.classes = labels, classes
-        self.parts = reduced, turned(reduced)
-        self.all = [Moments.of(part, labels, classes) for part in self.parts]
-
-    def pairs(self, without: Labels | None = None) -> tuple[Pair, Pair]:
-        """Of the features and of their directions, without these images."""
-        moments = self.all
-        if without is not None:
-            labels = self.labels[without]
-            gone = [Moments.of(part[without], labels, self.classes) for part in self.parts]
-            moments = [m.without(g) for m, g in zip(self.all, gone, strict=True)]
-        whole, direction = (Pair(m.gaussians(), m.merged().gaussians()) for m in moments)
-        return whole, direction
-
-
-def turned(reduced: Array) -> Array:
-    """(N, dimensions) -> the same shape, at length 1."""
-    return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), np.float32(1e-12))
-
-
-def measured(reduced: Array, pairs: tuple[Pair, Pair], logits: NDArray[np.floating[Any]]) -> Floats:
-    """(4, N), the measures of images, by Gaussians of the features and of their directions.
+def measured(reduced: Array, pair: Pair, logits: NDArray[np.floating[Any]]) -> Floats:
+    """(3, N), the measures of images.
 
     Args:
         reduced: (N, dimensions)
         logits: (N, classes), calibrated.
     """
-    whole, direction = pairs
-    distance, excess = whole.distances(reduced)
-    turn = direction.distances(turned(reduced))[1]
-    return np.stack([doubt(logits), distance, excess, turn]).astype(np.float64)
+    return np.stack([energy(logits), *pair.distances(reduced)]).astype(np.float64)
 
 
-def doubt(logits: NDArray[np.floating[Any]]) -> Floats:
-    """(N, classes) -> (N,), log-odds of all classes but the most probable one.
+def energy(logits: NDArray[np.floating[Any]]) -> Floats:
+    """(N, classes) -> (N,), less the log of the sum of the exponentials.
 
-    >>> doubt(np.log([[0.9, 0.1], [0.5, 0.5]])).round(2).tolist()
-    [-2.2, 0.0]
+    >>> energy(np.array([[0.0, 0.0], [900.0, 0.0]])).round(2).tolist()
+    [-0.69, -900.0]
     """
-    rising = np.sort(logits.astype(np.float64), axis=1)
-    top, rest = rising[:, -1], rising[:, :-1]
-    beyond: Floats = rest[:, -1] + np.log(np.exp(rest - rest[:, -1:]).sum(axis=1)) - top
-    return beyond
+    top = logits.max(axis=1).astype(np.float64)
+    found: Floats = -top - np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return found
 
 
 @functools.cache
@@ -406,17 +350,18 @@ def normal_places(n: int) -> Floats:
 
 
 def thresholds_of(known: Floats, rate: float) -> tuple[Scale, Floats]:
-    """The scale of known images' measures, (4, n), and the two thresholds, (2,), beyond which the
+    """The scale of known images' measures, (3, n), and the two thresholds, (2,), beyond which the
     share `rate` of them lies, or a little less; SHARE of it for being foreign."""
     scale = Scale.of(known)
     strange = scale.strangeness(known)
-    parts = np.array([SHARE, 1 - SHARE])
+    rising = np.sort(strange, axis=1)
+    edges, last = rising[:, -1], rising.shape[1] - 1
     low, high = rate, min(1.0, 2 * rate / (1 - SHARE))
-    edges = np.array([s.max() for s in strange])
     for _ in range(STEPS):  # they overlap: together a little more can be spent than `rate`
         middle = (low + high) / 2
+        at = (1 - middle * np.array([SHARE, 1 - SHARE])) * last
         tried = np.array(
-            [np.quantile(s, 1 - middle * part) for s, part in zip(strange, parts, strict=True)]
+            [np.interp(a, np.arange(last + 1), s) for a, s in zip(at, rising, strict=True)]
         )
         if beyond(strange, tried).mean() <= rate:
             low, edges = middle, tried
@@ -476,23 +421,24 @@ def leave_out(
         np.zeros((len(drawn), reduced.shape[1] + 1, classes), np.float32),
         (reduced**2).mean(axis=0),
         each,
+        TOLERANCE,
     )
+    everything = Moments.of(reduced, labels, classes)
 
     def judge(c: int, rows: Labels, solution: Array) -> Kind | None:
         if len(rows) < BESIDE:
             return None
-        others = np.flatnonzero(labels != c)
-        centre = reduced[others].mean(axis=0)
-        world = World(reduced[others] - centre, labels[others], classes)
-        pairs = world.pairs(np.searchsorted(others, rows))
+        images = np.flatnonzero(labels == c)
+        gone = np.concatenate([images, rows])
+        pair = Pair.fit(everything.without(Moments.of(reduced[gone], labels[gone], classes)))
 
         def measures(rows: Labels) -> Floats:
             logits = np.delete(reduced[rows] @ solution[:-1] + solution[-1], c, axis=1)
-            return measured(reduced[rows] - centre, pairs, logits)
+            return measured(reduced[rows], pair, logits)
 
         known = measures(rows)
         scale, edges = thresholds_of(known, rate)
-        strange = scale.strangeness(measures(np.flatnonzero(labels == c)))
+        strange = scale.strangeness(measures(images))
         area = area_under_roc(strange[1], scale.strangeness(known)[1])
         return Kind(c, beyond(strange, edges), area)
 

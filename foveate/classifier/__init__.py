@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from foveate.rejection import Rejection
 
 HALF = 0.5
-TINY = 1e-300  # of a probability, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -337,15 +336,21 @@ class Classifier:
             seen.append(row)
             if len(seen) == samples.count:
                 rows, seen = np.stack(seen), []
-                each = self.decision.probabilities(self.scaled(rows[:, :classes]))
-                yield tag, self.judged(each.mean(axis=0), rows[:, classes:].mean(axis=0))
+                logits, features = self.scaled(rows[:, :classes]), rows[:, classes:]
+                yield tag, self.judged(logits, features)
 
-    def judged(self, probabilities: NDArray[np.float64], features: NDArray[np.float32]) -> Outcome:
-        """(classes,) and what the head read, (width,), which is empty where nothing is refused."""
+    def judged(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Outcome:
+        """What an image is, by the mean over its variants.
+
+        Args:
+            logits: (variants, classes), calibrated.
+            features: (variants, width), what the head read; width is 0 where nothing is refused.
+        """
+        probabilities = self.decision.probabilities(logits).mean(axis=0)
         if self.rejection is None:
             return Outcome(probabilities, None)
-        logits = np.log(np.maximum(probabilities, TINY))
-        return Outcome(probabilities, self.rejection.refused(features[None], logits[None])[0])
+        means = (part.mean(axis=0, keepdims=True) for part in (features, logits))
+        return Outcome(probabilities, self.rejection.refused(*means)[0])
 
     @cached_property
     def rejection(self) -> "Rejection | None":
@@ -448,7 +453,7 @@ class Classifier:
             views = tuple((view.crop, view.crop, channels) for view in self.preprocess.views)
             outputs = len(self.classes)
             if self.rejection is not None:
-                outputs += len(self.rejection.projection.scale)
+                outputs += len(self.rejection.hashing.factors)
             if engine.views != views or engine.row != (outputs,):
                 raise ArtefactError(
                     f"{quoted(self.folder / GRAPH)} does not fit the card: it maps "
