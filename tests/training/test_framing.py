@@ -108,7 +108,6 @@ def test_the_whole_is_kept_where_nothing_asks_for_another(trained: Path) -> None
     assert 0.5 < about["area"] <= 1 and about["backbones"] == ["efficientnet_lite0"]
 
 
-@pytest.mark.precision
 def test_long_images_are_squashed(tmp_path: Path) -> None:
     data = at_the_ends(tmp_path / "photos", 30)
     found = train(data, out=tmp_path / "auto")
@@ -357,7 +356,6 @@ def test_backbones_side_by_side(images: Path, tmp_path: Path) -> None:
 # Training by steps
 
 
-@pytest.mark.precision
 def test_fine_tuning_sees_the_framing_that_is_asked_for(
     centre_images: Path, tmp_path: Path
 ) -> None:
