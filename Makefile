@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := $(BIN)/pytest -n auto --dist worksteal
-TRAINS := tests/training tests/reliability tests/test_cli_training.py \
-	tests/test_middle_layer.py tests/test_multilabel.py
 # without bf16 where this one has it, with it elsewhere
 OTHER := $(if $(shell grep -m 1 avx512_bf16 /proc/cpuinfo 2>/dev/null),avx2 avx512f,avx2 avx512f avx512_bf16 amx_bf16)
+
+# else every process compiles the package once more, and each of pytest's rewrites 200 files
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow check bench docs dist clean
 
@@ -16,9 +17,9 @@ demo: .venv/installed  ## train on real digits that are installed with the packa
 test: .venv/installed  ## the suite, but for what is slow
 	$(SUITE) -m "not slow"
 
-test-slow: .venv/installed  ## what is slow; then what trains, as on the other kind of processor
+test-slow: .venv/installed  ## what is slow; then precision, as on the other kind of processor
 	$(SUITE) --durations 10 -m slow
-	FOVEATE_INSTRUCTIONS="$(OTHER)" $(SUITE) --durations 10 -m "not slow" $(TRAINS)
+	FOVEATE_INSTRUCTIONS="$(OTHER)" $(SUITE) --durations 10 -m "precision and not slow" tests
 
 check: .venv/installed  ## lint, format, types
 	$(BIN)/ruff check .

@@ -47,6 +47,24 @@ def warm_cache(backbone_cache: Path, cache: Path) -> Path:
     return cache
 
 
+@pytest.fixture
+def warm_features(backbone_cache: Path, warm_cache: Path) -> Path:
+    """A warm cache with the features, too, of every image that a test of this session has computed.
+
+    They are known by an image's content, so that no result depends on the order of the tests. For
+    tests in which features are no subject: computing them is most of a probe's time.
+    """
+    (backbone_cache / "features").mkdir(exist_ok=True)
+    (warm_cache / "features").symlink_to(backbone_cache / "features")
+    return warm_cache
+
+
+@pytest.fixture
+def cold_features(warm_features: Path) -> None:
+    """None is known: for those tests of such a file in which they are the subject."""
+    (warm_features / "features").unlink()
+
+
 def draw(kind: str, seed: int) -> Image.Image:
     """A faint image of a blob, of stripes or of noise alone; hard enough that some are mistaken."""
     rng = np.random.default_rng([seed, *kind.encode()])

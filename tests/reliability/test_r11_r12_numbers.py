@@ -127,6 +127,7 @@ def test_r12_a_validation_that_is_no_number(tmp_path: Path) -> None:
     assert found and found.about["epoch"] == 1
 
 
+@pytest.mark.precision
 def test_a_rate_that_throws_it_off(tmp_path: Path, images: Path) -> None:
     from foveate.training import train as train_images
 

@@ -30,7 +30,7 @@ from foveate.training.framing import (
 )
 from foveate.training.honest import Judging
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 SIDE = 96
 
@@ -82,6 +82,7 @@ def seen(classifier: Classifier) -> dict[str, Any]:
 # What is chosen
 
 
+@pytest.mark.precision
 def test_the_centre_is_chosen_where_the_class_shows_there(
     centre_images: Path, tmp_path: Path
 ) -> None:
@@ -119,8 +120,9 @@ def test_long_images_are_squashed(tmp_path: Path) -> None:
     assert "21% of an image's area" in notes and "--fit squash" in notes
 
 
-def test_the_best_effort_tries_each_framing(centre_images: Path, tmp_path: Path) -> None:
-    found = train(centre_images, out=tmp_path / "r", effort="best")
+def test_the_best_effort_tries_each_framing(tmp_path: Path) -> None:
+    few = centred(tmp_path / "photos", 8)  # each is seen a dozen times, at 288 pixels
+    found = train(few, out=tmp_path / "r", effort="best")
     about = seen(found)
     *framings, beside = about["tried"]
     assert {trial["name"] for trial in framings} == set(FRAMINGS)
@@ -195,6 +197,7 @@ def two_views(
         return train(images, out=folder, framing="whole+2/3")
 
 
+@pytest.mark.precision
 def test_every_reader_sees_both_views(
     two_views: Classifier, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +245,7 @@ def test_the_graph_has_an_input_a_view(two_views: Classifier) -> None:
     assert card["format"] == 4 and len(card["preprocess"]["more"]) == 1
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_a_view_more_reads_only_what_is_new(images: Path, tmp_path: Path) -> None:
     first = train(images, out=tmp_path / "a", framing="whole").metrics["computed"]
     both = train(images, out=tmp_path / "b", framing="whole+2/3").metrics["computed"]

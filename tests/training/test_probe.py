@@ -22,7 +22,7 @@ from foveate.runs import read_json
 from foveate.training import framing, train
 from foveate.training.report import dataset_fingerprint
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 
 # What a run leaves
@@ -84,12 +84,14 @@ def test_metrics_keep_their_contract(trained: Path) -> None:
     assert metrics["bad"] == {} and metrics["computed"] == 96 and metrics["temperature"] > 0
 
 
+@pytest.mark.precision
 def test_what_it_learnt_is_better_than_a_guess(trained: Path) -> None:
     metrics = read_json(trained / "metrics.json")
     assert metrics["test"]["accuracy"] > 0.6 and metrics["out_of_fold"]["accuracy"] > 0.6
     assert metrics["out_of_fold"]["log_loss"] < np.log(3)
 
 
+@pytest.mark.precision
 def test_metrics_are_those_of_the_predictions(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "predictions.jsonl").read_text().splitlines()]
     metrics = read_json(trained / "metrics.json")
@@ -153,6 +155,8 @@ def test_history_is_the_search(trained: Path) -> None:
 # The same again
 
 
+@pytest.mark.precision
+@pytest.mark.usefixtures("cold_features")
 @pytest.mark.parametrize("threads", [1, 2, 64])
 def test_threads_change_no_byte(
     threads: int, images: Path, tmp_path: Path, reference: bytes
@@ -192,6 +196,7 @@ def test_threads_change_no_byte_of_a_large_head(
     assert tensors(runs[0]) == tensors(runs[1])
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_place_and_copy_change_no_byte(
     root: Path, tmp_path: Path, reference: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +213,7 @@ def test_place_and_copy_change_no_byte(
     assert tensors(first.run) == tensors(second.run) == reference
 
 
+@pytest.mark.usefixtures("cold_features")
 @pytest.mark.parametrize(
     "variables", [{"LC_ALL": "C", "TZ": "Asia/Tokyo"}, {"PYTHONHASHSEED": "7", "LC_ALL": "C.UTF-8"}]
 )
@@ -228,6 +234,8 @@ assert "torch" not in sys.modules and "sklearn" not in sys.modules
     assert tensors(tmp_path / "r") == reference
 
 
+@pytest.mark.precision
+@pytest.mark.usefixtures("cold_features")
 def test_cached_features_change_no_byte(images: Path, tmp_path: Path, reference: bytes) -> None:
     train(images, out=tmp_path / "a")
     again = train(images, out=tmp_path / "b")
@@ -246,6 +254,7 @@ def test_another_seed_deals_other_folds(images: Path, tmp_path: Path) -> None:
 # Who learns from what
 
 
+@pytest.mark.precision
 def test_test_images_are_not_learnt_from(
     root: Path, tmp_path: Path, reference: bytes, draw_folder: Callable[..., Path]
 ) -> None:
@@ -330,6 +339,8 @@ def test_twins_are_reported(root: Path, tmp_path: Path) -> None:
 # The dials
 
 
+@pytest.mark.precision
+@pytest.mark.usefixtures("cold_features")
 def test_the_torch_engine_agrees(trained: Path, images: Path, tmp_path: Path) -> None:
     found = train(images, out=tmp_path / "r", engine="torch")
     ours, theirs = read_json(found.run / "metrics.json"), read_json(trained / "metrics.json")
@@ -361,6 +372,7 @@ def test_best_effort_sees_more(images: Path, tmp_path: Path) -> None:
     assert mirrored == pytest.approx(dict(found.predict(image).top), abs=0.02)
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_progress_hears_every_phase(images: Path, tmp_path: Path) -> None:
     class Phases(Silent):
         def __init__(self) -> None:

@@ -20,7 +20,7 @@ from foveate.evaluation import evaluate
 from foveate.runs import read_json
 from foveate.training import train
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 
 # Bad images
@@ -48,6 +48,8 @@ def test_bad_images_are_skipped_and_named(root: Path, tmp_path: Path) -> None:
     assert data["ignored"] == [left]
 
 
+@pytest.mark.precision
+@pytest.mark.usefixtures("cold_features")
 def test_skipping_a_bad_image_is_as_if_it_were_not_there(root: Path, tmp_path: Path) -> None:
     spoil(root, 1)
     a = train(root, out=tmp_path / "a")
@@ -71,6 +73,7 @@ def test_too_many_bad_images(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_damaged_images_are_learnt_from_and_named(root: Path, tmp_path: Path) -> None:
     """Also by a second run, which finds the features of all others in the cache."""
     path = root / "train" / "blob" / "001.jpg"
@@ -93,6 +96,7 @@ def test_more_than_five_percent_are_skipped_when_asked(root: Path, tmp_path: Pat
     assert len(read_json(found.run / "metrics.json")["bad"]) == 8
 
 
+@pytest.mark.precision
 def test_a_probe_of_twelve_bits_is_that_of_eight(root: Path, tmp_path: Path) -> None:
     """Grey images as PNG of 8 bits, and the same as a camera with 12 bits writes them."""
     for path in sorted(root.rglob("*.*g")):

@@ -22,7 +22,7 @@ from foveate.runs import Run, read_json
 from foveate.training import train
 from foveate.training.report import dataset_fingerprint
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 
 def with_splits(dataset: Dataset, splits: list[str]) -> Dataset:
@@ -52,6 +52,8 @@ def test_a_failing_run_leaves_no_folder(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.precision
+@pytest.mark.usefixtures("cold_features")
 def test_after_an_interruption_nothing_is_computed_twice(
     images: Path, tmp_path: Path, reference: bytes
 ) -> None:
@@ -155,6 +157,7 @@ def test_resume_finds_the_last_run(
     assert train(images, resume=True).run == second.run != first.run
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_two_runs_of_one_name_do_not_mix(
     images: Path, tmp_path: Path, python: Callable[..., str]
 ) -> None:
