@@ -11,7 +11,7 @@ from safetensors.numpy import load
 
 from foveate import metrics
 from foveate.audit.estimate import by_groups
-from foveate.classifier import TINY, Classifier
+from foveate.classifier import Classifier
 from foveate.classifier.decision import Decision
 from foveate.errors import ArtefactError, quoted
 from foveate.evaluation.intervals import of_classes, of_labels
@@ -19,6 +19,7 @@ from foveate.runs import PROBABILITIES, is_absent, read_json, read_lines
 from foveate.storage import check_regular, unreadable
 
 TOP = 5
+SMALLEST = 1e-300  # of a probability, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Answers:
         best = p.argmax(axis=1) == self.labels
         found["reliability"] = metrics.reliability(p.max(axis=1), best)
         if (temperature := classifier.card.get("temperature")) is not None:
-            raw = metrics.softmax(np.log(np.maximum(p, TINY)) * temperature)
+            raw = metrics.softmax(np.log(np.maximum(p, SMALLEST)) * temperature)
             found["before_calibration"] = {
                 "ece": metrics.expected_calibration_error(raw, self.labels),
                 "log_loss": metrics.log_loss(raw, self.labels),
