@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "foveate"
 # neighbours in a line.
 LAYERS = [
     {"errors", "arguments", "forking"},
-    {"machine", "storage", "progress", "catalogue", "metrics"},
+    {"machine", "storage", "progress", "catalogue", "metrics", "lettering"},
     {"download", "models"},
     {"data"},
     {"weights"},

@@ -45,7 +45,6 @@ class Explanation:
             speaks for the class.
         image: (H, W), the values of all views, summed where they lie on the image as it is shown.
         pixels: (H, W, 3), uint8, the image as it is shown: upright, at most LONGEST pixels a side.
-        features: (width,), what a probe's head reads of the image; empty for other methods.
         logit: of the class, calibrated.
         total: sum of the values of all views.
         baseline: what an image is compared with, in which a part counts nothing.
@@ -64,7 +63,6 @@ class Explanation:
     views: tuple[Map, ...]
     image: Map
     pixels: NDArray[np.uint8]
-    features: NDArray[np.float32]
     logit: float
     total: float
     baseline: str
@@ -157,7 +155,7 @@ class Explainer:
         made = self.method.explain(squares, classes)
         found = []
         for number, index in enumerate(classes):
-            views = tuple(np.asarray(m, dtype=np.float32) for m in made.maps[number])
+            views = tuple(np.asarray(m, dtype=np.float32) for m in made[number])
             checks: dict[str, Any] = {}
             why = "it was not checked"
             if check:
@@ -177,7 +175,6 @@ class Explainer:
                     views=views,
                     image=placed(views, classifier.preprocess.views, upright.size),
                     pixels=np.asarray(upright),
-                    features=made.features,
                     logit=float(logits[index]),
                     total=float(sum(view.sum(dtype=np.float64) for view in views)),
                     baseline=self.method.baseline,

@@ -20,8 +20,8 @@ from foveate.classifier import Classifier
 from foveate.classifier.tta import Squares
 from foveate.explanation.masking import Map, Mask, enlarged, hide, logits_of
 
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)  # of the pixels that are hidden, or shown
-RANDOM = 3  # maps that the map is compared with
+SHARES = (0.1, 0.2, 0.35, 0.6)  # of the pixels that are hidden, or shown
+RANDOM = 2  # maps that the map is compared with
 ROUGH = 7  # cells a side of a random map, at most
 ALIKE = 0.5  # from this rank correlation on, a map is the one of random weights
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from foveate.classifier.embedding import head_of
 from foveate.classifier.tta import Squares
 from foveate.engine import run_each
 from foveate.errors import UsageError, quoted
-from foveate.explanation.exact import Floats, lost_without, pooled, values_of
+from foveate.explanation.exact import Floats, lost_without, values_of
 from foveate.explanation.maps import ViewMaps, map_source
 from foveate.explanation.masking import logits_of
 from foveate.explanation.occlusion import occlusion
@@ -24,13 +24,6 @@ HEADS = 8  # random ones of a probe
 
 MEAN_COLOUR = "the mean colour"
 Maps = list[NDArray[Any]]  # one a view
-
-
-class Made(NamedTuple):
-    """Of each class the map of each view; and what a probe's head reads, (width,), or nothing."""
-
-    maps: list[Maps]
-    features: NDArray[np.float32]
 
 
 class Method(Protocol):
@@ -46,7 +39,7 @@ class Method(Protocol):
     baseline: str
     caption: str
 
-    def explain(self, squares: Squares, classes: Sequence[int]) -> Made:
+    def explain(self, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         """The pixels of each view, and numbers of classes -> the maps of each class."""
 
     def randomised(self, squares: Squares, index: int) -> dict[str, list[Maps]]:
@@ -94,12 +87,10 @@ class Exact:
         self.pooling = 1 if first else 2
         self.lost: list[Floats] = []  # of the image that was explained last, each view
 
-    def explain(self, squares: Squares, classes: Sequence[int]) -> Made:
+    def explain(self, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         views = self.source.of(squares)
         self.lost = [lost_without(seen[0], mirror_of(seen), self.pooling) for seen in views]
-        features = [np.mean([pooled(m, self.pooling) for m in seen], axis=0) for seen in views]
-        maps = [self.maps(self.weight[index]) for index in classes]
-        return Made(maps, np.concatenate(features).astype(np.float32))
+        return [self.maps(self.weight[index]) for index in classes]
 
     def maps(self, weight: NDArray[np.float32]) -> Maps:
         """Of a class whose weights these are."""
@@ -135,9 +126,8 @@ class InTorch:
         return self.classifier.network()
 
     @torch_threads()
-    def explain(self, squares: Squares, classes: Sequence[int]) -> Made:
-        maps = self.maps(self.network, squares, classes)
-        return Made(maps, np.zeros(0, np.float32))
+    def explain(self, squares: Squares, classes: Sequence[int]) -> list[Maps]:
+        return self.maps(self.network, squares, classes)
 
     @torch_threads()
     def randomised(self, squares: Squares, index: int) -> dict[str, list[Maps]]:
@@ -204,10 +194,9 @@ class Occlusion(InTorch):
     baseline = MEAN_COLOUR
     caption = "What the logit loses when a cell of the image is hidden behind the mean colour."
 
-    def explain(self, squares: Squares, classes: Sequence[int]) -> Made:
+    def explain(self, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         logits = partial(logits_of, self.classifier)
-        maps = occlusion(logits, squares, classes, self.classifier.preprocess)
-        return Made(maps, np.zeros(0, np.float32))
+        return occlusion(logits, squares, classes, self.classifier.preprocess)
 
     def maps(self, network: Any, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         from foveate.engine.torch import TorchEngine
