@@ -27,7 +27,7 @@ def explain(
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="The most probable classes, side by side.")
+        int | None, typer.Option(min=1, max=20, help="The most probable classes, side by side.")
     ] = None,
     method: Annotated[
         Literal["auto", "exact", "gradcam", "gradcam++", "gradients", "occlusion"],

@@ -365,7 +365,10 @@ class OpenVinoMaps:
             {i: [1, *list(p.get_partial_shape())[1:]] for i, p in enumerate(graph.inputs)}
         )
         options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision()}
-        self.compiled = core().compile_model(graph, "CPU", options)
+        try:
+            self.compiled = core().compile_model(graph, "CPU", options)
+        except RuntimeError as error:
+            raise ArtefactError(f"{self.name} cannot be compiled: {last_line(error)}") from error
 
     def of(self, pixels: Sequence[NDArray[np.uint8]]) -> list[list[list[NDArray[np.float32]]]]:
         """(H, W, C), uint8, of each view -> of each view the maps, each (C_i, H_i, W_i), of the

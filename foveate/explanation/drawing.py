@@ -1,6 +1,7 @@
 """Explanations as an image: the image itself, and beside it the map of each class over it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def draw(explanations: Sequence[Explanation]) -> Image.Image:
     def write(x: int, y: int, text: str, colour: tuple[int, int, int]) -> None:
         pen.text((x, y), text, colour, font_for(text, SIZE))
 
-    write(MARGIN, MARGIN, shorten(printable(first.file), cell, SIZE), FAINT)
+    write(MARGIN, MARGIN, shorten(printable(Path(first.file).name), cell, SIZE), FAINT)
     sheet.paste(Image.fromarray(first.pixels), (MARGIN, top))
     largest = max(float(np.abs(one.image).max(initial=0)) for one in explanations)
     for number, (one, (words, alarm)) in enumerate(zip(explanations, panels, strict=True), 1):

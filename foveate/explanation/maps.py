@@ -46,13 +46,18 @@ def map_source(classifier: Classifier) -> MapSource:
 
 
 class TorchMaps:
-    """The maps of the network in torch."""
+    """The maps of the network in torch.
+
+    Args:
+        classifier: a probe.
+        network: in place of its own.
+    """
 
     @torch_threads()
-    def __init__(self, classifier: Classifier):
+    def __init__(self, classifier: Classifier, network: Any = None):
         from foveate.probe import JoinedProbe
 
-        network: Any = classifier.network()
+        network = classifier.network() if network is None else network
         self.preprocess, self.mirror = classifier.preprocess, classifier.card["mirror"]
         self.readers: list[Any] = (
             network.readers

@@ -14,7 +14,7 @@ from foveate.classifier.tta import Squares
 from foveate.engine import run_each
 from foveate.errors import UsageError, quoted
 from foveate.explanation.exact import Floats, lost_without, values_of
-from foveate.explanation.maps import ViewMaps, map_source
+from foveate.explanation.maps import MapSource, TorchMaps, ViewMaps, map_source
 from foveate.explanation.masking import logits_of
 from foveate.explanation.occlusion import occlusion
 from foveate.forking import torch_threads
@@ -78,7 +78,7 @@ class Exact:
     )
 
     def __init__(self, classifier: Classifier):
-        self.source = map_source(classifier)
+        self.classifier, self.source = classifier, map_source(classifier)
         self.weight = head_of(classifier).weight
         if classifier.card.get("divide_logits", False):
             self.weight = self.weight / np.float32(classifier.card["temperature"])
@@ -88,21 +88,42 @@ class Exact:
         self.lost: list[Floats] = []  # of the image that was explained last, each view
 
     def explain(self, squares: Squares, classes: Sequence[int]) -> list[Maps]:
-        views = self.source.of(squares)
-        self.lost = [lost_without(seen[0], mirror_of(seen), self.pooling) for seen in views]
-        return [self.maps(self.weight[index]) for index in classes]
+        self.lost = self.lost_in(self.source, squares)
+        return [weighted(self.weight[index], self.lost) for index in classes]
 
-    def maps(self, weight: NDArray[np.float32]) -> Maps:
-        """Of a class whose weights these are."""
-        widths = np.cumsum([len(lost) for lost in self.lost])[:-1]
-        parts = zip(np.split(weight[None], widths, axis=1), self.lost, strict=True)
-        return [values_of(part, lost)[0] for part, lost in parts]
+    def lost_in(self, source: MapSource, squares: Squares) -> list[Floats]:
+        """Of each view."""
+        views = source.of(squares)
+        return [lost_without(seen[0], mirror_of(seen), self.pooling) for seen in views]
 
     def randomised(self, squares: Squares, index: int) -> dict[str, list[Maps]]:
-        """The backbone was not trained on these classes: only the head is."""
+        """A frozen backbone was not trained on these classes: then only the head is random."""
         rng = np.random.default_rng(0)
         rows = rng.choice(self.weight.ravel(), (HEADS, self.weight.shape[1]))
-        return {"the head": [self.maps(row) for row in rows]}
+        found = {"the head": [weighted(row, self.lost) for row in rows]}
+        if self.classifier.card["recipe"] == "finetune":
+            from foveate.explanation.randomisation import randomised
+
+            inputs = normalised(self.classifier, squares)
+            *_, (part, network) = randomised(self.classifier.network(), inputs)
+            lost = self.lost_in(TorchMaps(self.classifier, network), squares)
+            found[part] = [weighted(row, lost) for row in rows]
+        return found
+
+
+def weighted(weight: NDArray[np.float32], lost: list[Floats]) -> Maps:
+    """(width,), the weights of a class, and what each view's numbers lose -> the map of each."""
+    widths = np.cumsum([len(one) for one in lost])[:-1]
+    parts = zip(np.split(weight[None], widths, axis=1), lost, strict=True)
+    return [values_of(part, one)[0] for part, one in parts]
+
+
+def normalised(classifier: Classifier, squares: Squares) -> tuple[Any, ...]:
+    """The views as the network reads them, (1, C, H, W) each."""
+    import torch
+
+    normalise = classifier.preprocess.normalise
+    return tuple(torch.from_numpy(normalise(view[None])) for view in squares)
 
 
 def mirror_of(seen: ViewMaps) -> list[NDArray[np.float32]] | None:
@@ -133,15 +154,8 @@ class InTorch:
     def randomised(self, squares: Squares, index: int) -> dict[str, list[Maps]]:
         from foveate.explanation.randomisation import randomised
 
-        networks = randomised(copy.deepcopy(self.network), self.inputs(squares))
+        networks = randomised(copy.deepcopy(self.network), normalised(self.classifier, squares))
         return {part: self.maps(network, squares, [index]) for part, network in networks}
-
-    def inputs(self, squares: Squares) -> tuple[Any, ...]:
-        """The views as the network reads them, (1, C, H, W) each."""
-        import torch
-
-        normalise = self.classifier.preprocess.normalise
-        return tuple(torch.from_numpy(normalise(view[None])) for view in squares)
 
     def maps(self, network: Any, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         """Of each class, by this network."""
@@ -165,7 +179,7 @@ class GradCam(InTorch):
         from foveate.explanation.cam import grad_cam
 
         plus = self.name == "gradcam++"
-        found = grad_cam(network, self.inputs(squares), list(classes), plus)
+        found = grad_cam(network, normalised(self.classifier, squares), list(classes), plus)
         return [[m.numpy() / self.temperature for m in maps] for maps in found]
 
 
@@ -182,7 +196,7 @@ class Gradients(InTorch):
     def maps(self, network: Any, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         from foveate.explanation.gradients import integrated_gradients
 
-        views = self.inputs(squares)
+        views = normalised(self.classifier, squares)
         found = [integrated_gradients(network, views, index)[0] for index in classes]
         return [[m.numpy() / self.temperature for m in maps] for maps in found]
 

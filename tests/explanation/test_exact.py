@@ -1,21 +1,28 @@
 """The value of a region, against pooling what is really left of the maps."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from exportable import probe_of_views
+from exportable import probe_of_views, small_classifier
+from refusals import refused
+from settling import settled
 from torch import Tensor
 
 from foveate.classifier import Classifier
 from foveate.classifier.embedding import head_of
+from foveate.data.preprocess import Preprocess
 from foveate.engine import openvino
-from foveate.engine.openvino import OpenVinoMaps
+from foveate.engine.conversion import to_graph
+from foveate.engine.openvino import Branch, OpenVinoMaps, attach_head, save_graph
+from foveate.errors import ArtefactError
 from foveate.explanation.exact import grid_of, lost_without, pooled, values_of
 from foveate.explanation.maps import TorchMaps, map_source
 from foveate.explanation.masking import logits_of
-from foveate.probe import EPSILON, centre, pool_stages
+from foveate.models.surgery import drop_head
+from foveate.probe import EPSILON, PooledStages, centre, pool_stages, pooled_width
 
 SIDES = [(13, 11), (7, 6), (4, 3), (4, 3)]
 
@@ -136,6 +143,38 @@ def test_the_graph_gives_the_maps_that_the_network_has(
     features = np.concatenate([np.mean([pooled(m) for m in view], axis=0) for view in found])
     [logits] = logits_of(two_views, [squares])
     np.testing.assert_allclose(head.weight @ features + head.bias, logits, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+def test_the_maps_of_other_networks_are_found_in_their_graphs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their stages end otherwise: in branches, in a product."""
+    monkeypatch.setattr(openvino, "precision", lambda: "f32")
+    torch.manual_seed(0)
+    backbone: Any = drop_head(settled(name))
+    side = max(64, backbone.min_size)
+    graph = to_graph(PooledStages(backbone), Preprocess(side, side))
+    width = pooled_width(backbone, torch.zeros(1, 3, side, side))
+    head = np.ones((2, width), np.float32), np.zeros(2, np.float32)
+    save_graph(attach_head([Branch(graph)], *head), tmp_path / "engine.xml")
+
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    [[found]] = OpenVinoMaps(tmp_path / "engine.xml", [1], False, 1).of((pixels,))
+    with torch.no_grad():
+        normalised = Preprocess(side, side).normalise(pixels[None])
+        expected = backbone.stages(torch.from_numpy(normalised))
+    assert [m.shape for m in found] == [tuple(m.shape[1:]) for m in expected]
+    for m, [o] in zip(found, expected, strict=True):
+        np.testing.assert_allclose(m, o, atol=1e-3 * float(o.abs().max()))
+
+
+def test_a_graph_that_is_no_probes(tmp_path: Path) -> None:
+    """It is explained in torch; asked for its maps, it is refused."""
+    classifier = small_classifier(tmp_path, "resnet20")
+    with refused(ArtefactError, "engine.xml"):
+        OpenVinoMaps(classifier.folder / "engine.xml", [1], False, 1)
 
 
 def test_a_classifier_without_a_graph_is_explained_in_torch(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_a_whole_network_has_grad_cam(labels: Classifier) -> None:
         Explainer(labels, "cam")
 
 
+def test_of_a_fine_tuned_probe_the_last_stage_is_made_random_too(tmp_path: Path) -> None:
+    classifier = probe_of_views(tmp_path, graph=False)
+    assert set(explain(classifier, pixels()).checks["randomisation"]) == {"the head"}
+    classifier.card |= {"recipe": "finetune"}
+    one = explain(classifier, pixels())
+    assert one.method == "exact"
+    assert set(one.checks["randomisation"]) == {"the head", "the last stage"}
+
+
 def test_what_was_not_checked_is_not_trusted(views: Classifier) -> None:
     one = explain(views, pixels(), check=False)
     assert not one.trusted and "not checked" in one.why and one.checks == {}
