@@ -56,6 +56,9 @@ if TYPE_CHECKING:
         evaluation as evaluation,
     )
     from foveate import (
+        explanation as explanation,
+    )
+    from foveate import (
         export as export,
     )
     from foveate import (
@@ -175,8 +178,8 @@ HOMES = {
 }
 SUBMODULES = (
     "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
-    "evaluation export features forking heads lab machine metrics models novelty probe progress "
-    "rejection report runs storage training verification weights"
+    "evaluation explanation export features forking heads lab machine metrics models novelty "
+    "probe progress rejection report runs storage training verification weights"
 ).split()
 
 

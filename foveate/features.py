@@ -378,6 +378,38 @@ def still_known(
     return store_of(start, preprocess, backbone, mirrored=False).find(digests, digits)
 
 
+def known_features(
+    digests: set[str],
+    digits: int,
+    start: StartingPoint,
+    preprocess: Preprocess,
+    mirror: bool,
+    engine: str,
+    threads: int,
+) -> dict[str, NDArray[np.float32]]:
+    """What the cache still has of images, by the first digits of their digests: (width,) each, as
+    `extract` gives it, of those of which all views are known."""
+    backbone = prepare_backbone(engine, start, preprocess, threads)
+    ways = (False, True) if mirror else (False,)
+    known = [
+        [
+            store_of(start, preprocess.alone(view), backbone, mirrored).find(digests, digits)
+            for mirrored in ways
+        ]
+        for view in preprocess.views
+    ]
+    whole = digests.intersection(*(found for of_view in known for found in of_view))
+    return {
+        digest: np.concatenate(
+            [
+                sum(found[digest].features for found in of_view) / np.float32(len(ways))
+                for of_view in known
+            ]
+        )
+        for digest in whole
+    }
+
+
 def compute(
     dataset: Dataset,
     missing: dict[int, list[int]],

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "foveate"
 # neighbours in a line.
 LAYERS = [
     {"errors", "arguments", "forking"},
-    {"machine", "storage", "progress", "catalogue", "metrics"},
+    {"machine", "storage", "progress", "catalogue", "metrics", "lettering"},
     {"download", "models"},
     {"data"},
     {"weights"},
@@ -22,6 +22,7 @@ LAYERS = [
     {"features"},
     {"audit", "distance", "novelty", "rejection"},
     {"classifier"},
+    {"explanation"},
     {"evaluation", "verification", "report", "export"},
     {"training"},
     {"lab"},
@@ -40,6 +41,9 @@ TORCH_TOO = {
     "checkpoint.py",
     "engine/torch.py",
     "engine/pixels.py",
+    "explanation/cam.py",
+    "explanation/gradients.py",
+    "explanation/randomisation.py",
     "data/decoding.py",
     "data/torch_dataset.py",
 }

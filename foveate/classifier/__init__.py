@@ -31,7 +31,7 @@ from foveate.classifier.tta import Samples, Squares, Tta
 from foveate.data.dataset import Dataset, Task
 from foveate.data.image import read_file, upright_rgb
 from foveate.data.listing import images_below
-from foveate.data.preprocess import Preprocess, as_prediction_sees, decode_squares
+from foveate.data.preprocess import Preprocess, View, as_prediction_sees, decode_squares
 from foveate.data.workers import decode_ahead
 from foveate.engine import Engine, choose_engine, run_each
 from foveate.errors import ArtefactError, DataError, FoveateError, ImageError, UsageError, quoted
@@ -557,17 +557,25 @@ class Given:
     name: str
     content: Any
 
-    def squares(self, preprocess: Preprocess) -> Squares:
-        """(side, side, channels), uint8, of each view; ImageError if it cannot be read."""
+    def squares(
+        self,
+        preprocess: Preprocess,
+        on_image: Callable[[View, Image.Image], object] | None = None,
+    ) -> Squares:
+        """(side, side, channels), uint8, of each view; ImageError if it cannot be read. `on_image`
+        is as for `decode_squares`."""
         content = self.content
         if isinstance(content, np.ndarray):
             content = Image.fromarray(content)
         if isinstance(content, Image.Image):
-            return preprocess.squares(upright_rgb(content, self.name, preprocess.levels))
+            image = upright_rgb(content, self.name, preprocess.levels)
+            if on_image is not None:
+                on_image(preprocess.views[0], image)
+            return preprocess.squares(image)
         if callable(content):
             content = content()
         data = content if isinstance(content, bytes) else read_file(content)
-        return decode_squares(data, self.name, preprocess)
+        return decode_squares(data, self.name, preprocess, on_image=on_image)
 
 
 TAKEN = "a path, bytes, an open file, a PIL image or an array (H, W, 3) of uint8"

@@ -35,6 +35,7 @@ VERBS = {  # as `foveate --help` lists them; each is a module of its name
     "train": "Turn labelled images into a classifier, and measure it.",
     "predict": "Classify images.",
     "evaluate": "Measure a classifier on labelled images.",
+    "explain": "Show which parts of an image speak for a class, checked.",
     "review": "Show the labels of a run that may be wrong, on one page.",
     "export": "Write a classifier for another runtime, proven.",
     "models": "List the networks, or describe one.",

@@ -12,7 +12,7 @@ from foveate.cli.console import JSON_HELP, clean, print_json, say
 from foveate.cli.help import DATA
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image
 
     from foveate.data.augment import Augment
     from foveate.data.batches.assembly import Batch
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 GAP, MARGIN = 4, 16  # pixels
 LEAST_CELL = 96  # pixels a side; smaller images are shown larger, by whole pixels
 INK, PAPER, FAINT = (32, 32, 32), (255, 255, 255), (110, 110, 110)
-FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "msyh.ttc",
-    "Arial Unicode.ttf",
-    "wqy-microhei.ttc",
-)
 
 
 @takes_augmentation
@@ -231,6 +224,8 @@ def draw_grid(rows: list[Row], titles: list[str], footer: list[str]) -> "Image.I
     import numpy as np
     from PIL import Image, ImageDraw
 
+    from foveate.lettering import font_for, shorten, wrap
+
     side = rows[0].cells[0].shape[0]
     zoom = -(-LEAST_CELL // side)
     cell = side * zoom
@@ -271,51 +266,3 @@ def draw_grid(rows: list[Row], titles: list[str], footer: list[str]) -> "Image.I
         write(MARGIN, y, text, width)
         y += line
     return sheet
-
-
-def font_for(text: str, size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
-    """Pillow's own font, or one of the system's that has all the letters, if there is one."""
-    from PIL import ImageFont
-
-    own = ImageFont.load_default(size)
-    if isinstance(own, ImageFont.ImageFont) or has_letters(own, text):
-        return own
-    for name in FONTS:
-        try:
-            font = ImageFont.truetype(name, size)
-        except OSError:
-            continue
-        if has_letters(font, text):
-            return font
-    return own
-
-
-def has_letters(font: "ImageFont.FreeTypeFont", text: str) -> bool:
-    """Whether no letter of the text is drawn as one that no font has."""
-    absent = bytes(font.getmask("\U0010ffff"))
-    return not any(
-        bytes(font.getmask(letter)) == absent for letter in set(text) if not letter.isspace()
-    )
-
-
-def shorten(text: str, room: int, size: int) -> str:
-    """As much of the text as fits, with an ellipsis."""
-    font = font_for(text, size)
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "...") > room:
-        text = text[:-1]
-    return text + "..."
-
-
-def wrap(text: str, room: int, size: int) -> list[str]:
-    """Lines that fit, broken at spaces."""
-    lines = [""]
-    font = font_for(text, size)
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > room and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -51,6 +51,7 @@ __all__ = [
     "Branch",
     "OpenVinoBackbone",
     "OpenVinoEngine",
+    "OpenVinoMaps",
     "attach_head",
     "core",
     "identity",
@@ -337,6 +338,82 @@ def with_features(path: Path) -> Any:
     logits, features = model.output(0).get_node().input_value(0), head_input(model, path)
     both = ov.opset13.concat([logits, features], axis=1)
     return ov.Model([ov.opset13.result(both)], model.get_parameters(), "probe with features")
+
+
+class OpenVinoMaps:
+    """The graph of a probe with the maps of its backbones as further outputs; one image at a time.
+
+    Args:
+        path: of the graph, as `attach_head` made it.
+        views: how many views each backbone reads, in the order in which the head reads them.
+        mirror: whether it sees the mirror images too.
+        threads: cores to use.
+
+    Raises:
+        ArtefactError: the graph is no probe's.
+    """
+
+    def __init__(self, path: Path, views: Sequence[int], mirror: bool, threads: int):
+        model = read_graph(path)
+        self.views, self.mirror, self.name = views, mirror, quoted(path)
+        read = pooled_inputs(head_input(model, path), sum(views), path)
+        ends = [[*read[sum(views[:i])]] for i in range(len(views))]  # a backbone's views share them
+        results = [ov.opset13.result(end) for maps in ends for end in maps]
+        self.counts = [len(maps) for maps in ends]
+        graph = ov.Model(results, model.get_parameters(), "maps")
+        graph.reshape(
+            {i: [1, *list(p.get_partial_shape())[1:]] for i, p in enumerate(graph.inputs)}
+        )
+        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision()}
+        try:
+            self.compiled = core().compile_model(graph, "CPU", options)
+        except RuntimeError as error:
+            raise ArtefactError(f"{self.name} cannot be compiled: {last_line(error)}") from error
+
+    def of(self, pixels: Sequence[NDArray[np.uint8]]) -> list[list[list[NDArray[np.float32]]]]:
+        """(H, W, C), uint8, of each view -> of each view the maps, each (C_i, H_i, W_i), of the
+        image and, if it is seen, of its mirror image."""
+        batch = {i: np.ascontiguousarray(view[None]) for i, view in enumerate(pixels)}
+        try:
+            outputs = [np.array(output) for output in self.compiled(batch).values()]
+        except RuntimeError as error:
+            raise ArtefactError(f"{self.name} cannot be run: {last_line(error)}") from error
+        found = []
+        for views, count in zip(self.views, self.counts, strict=True):
+            maps, outputs = outputs[:count], outputs[count:]
+            for view in range(views):  # after all views come their mirror images
+                rows = [view, view + views] if self.mirror else [view]
+                found.append([[m[row] for m in maps] for row in rows])
+        return found
+
+
+def pooled_inputs(features: Any, views: int, path: Path) -> list[list[Any]]:
+    """The maps that are pooled to what a head reads, of each view, from early to late."""
+    node = features.get_node()
+    each = [features] if views == 1 else [end.get_source_output() for end in node.inputs()]
+    found = [list(dict.fromkeys(pooled_from(end))) for end in each]
+    if len(found) != views or not all(found):
+        raise ArtefactError(
+            f"{quoted(path)} does not pool the maps of {views} views as a probe does; train again"
+        )
+    return found
+
+
+def pooled_from(end: Any) -> Iterator[Any]:
+    """The maps, (N, C, H, W), that a part of a probe's pooling reads: what is neither a part of a
+    map, nor its deviation from its mean, nor the square of that."""
+    node = end.get_node()
+    kind = node.get_type_name()
+    inputs = [] if kind == "Constant" else [part.get_source_output() for part in node.inputs()]
+    if len(end.get_partial_shape()) == 4:
+        deviation = kind == "Subtract" and inputs[1].get_node().get_type_name() == "ReduceMean"
+        square = kind == "Power" or (kind == "Multiply" and inputs[0] == inputs[1])
+        if not (deviation or square or kind in ("Slice", "StridedSlice")):
+            yield end
+            return
+        inputs = inputs[:1]
+    for part in inputs:
+        yield from pooled_from(part)
 
 
 def head_input(model: Any, path: Path) -> Any:
