@@ -71,6 +71,9 @@ if TYPE_CHECKING:
         lab as lab,
     )
     from foveate import (
+        lettering as lettering,
+    )
+    from foveate import (
         machine as machine,
     )
     from foveate import (
@@ -178,8 +181,9 @@ HOMES = {
 }
 SUBMODULES = (
     "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
-    "evaluation explanation export features forking heads lab machine metrics models novelty "
-    "probe progress rejection report runs storage training verification weights"
+    "evaluation explanation export features forking heads lab lettering machine metrics "
+    "models novelty probe progress rejection report runs storage training verification "
+    "weights"
 ).split()
 
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 from refusals import absent, refused
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from foveate.cli import app
 from foveate.cli import preview as module
 from foveate.cli.augmentation import Policy
-from foveate.cli.preview import GAP, MARGIN, font_for, has_letters, scale_for, shorten, split, wrap
+from foveate.cli.preview import GAP, MARGIN, scale_for, split
 from foveate.data.augment import PARTS, POLICIES, Augment, options_of
 from foveate.data.augment.part import Pair
 from foveate.data.augment.policies import resolve
@@ -253,38 +253,6 @@ def test_a_command_has_an_option_for_each_of_augment(path: tuple[str, ...]) -> N
 
 def test_scale_for() -> None:
     assert [scale_for(size) for size in (224, 299, 32, 64)] == [256, 342, 32, 64]
-
-
-def test_names_without_letters_in_our_font_look_for_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    own = ImageFont.load_default(16)
-    assert isinstance(own, ImageFont.FreeTypeFont)
-    assert has_letters(own, "dress") and not has_letters(own, "猫")
-    assert font_for("dress", 16).getname() == own.getname()
-    monkeypatch.setattr(module, "FONTS", ("none-such.ttf",))
-    assert font_for("猫", 16).getname() == own.getname()
-    monkeypatch.setattr(
-        module, "has_letters", lambda font, text: font is not own and font.size == 17
-    )
-    larger = ImageFont.load_default(17)
-    monkeypatch.setattr(module, "FONTS", ("some.ttf",))
-    monkeypatch.setattr(ImageFont, "load_default", lambda size: own)
-    monkeypatch.setattr(ImageFont, "truetype", lambda name, size: larger)
-    assert font_for("猫", 16).size == 17
-
-
-def test_text_fits() -> None:
-    long = "a very long name of a class that nobody would use but somebody does"
-    font = font_for(long, 14)
-    assert shorten("short", 200, 14) == "short"
-    assert shorten(long, 100, 14).endswith("...") and font.getlength(shorten(long, 100, 14)) <= 100
-    lines = wrap(long, 150, 14)
-    assert (
-        len(lines) > 2
-        and " ".join(lines) == long
-        and all(font.getlength(line) <= 150 for line in lines)
-    )
 
 
 def test_what_training_holds_out_does_not_count(tmp_path: Path) -> None:
