@@ -142,9 +142,9 @@ class Explainer:
         )
         row = rows_of(classifier, [squares])[0]
         logits, read = np.split(row, [len(classifier.classes)])
-        probabilities = classifier.decision.probabilities(logits[None])[0]
+        outcome = classifier.judged(logits[None], read[None])
+        probabilities = outcome.probabilities
         classes = self.chosen(labels, probabilities)
-        outcome = classifier.judged(probabilities, read)
         predicted = classifier.classes[int(probabilities.argmax())]
         if outcome.rejected is not None:
             from foveate.rejection import NONE_OF_THESE

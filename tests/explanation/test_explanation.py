@@ -1,9 +1,9 @@
 """Explanations of classifiers: by label, by method, of several views, drawn, and refused."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,12 +206,17 @@ def test_as_json(views: Classifier) -> None:
     assert isinstance(found["trusted"], bool) and found["baseline"]
 
 
-def test_the_refused_are_explained_by_their_most_probable_class(
-    trained: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(trained / "classifier", tmp_path / "classifier")
-    classifier = Classifier.load(folder)
-    foreign = np.zeros((64, 64, 3), np.uint8)
-    one = explain(classifier, foreign)
-    assert one.predicted == classifier.predict(foreign).label
-    assert one.label == classifier.predict(foreign).top[0][0]
+def test_the_refused_are_explained_by_their_most_probable_class(tmp_path: Path) -> None:
+    classifier = probe_of_views(tmp_path, graph=False)
+    seen = []
+
+    def refuse(features: np.ndarray, logits: np.ndarray) -> list[str]:
+        seen.append((features.shape, logits.shape))
+        return ["foreign"]
+
+    vars(classifier)["rejection"] = SimpleNamespace(refused=refuse)
+    one, answer = explain(classifier, pixels(), check=False), classifier.predict(pixels())
+    width = head_of(classifier).weight.shape[1]
+    assert seen == [((1, width), (1, 3))] * 2
+    assert one.predicted == answer.label == "none of these"
+    assert one.label == answer.top[0][0]
