@@ -18,7 +18,7 @@ test: .venv/installed  ## the suite, but for what is slow
 	$(SUITE) -m "not slow"
 
 test-slow: .venv/installed  ## what is slow; then precision, as on the other kind of processor
-	$(SUITE) --durations 10 -m slow
+	$(SUITE) --durations 10 -m slow tests
 	FOVEATE_INSTRUCTIONS="$(OTHER)" $(SUITE) --durations 10 -m "precision and not slow" tests
 
 check: .venv/installed  ## lint, format, types

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import torch
-from refusals import refused
+from refusals import absent, refused
 from torch import nn
 
 import foveate
 from foveate import Classifier, DataError, Dataset, FoveateError, UsageError
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 
 @pytest.fixture
@@ -30,7 +31,6 @@ def photo(images: Path) -> Path:
     return next((images / "test" / "blob").glob("*.jpg"))
 
 
-@pytest.mark.usefixtures("warm_cache")
 @pytest.mark.parametrize(
     "call",
     [
@@ -197,7 +197,6 @@ def test_what_is_no_module(module: Any, words: list[str], clf: Classifier) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm_cache")
 def test_going_on_from_a_classifiers_network(clf: Classifier, images: Path, tmp_path: Path) -> None:
     network = clf.network()
     assert network.preprocess == clf.preprocess and network.input_size == clf.preprocess.crop
@@ -336,18 +335,9 @@ time.sleep(60)
 # How messages spell options
 
 
-def test_messages_spell_options_for_who_reads_them(images: Path, python: Any) -> None:
+def test_messages_spell_options_for_who_reads_them(images: Path) -> None:
     with refused(UsageError, "recipe='finetune'", "batch_size"):
         foveate.train(images, recipe="probe", batch_size=3)
-    program = """
-import sys
-from foveate.cli import main
-sys.argv = ["foveate", "train", sys.argv[1], "--recipe", "probe", "--batch-size", "3"]
-sys.stderr = sys.stdout
-try:
-    main()
-except SystemExit as end:
-    print(end.code)
-"""
-    found = python(program, images)
-    assert "--recipe finetune" in found and "batch-size" in found and found.split()[-1] == "2"
+    done = commands.foveate("train", images, "--recipe", "probe", "--batch-size", 3)
+    assert done.returncode == 2
+    assert not absent(" ".join(done.stderr.split()), "--recipe finetune", "batch-size")

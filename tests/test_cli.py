@@ -20,7 +20,7 @@ from refusals import absent, refused
 from foveate.cli.console import clean
 from foveate.weights import WEIGHTS
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 SURFACE = Path(__file__).parent / "cli_surface.txt"
 
@@ -83,6 +83,7 @@ def test_help_names_every_verb() -> None:
     assert foveate("--version").stdout.startswith("foveate ")
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_train_prints_a_table_and_the_next_command(work: Path, images: Path) -> None:
     done = foveate("train", images)
     assert done.returncode == 0, done.stderr
@@ -155,6 +156,7 @@ def test_data_show(work: Path, images: Path) -> None:
     assert found["counts"]["test"] == {"blob": 8, "noise": 8, "stripes": 8}
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_data_cache(work: Path, images: Path, cache: Path) -> None:
     (cache / "features").mkdir()
     (cache / "features/x").write_bytes(bytes(1000))
@@ -397,6 +399,7 @@ def test_predict_bad_input(work: Path, trained: Path) -> None:
     fails(4, ["1 images", "read"], "predict", trained, "broken.jpg")
 
 
+@pytest.mark.usefixtures("cold_features")
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_keep_what_is_computed(

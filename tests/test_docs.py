@@ -4,12 +4,10 @@ and `x.jpg`."""
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from commands import foveate
+from commands import foveate, program
 
 from foveate.lab import LABS
 
@@ -53,7 +51,7 @@ def experiments(page: Path) -> list[list[str]]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cache: Path) -> Path:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_features) -> Path:
     """A folder with two classes of photos and one image, as the pages assume."""
     folder = tmp_path / "desk"
     draw_folder(folder / "drawn", 12, kinds=("blob", "stripes"))
@@ -79,15 +77,15 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_folder, warm_cach
 )
 def test_page_runs(page: Path, desk: Path) -> None:
     for command in commands(page):
-        program, *arguments = shlex.split(command)
-        assert program == "foveate", f"a bash block holds something else than foveate: {command}"
+        first, *arguments = shlex.split(command)
+        assert first == "foveate", f"a bash block holds something else than foveate: {command}"
         if arguments in [["lab", *words] for words in experiments(page)]:
             continue  # tests/lab runs every experiment
         done = foveate(*arguments)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-    program = "\n".join(blocks(page, "python"))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if found := blocks(page, "python"):
+        done = program("\n".join(found))
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if experiments(p)], ids=page_name)
@@ -99,9 +97,7 @@ def test_experiments_are_named_as_they_are(page: Path) -> None:
 
 @pytest.mark.slow
 def test_networks_pages_run() -> None:
-    """In one process: each of them would spend its time on importing torch."""
-    program = "\n".join(body for page in NETWORKS for body in blocks(page, "python"))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = program("\n".join(body for page in NETWORKS for body in blocks(page, "python")))
     assert done.returncode == 0, done.stderr
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 import foveate
 from foveate import Classifier, DataError, Dataset, ImageError, UsageError
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 # Dataset
 
@@ -118,7 +118,7 @@ def test_preprocess_takes_pil_images_alone() -> None:
 # Features
 
 
-@pytest.mark.usefixtures("warm_cache")
+@pytest.mark.usefixtures("cold_features")
 def test_features_for_scikit_learn(images: Path) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -134,7 +134,7 @@ def test_features_for_scikit_learn(images: Path) -> None:
     assert np.array_equal(foveate.extract_features(images), features)  # from the cache
 
 
-@pytest.mark.usefixtures("warm_cache")
+@pytest.mark.usefixtures("cold_features")
 def test_features_of_a_network_of_ones_own(images: Path) -> None:
     torch.manual_seed(0)
     network = foveate.build("resnet20")
@@ -179,6 +179,7 @@ def test_features_with_the_weights_of_a_run(images: Path, trained: Path) -> None
         foveate.extract_features(images, weights=trained)
 
 
+@pytest.mark.usefixtures("cold_features")
 def test_features_of_unreadable_images(tmp_path: Path, images: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     good = next((images / "test" / "blob").iterdir())
@@ -200,6 +201,7 @@ def photo(images: Path) -> Path:
     return images / "test" / "stripes" / "100.jpg"
 
 
+@pytest.mark.precision
 def test_one_image_in_every_form(clf: Classifier, photo: Path) -> None:
     image = foveate.load_image(photo)
     forms = [photo, str(photo), photo.read_bytes(), bytearray(photo.read_bytes()), image]
@@ -213,6 +215,7 @@ def test_one_image_in_every_form(clf: Classifier, photo: Path) -> None:
     assert clf.predict(grey) == clf.predict(grey[:, :, None])
 
 
+@pytest.mark.precision
 def test_many_images_in_every_form(clf: Classifier, photo: Path) -> None:
     array = np.asarray(foveate.load_image(photo))
     for many in ([photo, array], (photo, array), iter([photo, array]), np.stack([array, array])):
@@ -236,6 +239,7 @@ def test_images_are_taken_from_a_generator_as_they_are_needed(clf: Classifier, p
     predictions.close()
 
 
+@pytest.mark.precision
 def test_predict_proba(clf: Classifier, images: Path, photo: Path, tmp_path: Path) -> None:
     dataset = foveate.load_dataset(images).split("test")
     found = clf.predict_proba(dataset[i][0] for i in range(len(dataset)))
@@ -285,6 +289,7 @@ def test_metrics(clf: Classifier, trained: Path, tmp_path: Path) -> None:
     assert Classifier.load(moved).metrics["test"]["accuracy"] == clf.metrics["test"]["accuracy"]
 
 
+@pytest.mark.precision
 def test_threads_share_a_classifier(clf: Classifier, images: Path) -> None:
     photos = sorted((images / "test").rglob("*.*"))
     expected = [clf.predict(photo).probability for photo in photos]
@@ -293,6 +298,7 @@ def test_threads_share_a_classifier(clf: Classifier, images: Path) -> None:
     assert found == expected
 
 
+@pytest.mark.precision
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
 def test_a_classifier_works_after_a_fork(engine: str, trained: Path, photo: Path, python) -> None:
@@ -320,8 +326,9 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), clf.predict(sys.argv[2
     assert python(program, trained, photo, engine, OMP_NUM_THREADS="2").split() == ["0", "True"]
 
 
+@pytest.mark.usefixtures("cold_features")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_networks_work_after_a_fork(images: Path, tmp_path: Path, warm_cache, python) -> None:
+def test_networks_work_after_a_fork(images: Path, tmp_path: Path, python) -> None:
     """Building, augmenting, extracting and training in the child of a process that used torch."""
     program = """
 import os, signal, sys, warnings
@@ -332,7 +339,7 @@ import foveate
 torch.zeros(1 << 20).add(1).sum()  # starts torch's threads
 child = os.fork()
 if child == 0:
-    signal.alarm(100)
+    signal.alarm(280)
     network = foveate.build("efficientnet_lite0", 3, weights="imagenet")
     foveate.freeze(network, "backbone", size=64)
     foveate.Augment("light", size=512)(np.zeros((600, 600, 3), np.uint8))
@@ -505,6 +512,7 @@ def test_config_or_single_settings(images: Path, tmp_path: Path) -> None:
 # Networks of one's own
 
 
+@pytest.mark.precision
 def test_a_plain_module_from_scratch(images: Path, tmp_path: Path, python) -> None:
     torch.manual_seed(0)
     network = Flat()
@@ -565,7 +573,7 @@ def test_a_network_that_was_built_here_is_known_by_its_name(images: Path, tmp_pa
     assert len(clf.predict_proba(images / "test")) == 24
 
 
-@pytest.mark.usefixtures("warm_cache")
+@pytest.mark.precision
 def test_fine_tuning_a_network_of_ones_own(images: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = foveate.models.resnet20()  # by its class: nobody said its name
@@ -608,7 +616,7 @@ def test_timms_networks(images: Path, tmp_path: Path) -> None:
         foveate.train(images, "timm:resnet19", out=tmp_path / "none")
 
 
-@pytest.mark.usefixtures("warm_cache")
+@pytest.mark.precision
 def test_going_on_from_a_run(images: Path, trained: Path, tmp_path: Path) -> None:
     """A probe on the network that a run left: here the same frozen backbone."""
     clf = foveate.train(images, weights=trained, out=tmp_path / "run")
@@ -617,6 +625,7 @@ def test_going_on_from_a_run(images: Path, trained: Path, tmp_path: Path) -> Non
     assert clf.card["provenance"]["weights"].startswith("run ")
 
 
+@pytest.mark.precision
 def test_going_on_from_a_checkpoint_file(images: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(foveate.build("resnet20").state_dict(), tmp_path / "mine.pth")

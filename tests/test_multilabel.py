@@ -23,7 +23,7 @@ from foveate import (
 from foveate.data.dataset import learnable
 from foveate.training import find_lr
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 
 CLASSES = ("circle", "cross", "square")
 MIXED = Augment("light", mixup=0.1)
@@ -136,6 +136,7 @@ def test_no_such_task(table: Path) -> None:
 # The probe
 
 
+@pytest.mark.precision
 def test_a_probe_learns_labels(probed: Path) -> None:
     metrics = json.loads((probed / "metrics.json").read_text())
     # some of the drawings are so plain that they are copies of one another
@@ -159,6 +160,7 @@ def test_a_probe_learns_labels(probed: Path) -> None:
     ]
 
 
+@pytest.mark.precision
 def test_a_classifier_of_labels_gives_any_number(probed: Path, table: Path) -> None:
     classifier = Classifier.load(probed)
     assert classifier.task == "multilabel" and len(classifier.decision.thresholds or ()) == 3
@@ -175,6 +177,7 @@ def test_a_classifier_of_labels_gives_any_number(probed: Path, table: Path) -> N
         assert p.to_dict()["labels"] == list(p.labels)
 
 
+@pytest.mark.precision
 def test_evaluation_goes_by_names(probed: Path, table: Path, tmp_path: Path) -> None:
     classifier, expected = (
         Classifier.load(probed),
@@ -230,7 +233,6 @@ def test_scratch_learns_labels_and_goes_on(table: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm_cache")
 def test_finetune_learns_labels(table: Path, tmp_path: Path) -> None:
     made = train(
         table,

@@ -11,6 +11,7 @@ from refusals import refused
 from torch import Tensor, nn
 
 from foveate import models
+from foveate.catalogue import CATALOGUE
 from foveate.models import MODELS
 from foveate.models.summary import (
     Layer,
@@ -103,6 +104,102 @@ def test_work_is_torchvisions(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in DEPTHS if name in MODELS])
 def test_depth_is_the_papers(name: str) -> None:
     assert summary(name).depth == DEPTHS[name]
+
+
+# Depth, then receptive field / stride of each stage, in pixels of the image; "all": all of it.
+FIELDS = {
+    line.split()[0]: line
+    for line in """
+lenet5_1998 4: 6/2 16/4
+lenet5 5: 6/2 16/4
+alexnet_2012 8: 19/8 67/16 99/16 131/16 195/32
+alexnet_one_tower 8: 19/8 67/16 99/16 131/16 195/32
+alexnet 8: 19/8 67/16 99/16 131/16 195/32
+nin 12: 19/8 67/16 131/32 195/32
+nin_cifar 9: 7/2 19/4 27/4
+vgg11 11: 4/2 10/4 30/8 70/16 150/32
+vgg13 13: 6/2 16/4 36/8 76/16 156/32
+vgg16 16: 6/2 16/4 44/8 100/16 212/32
+vgg19 19: 6/2 16/4 52/8 124/16 268/32
+vgg11_bn 11: 4/2 10/4 30/8 70/16 150/32
+vgg13_bn 13: 6/2 16/4 36/8 76/16 156/32
+vgg16_bn 16: 6/2 16/4 44/8 100/16 212/32
+vgg19_bn 19: 6/2 16/4 52/8 124/16 268/32
+googlenet_2014 22: 7/2 19/4 91/8 427/16 715/32
+googlenet 22: 7/2 19/4 59/8 235/16 379/32
+inception_v3 48: 11/2 23/4 127/8 927/16 1311/32
+resnet18 18: 43/4 99/8 211/16 435/32
+resnet34 34: 59/4 179/8 547/16 899/32
+resnet50 50: 35/4 91/8 267/16 427/32
+resnet101 101: 35/4 91/8 811/16 971/32
+resnet152 152: 35/4 155/8 1291/16 1451/32
+resnet50_v1 50: 35/4 99/8 291/16 483/32
+resnet20 20: 15/1 37/2 81/4
+resnet32 32: 23/1 61/2 137/4
+resnet44 44: 31/1 85/2 193/4
+resnet56 56: 39/1 109/2 249/4
+resnet110 110: 75/1 217/2 501/4
+plain20 20: 15/1 37/2 81/4
+plain56 56: 39/1 109/2 249/4
+squeezenet1_0 18: 7/2 35/4 107/8 155/16
+squeezenet1_1 18: 3/2 23/4 63/8 207/16
+densenet121 121: 59/4 255/8 1031/16 2071/32
+densenet161 161: 59/4 255/8 1415/16 2967/32
+densenet169 169: 59/4 255/8 1287/16 3351/32
+densenet201 201: 59/4 255/8 1799/16 3863/32
+densenet_bc_100_12 100: 35/1 100/2 230/4
+mobilenet_v1 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v1_x0_25 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v1_x0_5 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v1_x0_75 28: 7/2 19/4 43/8 219/16 315/32
+mobilenet_v2 53: 7/2 19/4 59/8 171/16 267/16 427/32 491/32 491/32
+mobilenet_v3_small 54: all/4 all/8 all/16 all/16 all/32 all/32
+mobilenet_v3_large 64: 7/2 19/4 all/8 all/16 all/16 all/32 all/32
+shufflenet_v1 50: 63/8 303/16 527/32
+shufflenet_v1_g1 50: 63/8 303/16 527/32
+shufflenet_v1_g2 50: 63/8 303/16 527/32
+shufflenet_v1_g4 50: 63/8 303/16 527/32
+shufflenet_v1_g8 50: 63/8 303/16 527/32
+shufflenet_v2_x0_5 51: 63/8 303/16 527/32 527/32
+shufflenet_v2_x1_0 51: 63/8 303/16 527/32 527/32
+shufflenet_v2_x1_5 51: 63/8 303/16 527/32 527/32
+shufflenet_v2_x2_0 51: 63/8 303/16 527/32 527/32
+efficientnet_b0 82: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b1 116: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b2 116: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b3 131: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b4 161: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b5 195: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b6 225: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_b7 274: all/2 all/4 all/8 all/16 all/16 all/32 all/32 all/32
+efficientnet_lite0 50: 7/2 19/4 67/8 147/16 339/16 787/32 851/32 851/32
+efficientnet_lite1 65: 7/2 27/4 107/8 219/16 475/16 1051/32 1115/32 1115/32
+efficientnet_lite2 65: 7/2 27/4 107/8 219/16 475/16 1051/32 1115/32 1115/32
+efficientnet_lite3 74: 7/2 27/4 107/8 251/16 571/16 1275/32 1339/32 1339/32
+efficientnet_lite4 92: 7/2 35/4 147/8 323/16 707/16 1667/32 1731/32 1731/32
+""".strip().splitlines()
+}
+
+
+def sides(sizes: tuple[int, int] | None) -> str:
+    if sizes is None:
+        return "all"
+    return str(sizes[0]) if sizes[0] == sizes[1] else f"{sizes[0]}x{sizes[1]}"
+
+
+def test_every_network_has_its_fields_here() -> None:
+    assert list(FIELDS) == list(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_figures_of_every_network(name: str) -> None:
+    """Of one summary, which takes a second: what the table above says, and the catalogue."""
+    found = summary(name)
+    stages = summarise_stages(meta_twin(name), found)[:-1]
+    shown = " ".join(f"{sides(s.field)}/{sides(s.stride)}" for s in stages)
+    assert f"{name} {found.depth}: {shown}" == FIELDS[name]
+    entry = CATALOGUE[name]
+    assert (entry.parameters, entry.macs) == (found.parameters, found.macs)
 
 
 @pytest.mark.parametrize("name", FIRST_AND_LAST)

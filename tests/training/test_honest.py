@@ -18,7 +18,7 @@ from foveate.evaluation import evaluate
 from foveate.metrics import wilson_interval
 from foveate.training.honest import contradictions
 
-pytestmark = pytest.mark.usefixtures("warm_cache")
+pytestmark = pytest.mark.usefixtures("warm_features")
 RNG = np.random.default_rng
 
 
@@ -57,6 +57,7 @@ def metrics(classifier: Classifier) -> dict[str, Any]:
     return json.loads((classifier.run / "metrics.json").read_text())
 
 
+@pytest.mark.precision
 def test_copies_are_judged_once_and_their_price_is_said(
     photos: list[Image.Image], tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_copies_are_judged_once_and_their_price_is_said(
     assert not absent(shown.stdout, "among copies", "new photos"), shown.stdout
 
 
+@pytest.mark.precision
 def test_a_hundred_copies_of_an_image_change_no_figure(
     photos: list[Image.Image], tmp_path: Path
 ) -> None:
@@ -229,6 +231,7 @@ def test_copies_of_what_was_learnt_are_no_test(
     assert any(not absent(note, "46", "byte for byte") for note in found["notes"])
 
 
+@pytest.mark.precision
 def test_names_of_files_change_no_figure(photos: list[Image.Image], tmp_path: Path) -> None:
     rng = RNG(0)
     for i, photo in enumerate(photos):

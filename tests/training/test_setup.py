@@ -79,6 +79,7 @@ def test_splits_are_written_and_kept_apart(run: Path, images: Path) -> None:
     assert any(not absent(note, "72", "11", "validation") for note in data["notes"])
 
 
+@pytest.mark.precision
 def test_what_is_saved_is_what_is_measured(run: Path, images: Path) -> None:
     measured = evaluate(Classifier.load(run), images)
     saved = read(run / "metrics.json")["test"]
@@ -86,6 +87,7 @@ def test_what_is_saved_is_what_is_measured(run: Path, images: Path) -> None:
     assert measured["log_loss"] == pytest.approx(saved["log_loss"], abs=1e-6)
 
 
+@pytest.mark.precision
 def test_torch_and_the_engine_agree(
     run: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_torch_and_the_engine_agree(
         assert dict(a.top) == pytest.approx(dict(b.top), abs=0.02)
 
 
+@pytest.mark.precision
 def test_a_network_that_anyone_can_load(run: Path) -> None:
     """Plain names, and the temperature in the head: `foveate.build` reads the file as it is."""
     clf = Classifier.load(run)
@@ -176,6 +179,7 @@ def test_unreadable_images(images: Path, tmp_path: Path, draw_folder) -> None:
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.precision
 def test_damaged_and_deep_images(tmp_path: Path) -> None:
     """A photo with a hole is learnt from, and named; 12 bits in 16 have levels, also on resume."""
     rng = np.random.default_rng(0)
