@@ -92,6 +92,9 @@ if TYPE_CHECKING:
         progress as progress,
     )
     from foveate import (
+        recomputation as recomputation,
+    )
+    from foveate import (
         rejection as rejection,
     )
     from foveate import (
@@ -181,8 +184,8 @@ HOMES = {
 }
 SUBMODULES = (
     "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
-    "evaluation explanation export features forking heads lab lettering machine metrics "
-    "models novelty probe progress rejection report runs storage training verification "
+    "evaluation explanation export features forking heads lab lettering machine metrics models "
+    "novelty probe progress recomputation rejection report runs storage training verification "
     "weights"
 ).split()
 

@@ -37,6 +37,7 @@ class Run:
     history.jsonl  one line per epoch, or penalty  log.txt          messages of the run
     checkpoints/   until it has ended              plan.json        which layers learn, at which
                    rate                            review.json      labels that look wrong
+    report.html    all of this for people  confusion.png    and reliability.png, for slides
     probabilities.safetensors  all classes' probabilities of each line of predictions.jsonl
     corrections.csv  the table of labels that was applied
     """

@@ -17,7 +17,7 @@ PUBLIC = """
 SIGNATURES = {
     "train": "data model recipe weights task effort framing fit reject positive recall augment "
     "size channels config out resume seed groups on_bad corrections engine threads cache "
-    "tensorboard progress command settings",
+    "tensorboard lang progress command settings",
     "find_lr": "data model recipe weights task framing fit augment size channels config seed "
     "threads progress "
     "settings",

@@ -138,6 +138,13 @@ class Grouping:
             found.append({"kind": kind, "reason": reason, "files": files})
         return found
 
+    def linked(self) -> dict[str, list[list[Any]]]:
+        """All that makes the groups, for JSON; `from_links` reads it."""
+        return {
+            name: [[pair.first, pair.second, pair.kind] for pair in pairs]
+            for name, pairs in (("copies", self.pairs), ("others", self.links))
+        }
+
     def contradictions(self, dataset: Dataset) -> list[Pair]:
         """The pairs of copies whose labels differ."""
         label = dataset.label
@@ -187,16 +194,7 @@ def find_groups(
     given = [] if how == "none" else table(dataset)
     looked_for = (SAME_BYTES,) if how == "none" else (SAME_BYTES, GIVEN)
     if how != "auto" or found is None:
-        copies = connected(n, pairs)
-        return Grouping(
-            photos=one_label(dataset, copies),
-            copies=copies,
-            bursts=copies,
-            groups=connected(n, [*pairs, *given]),
-            pairs=tuple(pairs),
-            links=tuple(given),
-            looked_for=looked_for,
-        )
+        return grouping_of(dataset, pairs, given, looked_for)
 
     pairs += versions(dataset)
     learn = np.array([split != "test" for split in dataset.splits], bool)
@@ -228,15 +226,35 @@ def find_groups(
         if occasions.structured:
             taken = linked(chosen, occasions.groups, OCCASION)
         looked_for = (*looked_for, BURST, OCCASION)
+    return grouping_of(dataset, pairs, [*links, *taken, *given], looked_for)
+
+
+def grouping_of(
+    dataset: Dataset, pairs: list[Pair], links: list[Pair], looked_for: tuple[str, ...]
+) -> Grouping:
+    """The groups that pairs of copies and other links make."""
+    n, copies = len(dataset), connected(len(dataset), pairs)
+    of_bursts = [link for link in links if link.kind not in (OCCASION, GIVEN)]
     return Grouping(
-        photos=photos,
+        photos=one_label(dataset, copies),
         copies=copies,
-        bursts=connected(n, [*pairs, *links]),
-        groups=connected(n, [*pairs, *links, *taken, *given]),
+        bursts=connected(n, [*pairs, *of_bursts]),
+        groups=connected(n, [*pairs, *links]),
         pairs=tuple(pairs),
-        links=(*links, *taken, *given),
+        links=tuple(links),
         looked_for=looked_for,
     )
+
+
+def from_links(
+    dataset: Dataset, links: dict[str, list[list[Any]]], looked_for: tuple[str, ...]
+) -> Grouping:
+    """The groups of a run, from what `Grouping.linked` left."""
+    copies, others = (
+        [Pair(int(first), int(second), str(kind)) for first, second, kind in links[name]]
+        for name in ("copies", "others")
+    )
+    return grouping_of(dataset, copies, others, looked_for)
 
 
 def check_groups(how: object) -> Groups:

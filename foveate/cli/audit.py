@@ -30,10 +30,11 @@ def audit(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A folder for audit.json, groups.jpg, an image of the groups, and faults.jpg, one "
-            "of the bad images."
+            help="A folder for report.html, audit.json, groups.jpg, an image of the groups, and "
+            "faults.jpg, one of the bad images."
         ),
     ] = None,
+    lang: settings.Language = "en",
     table: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +71,9 @@ def audit(
     from foveate.data.corrections import Corrected, correct
     from foveate.data.layouts import load_dataset
     from foveate.machine import cores_to_use
+    from foveate.report.audit import write_audit
+    from foveate.report.page import check_place
+    from foveate.report.run import REPORT
     from foveate.storage import disk_errors
     from foveate.weights.starting_point import EMBEDDED, find_start
 
@@ -83,6 +87,7 @@ def audit(
         with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
         check_report(out)
+        check_place(out / REPORT)
     with TerminalProgress(quiet) as progress:
         found = inspect(right.dataset, find_start(EMBEDDED), threads, progress)
         judged = judge(found, right.confirmed, cores_to_use(threads), progress)
@@ -90,6 +95,8 @@ def audit(
     report = {"estimate": judged.estimate, **labels, **found.to_dict(), "alike": judged.alike}
     if out is not None:
         write(found, report, out)
+        with TerminalProgress(quiet) as progress:
+            write_audit(out, found.dataset, report, lang, cores_to_use(threads), progress)
     if table is not None:
         suspects, gains = judged.doubts.suspects, judged.gains
         write_suspects(table, found.dataset, suspects, gains, right.said)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +16,12 @@ from foveate.cli.console import (
     say,
 )
 from foveate.cli.help import complete_data
+from foveate.cli.settings import Language
 from foveate.cli.train import MOST_CLASSES, interval_of, of, show, show_notes
+from foveate.errors import UsageError
+
+if TYPE_CHECKING:
+    from foveate.classifier import Classifier
 
 OFF = "off"
 MOST_SLICES = 8  # that are shown
@@ -74,6 +79,10 @@ def evaluate(
         ),
     ] = None,
     tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for report.html, and confusion.png beside it.")
+    ] = None,
+    lang: Language = "en",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     quiet: Quiet = False,
@@ -82,10 +91,17 @@ def evaluate(
     Classes go by name."""
     from foveate import evaluation
     from foveate.classifier import Classifier
+    from foveate.report.page import check_place
+    from foveate.report.plots import CONFUSION, RELIABILITY, check_figure
+    from foveate.report.run import REPORT
 
     classifier = Classifier.load(run)
     if threads:
         classifier.threads = min(threads, classifier.threads)
+    if out is not None:
+        check_place(out / REPORT)  # before what takes time
+        check_figure(out / CONFUSION)
+        check_figure(out / RELIABILITY)
     if positive == OFF and OFF not in classifier.classes and (recall, precision) == (None, None):
         classifier, positive = evaluation.forget_point(classifier), None
     if (recall, precision) != (None, None):
@@ -104,6 +120,8 @@ def evaluate(
             cost=cost,
             against=None if against is None else Classifier.load(against),
         )
+    if out is not None:
+        leave_page(out, run, classifier, result, lang)
     if as_json:
         print_json(result | {"run": str(run)})
     elif "predicted" in result:
@@ -248,6 +266,21 @@ def span(interval: list[float] | None, digits: int, times: float = 1) -> str:
         return ""
     low, high = (times * end for end in interval)
     return f" ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def leave_page(
+    out: Path, run: Path, classifier: "Classifier", result: dict[str, Any], lang: str
+) -> None:
+    """Write the report of an evaluation."""
+    from foveate.report.measured import write_evaluation
+
+    if "predicted" in result:
+        raise UsageError(
+            "--out is for a report of labelled images, and these have no labels: leave it out"
+        )
+    rejection = classifier.card.get("rejection")
+    name = run.resolve().name
+    write_evaluation(out, name, parts(result), result, classifier.classes, rejection, lang)
 
 
 def show_predicted(result: dict[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, say
 from foveate.cli.help import complete_data
+
+if TYPE_CHECKING:
+    from foveate.data.dataset import Dataset
 
 
 def review(
@@ -32,30 +35,19 @@ def review(
     The page needs no network. What is decided there is downloaded as a table, for foveate train
     --corrections. No photo is moved or changed.
     """
-    from foveate.data.builtin import BUILTIN
-    from foveate.data.layouts import load_dataset
     from foveate.errors import UsageError, quoted
     from foveate.machine import cores_to_use
     from foveate.report.review import SHEET, summary, write_review
     from foveate.runs import settings_of
 
-    asked = settings_of(run)
-    name = str(asked.get("data") or "")
+    data = data or source_of(run)
     if data is None:
-        there = [
-            source
-            for source in (name, f"{name}.csv")
-            if name and (source in BUILTIN or Path(source).exists())
-        ]
-        if not there:
-            raise UsageError(
-                f"{quoted(name)}, on which {quoted(run)} was trained, is not in this folder: give "
-                f"its images, foveate review {quote(str(run))} DATA"
-            )
-        data = there[0]
-    dataset = load_dataset(
-        data, "multilabel" if asked.get("task") == "multilabel" else "multiclass"
-    )
+        name = str(settings_of(run).get("data") or "")
+        raise UsageError(
+            f"{quoted(name)}, on which {quoted(run)} was trained, is not in this folder: give "
+            f"its images, foveate review {quote(str(run))} DATA"
+        )
+    dataset = learnt_images(run, data)
     place = run / SHEET if out is None else out
     with TerminalProgress(quiet) as progress:
         again = f"foveate train {quote(data)}"
@@ -76,3 +68,22 @@ def review(
         return
     say(summary(found))
     say(f"open  {place}")
+
+
+def source_of(run: Path) -> str | None:
+    """The images of a run's name, if they are here."""
+    from foveate.data.builtin import BUILTIN
+    from foveate.runs import settings_of
+
+    name = str(settings_of(run).get("data") or "")
+    named = (source for source in (name, f"{name}.csv") if name)
+    return next((s for s in named if s in BUILTIN or Path(s).exists()), None)
+
+
+def learnt_images(run: Path, data: str) -> "Dataset":
+    """Images as the run was trained on them."""
+    from foveate.data.layouts import load_dataset
+    from foveate.runs import settings_of
+
+    several = settings_of(run).get("task") == "multilabel"
+    return load_dataset(data, "multilabel" if several else "multiclass")

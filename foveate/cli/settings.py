@@ -15,6 +15,9 @@ Data = Annotated[
         help="A folder of images, a CSV, or a built-in set.", autocompletion=complete_data
     ),
 ]
+Language = Annotated[
+    Literal["en", "zh"], typer.Option("--lang", help="Of the report: English or Chinese.")
+]
 Task = Annotated[
     Literal["multiclass", "multilabel"],
     typer.Option(

@@ -79,6 +79,7 @@ def train(
         bool,
         typer.Option("--resume", help="Go on with an interrupted run."),
     ] = False,
+    lang: settings.Language = "en",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     quiet: Quiet = False,
     task: settings.Task = "multiclass",
@@ -151,6 +152,7 @@ def train(
 ) -> None:
     """Turn labelled images into a classifier, and measure it on images it did not learn from."""
     from foveate import training
+    from foveate.report.run import REPORT
 
     # of the processes that torchrun started, the first one prints
     silent = int(os.environ.get("RANK", "0")) > 0
@@ -158,7 +160,7 @@ def train(
         probes = "effort reject positive recall"
         for (
             name
-        ) in f"{probes} out resume groups on_bad corrections engine cache tensorboard".split():
+        ) in f"{probes} out resume lang groups on_bad corrections engine cache tensorboard".split():
             if settings.is_given(context, name):
                 raise UsageError(
                     f"{name.replace('_', '-')} does not apply to --find-lr, which leaves no run"
@@ -183,6 +185,7 @@ def train(
             threads=threads,
             cache=cache,
             tensorboard=tensorboard,
+            lang=lang,
             progress=progress,
             command=typed(),
         )
@@ -194,6 +197,8 @@ def train(
     else:
         show(metrics, classifier.classes)
         say(f"run   {classifier.run}   ({metrics['seconds']['total']:.1f} s)")
+        if (page := classifier.run / REPORT).is_file():
+            say(f"open  {page}")
         say(f"next  foveate predict {quote(str(classifier.run))} IMAGE")
         if metrics.get("suspects"):
             say(f"look  foveate review {quote(str(classifier.run))} {quote(data)}")

@@ -3,25 +3,23 @@ with a field for each that makes a table of corrections."""
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
+from markupsafe import Markup
 
 from foveate.data.corrections import Correction, read_corrections
 from foveate.data.dataset import Dataset
-from foveate.data.image import load_image
-from foveate.errors import ArtefactError, DataError, ImageError, UsageError, quoted
+from foveate.errors import ArtefactError, DataError, UsageError, quoted
 from foveate.progress import Progress
+from foveate.report.page import damaged, thumbnails
 from foveate.runs import read_json, read_lines, settings_of
 from foveate.storage import disk_errors, replacing
 
-SIDE = 160  # pixels of a thumbnail's longer side
 SHOWN = 4  # images of a line; its correction holds for all
 MISTAKES = 30
 SHEET = "review.html"
@@ -80,7 +78,7 @@ def read_review(run: Path, most: int) -> Review:
             tuple(earlier),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtefactError(f"{quoted(run)} has a damaged file: {error!r}; train again") from error
+        raise damaged(run, error) from error
 
 
 def surest_mistakes(
@@ -99,30 +97,6 @@ def surest_mistakes(
             wrong.append((-sure, row | {"probability": shown, "split": split}))
     wrong.sort(key=lambda pair: pair[0])
     return [row for _, row in wrong[:MISTAKES]]
-
-
-def thumbnails(
-    dataset: Dataset, files: list[str], threads: int, progress: Progress
-) -> dict[str, str]:
-    """Small JPEGs in base64, by file; "" of those that are not there or cannot be read."""
-    place = {name: row for row, name in enumerate(dataset.files)}
-
-    def thumbnail(file: str) -> str:
-        progress.advance()
-        if file not in place:
-            return ""
-        try:
-            image = load_image(dataset.read(place[file]), file, SIDE)
-        except ImageError:
-            return ""
-        image.thumbnail((SIDE, SIDE))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=82)
-        return base64.b64encode(buffer.getvalue()).decode()
-
-    progress.begin("thumbnails", len(files))
-    with ThreadPoolExecutor(threads) as pool:
-        return dict(zip(files, pool.map(thumbnail, files), strict=True))
 
 
 def write_review(
@@ -176,7 +150,7 @@ def write_review(
         mistakes=review.mistakes,
         why=review.why,
         images=images,
-        script=Trusted(script),
+        script=Markup(script),
         script_hash=f"sha256-{digest}",
     )
     with disk_errors(out), replacing(out) as temporary:
@@ -191,13 +165,6 @@ def check_place(out: Path) -> None:
     with disk_errors(out):
         if out.exists() and TITLE not in out.read_bytes():
             raise UsageError(f"{quoted(out)} exists and is no sheet; choose another --out")
-
-
-class Trusted(str):
-    """Text of our own that goes into a page as it is."""
-
-    def __html__(self) -> str:
-        return str(self)
 
 
 def summary(review: Review) -> str:

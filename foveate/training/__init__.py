@@ -7,7 +7,7 @@ scratch    a random start                                                      t
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
@@ -29,12 +29,14 @@ from foveate.data.dataset import (
 from foveate.data.layouts import as_dataset
 from foveate.data.preprocess import Fit, Preprocess
 from foveate.engine import choose_engine
-from foveate.errors import UsageError, quoted
+from foveate.errors import FoveateError, UsageError, quoted
 from foveate.evaluation.operating import check_point
 from foveate.evaluation.point import fix_point
 from foveate.forking import torch_threads
 from foveate.machine import cores_to_use
-from foveate.progress import Progress, bars
+from foveate.progress import Progress, bars, log_notes
+from foveate.report.run import REPORT, write_report
+from foveate.report.texts import Lang, check_lang
 from foveate.runs import Run
 from foveate.training.config import Freeze, TrainConfig, check_names
 from foveate.training.framing import Framing, check_framing
@@ -120,6 +122,7 @@ def train(
     threads: int | None = None,
     cache: Literal["off", "ram", "disk"] | None = None,
     tensorboard: bool = False,
+    lang: Lang = "en",
     progress: Progress | None = None,
     command: str = "",
     **settings: Unpack[Settings],
@@ -174,6 +177,7 @@ def train(
         cache: of finetune and scratch: where decoded pixels are kept, "ram" by default.
         tensorboard: of finetune and scratch: also write the history for TensorBoard, in the run's
             folder.
+        lang: of the run's report: "en" or "zh".
         progress: is informed of how far it is; by default bars in a terminal or a notebook.
         command: what was typed, for the card.
         settings: of finetune and scratch: single fields of `TrainConfig`, such as `epochs=5`.
@@ -213,6 +217,7 @@ def train(
     groups = check_groups(groups)
     check_switch("resume", resume)
     check_switch("tensorboard", tensorboard)
+    check_lang(lang)
     if not isinstance(command, str):
         raise UsageError(f"command is text, not {type(command).__name__}")
     dataset = as_dataset(data, task)
@@ -261,7 +266,9 @@ def train(
                         *(run, dataset, asked, on_bad, start, threads, progress, clock, command),
                         confirmed=right.confirmed,
                     )
-                return decided(found)
+                found = decided(found)
+                leave_report(run, dataset, lang, threads, progress)
+                return found
 
             return by_first_rank(solve, threads)
 
@@ -286,12 +293,26 @@ def train(
         with opened(dataset, fingerprint, request, resources, folder, resume) as job:
             if resume and job.run.finished:
                 found = Classifier.load(job.run.folder, threads)
-            else:
-                with job.own_folder():
-                    if job.ranks.first:
-                        job.run.keep_table(right.table)
-                    found = job.fit(resume)
-            return decided(found) if job.ranks.first else found
+                return decided(found) if job.ranks.first else found
+            with job.own_folder():
+                if job.ranks.first:
+                    job.run.keep_table(right.table)
+                found = job.fit(resume)
+            if job.ranks.first:
+                found = decided(found)
+                leave_report(job.run, dataset, lang, threads, job.resources.progress)
+            return found
+
+
+def leave_report(run: Run, dataset: Dataset, lang: Lang, threads: int, progress: Progress) -> None:
+    """Write the report of a finished run. What prevents it is said, and does the run no harm."""
+    try:
+        write_report(run.folder, dataset, lang, False, run.folder / REPORT, threads, progress)
+    except (FoveateError, OSError) as error:
+        note = f"no report was written: {error}"
+        log_notes([note], {})
+        with suppress(FoveateError, OSError):
+            run.log(note)
 
 
 @torch_threads()

@@ -3,14 +3,15 @@ solved on them. Nothing is trained step by step, so it takes seconds; what it kn
 quality comes from images that the judging head did not see.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.audit.groups import Groups, find_groups
-from foveate.audit.suspects import Answers, doubt_labels
+from foveate.audit.groups import Grouping, Groups, find_groups
+from foveate.audit.suspects import Answers, Doubts, doubt_labels
 from foveate.classifier import Classifier
 from foveate.classifier.saving import save_probe
 from foveate.data.dataset import (
@@ -22,11 +23,11 @@ from foveate.data.dataset import (
     damage_notes,
 )
 from foveate.data.levels import find_levels
-from foveate.data.preprocess import Fit
+from foveate.data.preprocess import Fit, Preprocess
 from foveate.features import shown
 from foveate.heads import PENALTIES
 from foveate.machine import environment
-from foveate.novelty import fit_relation
+from foveate.novelty import Relation, fit_relation
 from foveate.progress import Progress, Silent, log_notes
 from foveate.runs import Run
 from foveate.training.framing import (
@@ -43,6 +44,8 @@ from foveate.training.framing import (
     parts_of,
 )
 from foveate.training.honest import (
+    Judging,
+    Solved,
     contradictions,
     group_notes,
     held_out,
@@ -51,7 +54,7 @@ from foveate.training.honest import (
     without_leaks,
 )
 from foveate.training.previous import compare_with_last
-from foveate.training.refusal import fit_refusal, note_of
+from foveate.training.refusal import Refusal, fit_refusal, note_of
 from foveate.training.report import (
     ALONE,
     Clock,
@@ -165,84 +168,34 @@ def solve_probe(
     check_trainable(dataset)
 
     is_test = np.array([split == "test" for split in dataset.splits])
-    learnt, test, classes = np.flatnonzero(~is_test), np.flatnonzero(is_test), dataset.classes
+    learnt, classes = np.flatnonzero(~is_test), dataset.classes
     with clock.phase("groups"):
         whole = replace(seen, features=known[views[0]]) if look else None
         grouping = find_groups(dataset, whole, config.groups, threads, progress)
         judging = plan_judging(dataset, grouping, ~is_test, config.seed)
     with clock.phase("head"):
-        honest = HonestFolds(dataset.labels, judging, len(classes), threads, progress)
         area = area_seen(dataset, learnt, wholes[0]) if config.fit is None else 1.0
-        beside: ViewExtractor | None = None
-        if not (judging.folds >= 0).any():  # nothing to choose by
-            choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
-        elif effort.beside:
-            framings = SIDE_BY_SIDE if config.framing == AUTO else parts_of(config.framing)
-            if config.fit not in (None, "crop"):
-                framings = (config.fit,)
-            elif config.framing == AUTO and area < LONG:
-                framings = ("squash", *framings)
-            choice = choose_branches(extractors, framings, honest, say)
-        elif config.framing == AUTO and config.fit in (None, "crop"):
-            choice = choose_framing(extractors[0], honest, effort.too is not None, area)
-            if effort.too is not None:
-                other = replace(shown(start.preprocess, effort.too), levels=levels.levels)
-                asked_of = (effort.mirror, config.engine, threads, progress)
-                beside = ViewExtractor(dataset, start, other, *asked_of)
-                choice = choose_size_beside(choice, beside, honest)
-        else:
-            progress.begin("head", len(PENALTIES))
-            choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
-        solved = solve(
+        result = learn(
             dataset,
-            choice.features,
             grouping,
             judging,
-            config.seed,
+            extractors,
+            asked,
+            area,
+            config,
             threads,
-            progress.advance,
-            choice.head,
-            choice.rivals,
+            progress,
+            confirmed,
+            say,
         )
-        groups = judging.groups[judging.folds >= 0]
-        answers = Answers(judging.judged, solved.probabilities, groups)
-        doubts = doubt_labels(
-            dataset, grouping, choice.features, answers, solved.figures, confirmed
-        )
-        relation = None
-        if dataset.task == "multiclass":
-            relation = fit_relation(
-                choice.features,
-                judging.rows,
-                dataset.labels[judging.rows],
-                judging.groups,
-                judging.folds,
-                solved.head.out_of_fold,
-                len(classes),
-                threads,
-            )
-        refusal = None
-        if config.reject is not None:
-            everyone = [*extractors, *([beside] if beside is not None else [])]
-            refusal = fit_refusal(
-                dataset,
-                judging,
-                solved.head,
-                choice.features,
-                config.reject,
-                config.seed,
-                threads,
-                lambda images: seen_by(choice, everyone, images),
-            )
-    head, decision, features = solved.head, solved.decision, choice.features
-    evaluated = {"out_of_fold": (judging.judged, solved.probabilities)}
-    splits = {"out_of_fold": solved.figures}
-    if len(test):
-        probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
-        evaluated["test"] = test, probabilities
-        splits["test"] = held_out(dataset, grouping, test, probabilities, decision)
-    if refusal is not None:
-        refusal.judge(splits, evaluated, dataset, grouping.groups, features, head, config.seed)
+    choice, solved, doubts, refusal = (
+        result.choice,
+        result.solved,
+        result.doubts,
+        result.refusal,
+    )
+    head, decision = solved.head, solved.decision
+    splits, evaluated = result.splits, result.evaluated
     area = area_seen(dataset, learnt, choice.branches[0].preprocess)
 
     notes = [*dataset.notes, *duplicate_notes(dataset), *damage_notes(found.damaged)]
@@ -268,7 +221,7 @@ def solve_probe(
             config.engine,
             {"metrics": brief(splits), "provenance": provenance}
             | ({} if refusal is None else {"rejection": refusal.certificate}),
-            relation,
+            result.relation,
             None if refusal is None else refusal.rejection,
         )
         if isinstance(start, Loaded) and start.name.startswith(OWN):
@@ -285,6 +238,7 @@ def solve_probe(
                 judging.folds_of(grouping.photos, learnt),
                 groups=grouping.listed(dataset),
                 looked_for=grouping.looked_for,
+                links=grouping.linked(),
             ),
         )
         path = [{"penalty": penalty, "log_loss": loss} for penalty, loss in head.path]
@@ -318,6 +272,133 @@ def solve_probe(
     log_notes(notes, bad)
     classifier.threads = threads
     return classifier
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What follows from features and labels alone: a second time, and without the images, it is
+    the same.
+
+    Args:
+        choice: what is seen, and by which backbones.
+        solved: the head, and its figures out of fold.
+        doubts: of the labels.
+        relation: of confidence and distance to being right, of one class an image.
+        refusal: when to answer none of these, if that was asked for and can be had.
+        splits: figures of each split.
+        evaluated: its rows and probabilities.
+    """
+
+    choice: Choice
+    solved: Solved
+    doubts: Doubts
+    relation: Relation | None
+    refusal: Refusal | None
+    splits: dict[str, dict[str, Any]]
+    evaluated: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+
+def learn(
+    dataset: Dataset,
+    grouping: Grouping,
+    judging: Judging,
+    extractors: list[ViewExtractor],
+    asked: Preprocess,
+    area: float,
+    config: ProbeConfig,
+    threads: int,
+    progress: Progress,
+    confirmed: frozenset[str],
+    say: Callable[[str], None],
+    foreign: bool = True,
+) -> Learnt:
+    """Choose what is seen, solve the head, and measure it.
+
+    Args:
+        dataset: whose images can all be read, or are known to the extractors.
+        grouping, judging: of it.
+        extractors: one of each backbone.
+        asked: what is seen where there is no choice.
+        area: share of an image's area that is seen of whole images.
+        config: of the run.
+        confirmed: files whose label a person has found right.
+        say: is given a line on each branch that is tried.
+        foreign: measure what is refused of images of nothing, some of which are made of the
+            dataset's, which are read for it.
+    """
+    effort, classes = EFFORTS[config.effort], dataset.classes
+    honest = HonestFolds(dataset.labels, judging, len(classes), threads, progress)
+    beside: ViewExtractor | None = None
+    if not (judging.folds >= 0).any():  # nothing to choose by
+        choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
+    elif effort.beside:
+        framings = SIDE_BY_SIDE if config.framing == AUTO else parts_of(config.framing)
+        if config.fit not in (None, "crop"):
+            framings = (config.fit,)
+        elif config.framing == AUTO and area < LONG:
+            framings = ("squash", *framings)
+        choice = choose_branches(extractors, framings, honest, say)
+    elif config.framing == AUTO and config.fit in (None, "crop"):
+        choice = choose_framing(extractors[0], honest, effort.too is not None, area)
+        if effort.too is not None:
+            start, levels = extractors[0].start, extractors[0].whole.levels
+            other = replace(shown(start.preprocess, effort.too), levels=levels)
+            asked_of = (effort.mirror, config.engine, threads, progress)
+            beside = ViewExtractor(dataset, start, other, *asked_of)
+            choice = choose_size_beside(choice, beside, honest)
+    else:
+        progress.begin("head", len(PENALTIES))
+        choice = Choice((extractors[0].branch(asked),), extractors[0].features(asked))
+    solved = solve(
+        dataset,
+        choice.features,
+        grouping,
+        judging,
+        config.seed,
+        threads,
+        progress.advance,
+        choice.head,
+        choice.rivals,
+    )
+    head, decision, features = solved.head, solved.decision, choice.features
+    groups = judging.groups[judging.folds >= 0]
+    answers = Answers(judging.judged, solved.probabilities, groups)
+    doubts = doubt_labels(dataset, grouping, features, answers, solved.figures, confirmed)
+    relation = None
+    if dataset.task == "multiclass":
+        relation = fit_relation(
+            features,
+            judging.rows,
+            dataset.labels[judging.rows],
+            judging.groups,
+            judging.folds,
+            head.out_of_fold,
+            len(classes),
+            threads,
+        )
+    refusal = None
+    if config.reject is not None:
+        everyone = [*extractors, *([beside] if beside is not None else [])]
+        refusal = fit_refusal(
+            dataset,
+            judging,
+            head,
+            features,
+            config.reject,
+            config.seed,
+            threads,
+            (lambda images: seen_by(choice, everyone, images)) if foreign else None,
+        )
+    evaluated = {"out_of_fold": (judging.judged, solved.probabilities)}
+    splits = {"out_of_fold": solved.figures}
+    test = np.flatnonzero([split == "test" for split in dataset.splits])
+    if len(test):
+        probabilities = decision.probabilities(features[test] @ head.weight.T + head.bias)
+        evaluated["test"] = test, probabilities
+        splits["test"] = held_out(dataset, grouping, test, probabilities, decision)
+    if refusal is not None:
+        refusal.judge(splits, evaluated, dataset, grouping.groups, features, head, config.seed)
+    return Learnt(choice, solved, doubts, relation, refusal, splits, evaluated)
 
 
 def seen_by(

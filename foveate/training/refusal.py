@@ -118,13 +118,14 @@ def fit_refusal(
     rate: float,
     seed: int,
     threads: int,
-    extract: Callable[[Dataset], Features],
+    extract: Callable[[Dataset], Features] | None,
 ) -> Refusal | None:
     """Fit when to refuse, and measure it; None where too few images can be judged.
 
     Args:
         features: (N, width), of the dataset's images.
-        extract: gives the features of images that are none of its own.
+        extract: gives the features of images that are none of its own; without it nothing is said
+            of these.
     """
     labels = dataset.labels[judging.rows]
     fitted = fit_rejection(
@@ -146,7 +147,9 @@ def fit_refusal(
         "rate": rate,
         "false_refusals": {"out_of_fold": share_refused(fitted.refused, groups, seed)},
         "unknown_kinds": of_kinds(fitted.kinds, dataset.classes, seed),
-        "foreign": of_foreign(fitted, dataset, judging.rows, head, extract),
+        "foreign": (
+            {} if extract is None else of_foreign(fitted, dataset, judging.rows, head, extract)
+        ),
     }
     return Refusal(fitted.rejection, certificate, fitted.refused)
 

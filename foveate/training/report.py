@@ -151,9 +151,11 @@ def data_json(
     *,
     groups: list[dict[str, Any]],
     looked_for: tuple[str, ...],
+    links: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What data.json holds: every file's split, label or labels, hash and, where images are in
-    folds, its fold; and the groups, each with its kind and reason."""
+    folds, its fold; the groups, each with its kind and reason; and where they are given, the links
+    that make them."""
     several = dataset.task == "multilabel"
     labels = (
         [np.flatnonzero(row).tolist() for row in dataset.labels]
@@ -175,6 +177,7 @@ def data_json(
         "notes": notes,
         "groups": groups,
         "looked_for": list(looked_for),
+        **({} if links is None else {"links": links}),
         "files": {
             name: {
                 "split": split,

@@ -32,6 +32,7 @@ def test_a_run_holds_what_is_documented(trained: Path) -> None:
     assert sorted(p.name for p in trained.iterdir()) == [
         "classifier",
         "config.json",
+        "confusion.png",
         "data.json",
         "env.json",
         "history.jsonl",
@@ -39,6 +40,8 @@ def test_a_run_holds_what_is_documented(trained: Path) -> None:
         "metrics.json",
         "predictions.jsonl",
         "probabilities.safetensors",
+        "reliability.png",
+        "report.html",
         "review.json",
     ]
     assert "foveate train photos" in (trained / "log.txt").read_text()
