@@ -22,7 +22,8 @@ from machine import RESULTS, described, save
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from foveate.classifier import Classifier, expand
+from foveate.classifier import Classifier
+from foveate.classifier.given import expand
 from foveate.classifier.tta import Squares
 from foveate.explanation import Explainer
 from foveate.explanation.checks import centre_map, rank_correlation

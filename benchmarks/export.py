@@ -34,8 +34,9 @@ from PIL import Image
 from torch import nn
 
 from foveate.catalogue import CATALOGUE
-from foveate.classifier import Classifier, expand
+from foveate.classifier import Classifier
 from foveate.classifier.decision import Decision
+from foveate.classifier.given import expand
 from foveate.classifier.saving import make_card, write_classifier
 from foveate.data.listing import images_below
 from foveate.data.preprocess import Preprocess

@@ -188,7 +188,11 @@ class Rejection:
             features: (N, width), raw.
             logits: (N, classes), calibrated.
         """
-        beyond = self.strangeness(features, logits) > self.thresholds[:, None]
+        return self.reasons(self.strangeness(features, logits))
+
+    def reasons(self, strangeness: Floats) -> list[str | None]:
+        """The same, where it is known how strange each image is: (2, N)."""
+        beyond = strangeness > self.thresholds[:, None]
         return [
             FOREIGN if foreign else UNKNOWN if unknown else None for foreign, unknown in beyond.T
         ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from foveate.classifier import is_folder
+from foveate.classifier.given import is_folder
 from foveate.cli.console import complain
 from foveate.data.listing import is_image, names_below, present
 from foveate.errors import DataError, UsageError, quoted

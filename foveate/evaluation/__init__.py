@@ -42,7 +42,14 @@ from foveate.evaluation.learnt import (
     no_test,
 )
 from foveate.evaluation.point import fix_point, forget_point
-from foveate.evaluation.slices import Values, accuracy_by_slice, by_column, by_looks, thirds
+from foveate.evaluation.slices import (
+    Values,
+    accuracy_by_slice,
+    by_column,
+    by_distance,
+    by_looks,
+    thirds,
+)
 from foveate.evaluation.unlabelled import expected
 from foveate.progress import Progress, bars, log_notes
 
@@ -155,6 +162,8 @@ def evaluate(
         answers = Answers(dataset.files, labels[rows], given, belong, refused)
         new = np.array([file not in copies for file in dataset.files])
         values = sliced_by(classifier, dataset, data, answers, shown_to)
+        if classifier.rejection is not None:
+            values["distance"] = by_distance([outcome.foreign for outcome in outcomes])
         summary = answers.figures(classifier)
         fresh = answers.select(new)
         found = summary if new.all() else fresh.figures(classifier) if new.any() else None

@@ -34,6 +34,14 @@ def by_looks(measures: Measures) -> dict[str, Values]:
     }
 
 
+def by_distance(scores: Sequence[float | None]) -> Values:
+    """The third of the images in which each is, by how far from the training images it lies."""
+    values = np.array([np.nan if score is None else score for score in scores])
+    names = ("near the training images", "at a usual distance", "far from the training images")
+    low, high = np.nanquantile(values, [1 / 3, 2 / 3])
+    return [names[at] for at in np.digitize(values, [low, high], right=True).tolist()]
+
+
 def by_column(cells: Values) -> Values | None:
     """The slice of each image by a column of a table: its value; a third of the numbers, where
     there are many; None where there are many texts, or one value."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.arguments import whole_number
-from foveate.classifier import TAKEN, Classifier, expand, is_many
+from foveate.classifier import Classifier
+from foveate.classifier.given import TAKEN, expand, is_many
 from foveate.data.preprocess import View
 from foveate.errors import UsageError, quoted
 from foveate.explanation.checks import curves, likeness, verdict

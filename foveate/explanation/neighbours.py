@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.arguments import whole_number
-from foveate.classifier import Classifier, expand
+from foveate.classifier import Classifier
 from foveate.classifier.embedding import check_probe, feature_engine
+from foveate.classifier.given import expand
 from foveate.data.preprocess import View
 from foveate.engine import Engine, choose_engine, run_each
 from foveate.errors import ArtefactError, UsageError, quoted

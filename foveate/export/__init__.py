@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from foveate.arguments import check_switch, checked_path, option
-from foveate.classifier import Classifier, Given
+from foveate.classifier import Classifier
+from foveate.classifier.given import Given
 from foveate.data.preprocess import is_number
 from foveate.errors import MissingExtraError, UsageError, quoted
 from foveate.export.card import export_card

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.arguments import option
-from foveate.classifier import Classifier, Given
+from foveate.classifier import Classifier
+from foveate.classifier.given import Given
 from foveate.classifier.tta import Squares
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import as_dataset

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.arguments import option
-from foveate.classifier import Classifier, Given, expand, is_many
+from foveate.classifier import Classifier
+from foveate.classifier.given import Given, expand, is_many
 from foveate.data.builtin import BUILTIN
 from foveate.data.image import read_file
 from foveate.data.layouts import load_dataset

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from foveate.evaluation.slices import accuracy_by_slice, by_column, chances, holm, thirds
+from foveate.evaluation.slices import (
+    accuracy_by_slice,
+    by_column,
+    by_distance,
+    chances,
+    holm,
+    thirds,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +92,12 @@ def test_columns() -> None:
     assert thirds(np.array([np.nan, np.nan])) == ["", ""]
     equal = thirds(np.full(30, 5.0))
     assert len({*equal}) == 1
+
+
+def test_distance_is_in_thirds_too() -> None:
+    found = by_distance([float(i) for i in range(30)])
+    assert [found.count(name) for name in dict.fromkeys(found)] == [10, 10, 10]
+    assert found[0].startswith("near") and found[-1].startswith("far")
 
 
 def test_slices_that_are_too_small_are_left_out() -> None:
