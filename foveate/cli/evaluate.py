@@ -102,10 +102,10 @@ def evaluate(
         check_place(out / REPORT)  # before what takes time
         check_figure(out / CONFUSION)
         check_figure(out / RELIABILITY)
-    if positive == OFF and OFF not in classifier.classes and (recall, precision) == (None, None):
-        classifier, positive = evaluation.forget_point(classifier), None
-    if (recall, precision) != (None, None):
-        classifier = evaluation.fix_point(classifier, positive, recall=recall, precision=precision)
+    fixes = (recall, precision) != (None, None)
+    forgets = positive == OFF and OFF not in classifier.classes and not fixes
+    if forgets:
+        classifier, positive = evaluation.decided(classifier, None), None
     with TerminalProgress(quiet) as progress:
         result = evaluation.evaluate(
             classifier,
@@ -120,6 +120,10 @@ def evaluate(
             cost=cost,
             against=None if against is None else Classifier.load(against),
         )
+    if fixes:
+        evaluation.fix_point(classifier, positive, recall=recall, precision=precision)
+    if forgets:
+        evaluation.forget_point(classifier)
     if out is not None:
         leave_page(out, run, classifier, result, lang)
     if as_json:

@@ -41,7 +41,7 @@ from foveate.evaluation.learnt import (
     listed_copies,
     no_test,
 )
-from foveate.evaluation.point import fix_point, forget_point
+from foveate.evaluation.point import decided, fix_point, forget_point
 from foveate.evaluation.slices import (
     Values,
     accuracy_by_slice,
@@ -53,7 +53,7 @@ from foveate.evaluation.slices import (
 from foveate.evaluation.unlabelled import expected
 from foveate.progress import Progress, bars, log_notes
 
-__all__ = ["evaluate", "expected", "fix_point", "forget_point"]
+__all__ = ["decided", "evaluate", "expected", "fix_point", "forget_point"]
 
 PathLike = str | os.PathLike[str]
 
@@ -91,7 +91,7 @@ def evaluate(
         positive: a class; how well it is told from all others is then measured.
         recall, precision: what is to be kept of that class on new images, above 0 and below 1: the
             threshold from which on an image is given it is fixed on the images that the run held
-            back, and measured on these.
+            back, and all figures are those of answers by it. It is not saved: `fix_point` does.
         cost: a CSV of what each mistake costs (`evaluation.costs`).
         against: another classifier, measured on the same images.
 
@@ -123,6 +123,8 @@ def evaluate(
                 f"{what} takes a Classifier, not {type(one).__name__}: Classifier.load(RUN)"
             )
     asked = Asked.of(classifier, positive, recall, precision, cost, against)
+    if asked.point is not None:
+        classifier = decided(classifier, asked.point)
     unlabelled = None if data is None else load_unlabelled(data)
     if unlabelled is not None:
         if asked.named:

@@ -16,7 +16,7 @@ from foveate.evaluation.answers import Answers
 from foveate.evaluation.costs import Costs, read_costs, weigh
 from foveate.evaluation.labels import known_labels
 from foveate.evaluation.learnt import collected, find_learnt
-from foveate.evaluation.operating import Target, check_target, judge, rank
+from foveate.evaluation.operating import check_target, judge, rank
 from foveate.evaluation.pairs import compare
 from foveate.evaluation.point import fixed
 from foveate.progress import Progress
@@ -28,13 +28,13 @@ class Asked:
 
     Args:
         positive: the number of a class, or None.
-        target: what is to be kept of it.
+        point: a threshold for it, from `point.fixed`.
         costs: of mistakes.
         against: another classifier.
     """
 
     positive: int | None = None
-    target: Target | None = None
+    point: dict[str, Any] | None = None
     costs: Costs | None = None
     against: Classifier | None = None
 
@@ -64,7 +64,8 @@ class Asked:
                 f"{classifier.task}: they cannot be compared"
             )
         table = None if cost is None else read_costs(cost, classifier.classes)
-        return cls(number, target, table, against)
+        point = None if target is None else fixed(classifier, target)
+        return cls(number, point, table, against)
 
     @property
     def named(self) -> str:
@@ -88,15 +89,14 @@ class Asked:
             name = classifier.classes[self.positive]
             if there.any() and not there.all():
                 found["ranking"] = {"positive": name} | rank(scores, there, answers.groups)
-            elif self.target is None:
+            elif self.point is None:
                 raise DataError(
                     f"{'all' if there.any() else 'none'} of the {len(answers)} images are of "
                     f"{name!r}: how well it is told from others takes both"
                 )
-            if self.target is not None:
-                point = fixed(classifier, self.target)
-                on_these = judge(point["threshold"], scores, there, answers.groups)
-                found["operating_point"] = point | {"on_these": on_these}
+            if self.point is not None:
+                on_these = judge(self.point["threshold"], scores, there, answers.groups)
+                found["operating_point"] = self.point | {"on_these": on_these}
         if self.costs is not None:
             chosen = classifier.decision.chosen(answers.probabilities)
             found["costs"] = weigh(

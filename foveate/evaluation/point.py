@@ -68,15 +68,19 @@ def fixed(classifier: Classifier, target: Target) -> dict[str, Any]:
     return point
 
 
-def saved(classifier: Classifier, point: dict[str, Any] | None) -> Classifier:
+def decided(classifier: Classifier, point: dict[str, Any] | None) -> Classifier:
+    """The classifier with another operating point, or none; nothing is written."""
     card = {key: value for key, value in classifier.card.items() if key != POINT}
-    if point is not None:
-        card[POINT] = point
-    write_card(classifier.folder, card)
-    metrics = classifier.run / "metrics.json"
+    card |= {} if point is None else {POINT: point}
+    return Classifier(classifier.folder, card, classifier.threads, classifier.module)
+
+
+def saved(classifier: Classifier, point: dict[str, Any] | None) -> Classifier:
+    """The same, written into its card, and its run's metrics.json."""
+    changed = decided(classifier, point)
+    write_card(changed.folder, changed.card)
+    metrics = changed.run / "metrics.json"
     if not is_absent(metrics):
         figures = {key: value for key, value in read_json(metrics).items() if key != POINT}
         write_json(metrics, figures | ({} if point is None else {POINT: point}))
-    changed = Classifier.load(classifier.folder, classifier.threads)
-    changed.module = classifier.module
     return changed

@@ -60,6 +60,9 @@ def test_a_threshold_is_fixed_saved_and_kept_to(
     assert on_these["recall"] == found["per_class"]["noise"]["recall"]
     assert on_these["given"] == sum(row[1] for row in found["confusion"])
     assert any("takes it back" in line for line in asked_lines(found, pointed.run))
+    unsaved = evaluate(Classifier.load(pointed.run), images, positive="noise", recall=0.5)
+    assert unsaved["operating_point"]["threshold"] > point["threshold"]
+    assert Classifier.load(pointed.run).card["operating_point"] == point
     plain = forget_point(pointed)
     assert "operating_point" not in plain.card
     assert "operating_point" not in read_json(plain.run / "metrics.json")
