@@ -478,22 +478,21 @@ def summarise(
     }
 
 
-def accepted(refused: NDArray[np.bool_], probabilities: Floats, labels: Ints) -> dict[str, Any]:
+def accepted(refused: NDArray[np.bool_], right: NDArray[np.bool_]) -> dict[str, Any]:
     """What a classifier that refuses some images says of the others.
 
     Args:
         refused: (N,)
-        probabilities: (N, classes)
-        labels: (N,)
+        right: (N,), whether its answers are right where they are given.
 
     Returns:
         share: of the images that are not refused; accuracy: on those, None where there are none.
 
-    >>> accepted(np.array([True, False]), np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([0, 1]))
+    >>> accepted(np.array([True, False]), np.array([False, True]))
     {'share': 0.5, 'accuracy': 1.0}
     """
-    right = (probabilities.argmax(axis=1) == labels)[~refused]
-    accuracy = float(right.mean()) if len(right) else None
+    given = right[~refused]
+    accuracy = float(given.mean()) if len(given) else None
     return {"share": float((~refused).mean()), "accuracy": accuracy}
 
 

@@ -78,7 +78,8 @@ class Prediction:
     @property
     def unsure(self) -> bool:
         """Whether the most probable class is more likely wrong than right."""
-        return not self.error and self.probability < HALF
+        best = self.top[0][1] if self.top else self.probability
+        return not self.error and best < HALF
 
     def to_dict(self) -> dict[str, Any]:
         if self.error:

@@ -61,6 +61,8 @@ class Printed:
             return f"  {prediction.label} ({prediction.rejected}); of these: "
         if self.several:
             return f"  {BETWEEN.join(prediction.labels) or NONE} "
+        if prediction.label != prediction.top[0][0]:  # a threshold, or costs, say otherwise
+            return f"  {prediction.label}; most probable: "
         return "  unsure: " if prediction.unsure else ""
 
     def close(self) -> None:

@@ -120,26 +120,26 @@ def evaluate(
             cost=cost,
             against=None if against is None else Classifier.load(against),
         )
+    if out is not None:
+        leave_page(out, run, classifier, result, lang)
     if fixes:
         evaluation.fix_point(classifier, positive, recall=recall, precision=precision)
     if forgets:
         evaluation.forget_point(classifier)
-    if out is not None:
-        leave_page(out, run, classifier, result, lang)
     if as_json:
         print_json(result | {"run": str(run)})
     elif "predicted" in result:
         show_predicted(result)
     else:
         show(
-            parts(result) | {"notes": [], "bad": result["bad"]},
+            parts(result) | {"notes": [], "bad": {}},
             classifier.classes,
             "--json names all",
         )
         for line in [*more_lines(result), *asked_lines(result, run)]:
             say(line)
         say()
-        show_notes(result["notes"], {}, "")
+        show_notes(result["notes"], result["bad"], "--json names all")
 
 
 def parts(result: dict[str, Any]) -> dict[str, Any]:

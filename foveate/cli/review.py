@@ -77,7 +77,12 @@ def source_of(run: Path) -> str | None:
 
     name = str(settings_of(run).get("data") or "")
     named = (source for source in (name, f"{name}.csv") if name)
-    return next((s for s in named if s in BUILTIN or Path(s).exists()), None)
+
+    def is_there(source: str) -> bool:
+        folder = Path(source)  # a run may lie there by the name of its data
+        return source in BUILTIN or (folder.exists() and not (folder / "config.json").exists())
+
+    return next(filter(is_there, named), None)
 
 
 def learnt_images(run: Path, data: str) -> "Dataset":

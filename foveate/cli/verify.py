@@ -38,7 +38,7 @@ def verify(
             say(f"DIFFERS {one.file}{where}: {was}{short(one.computed)}")
         if len(found.differences) > SHOWN:
             say(f"        and {len(found.differences) - SHOWN} more; --json has all")
-        say(verdict(found.same_kind, found.tolerance, len(found.differences)))
+        say(verdict(found.same_kind, found.allowed, len(found.differences)))
     if found.differences:
         raise typer.Exit(1)
 
@@ -48,9 +48,10 @@ def short(value: object) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def verdict(same_kind: bool, tolerance: float, differences: int) -> str:
+def verdict(same_kind: bool, allowed: float, differences: int) -> str:
     """The result in a sentence."""
     if differences:
         return f"{differences} differences: these are not the numbers of that training"
-    how = "to the bit" if same_kind else f"to {tolerance:g}: the machine is of another kind"
+    how = f"to {allowed:g}" if allowed else "to the bit"
+    how += "" if same_kind else ": the machine is of another kind"
     return f"nothing differs of what could be computed again, {how}"

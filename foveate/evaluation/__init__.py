@@ -122,6 +122,8 @@ def evaluate(
             raise UsageError(
                 f"{what} takes a Classifier, not {type(one).__name__}: Classifier.load(RUN)"
             )
+    if data is None and groups != "auto":
+        raise UsageError(f"{option('groups', groups)} is of images that are given: name the data")
     asked = Asked.of(classifier, positive, recall, precision, cost, against)
     if asked.point is not None:
         classifier = decided(classifier, asked.point)
@@ -142,7 +144,7 @@ def evaluate(
         )
     labels = known_labels(dataset, classifier.classes)
     if against is not None:
-        known_labels(dataset, against.classes)
+        known_labels(dataset, against.classes, f"the classifier in {quoted(against.folder)}")
     notes = list(dataset.notes)
     parts = sorted({*dataset.splits})
     if split == "all" and (len(parts) > 1 or "split folders" in dataset.layout):
@@ -178,6 +180,8 @@ def evaluate(
             },
             "slices": [],
         }
+        if asked.point is not None:
+            summary["operating_point"] = asked.point
         if new.any():
             cut = {by: np.array(one)[new].tolist() for by, one in values.items()}
             right = fresh.right(classifier.decision)
@@ -210,7 +214,7 @@ def of_run(classifier: Classifier, asked: Asked, tta: Tta) -> dict[str, Any]:
     """
     taken = "against" if asked.against is not None else "tta" if tta != "none" else None
     if taken is not None:
-        raise UsageError(f"{option(taken, 'x')} takes images: name the data")
+        raise UsageError(f"{option(taken)} takes images: name the data")
     found = judged_by_run(classifier, SPLITS)
     if found is None:
         raise DataError(
@@ -220,12 +224,17 @@ def of_run(classifier: Classifier, asked: Asked, tta: Tta) -> dict[str, Any]:
     copied = classifier.metrics.get(split, {}).get("copies", {}).get("files", ())
     new = np.array([file not in copied for file in answers.files])
     figures = answers.figures(classifier)
+    written = classifier.metrics.get(split, {})
+    if "accepted" in written and classifier.decision.point is None:
+        figures["accepted"] = written["accepted"]
     fresh = answers.select(new)
     summary = figures | {
         "new": figures if new.all() else fresh.figures(classifier) if new.any() else None,
         "learnt_from": {"n": int((~new).sum()), "files": list(copied), "copies": []},
         "slices": [],
     }
+    if asked.point is not None:
+        summary["operating_point"] = asked.point
     if new.any():
         values = {"training images of the class": by_class(classifier, fresh)}
         summary["slices"] = accuracy_by_slice(

@@ -102,7 +102,7 @@ class Answers:
             }
         found["risk_coverage"] = metrics.risk_coverage(p[np.arange(len(p)), answers], right)
         if self.refused is not None:
-            found["accepted"] = metrics.accepted(self.refused, p, self.labels)
+            found["accepted"] = metrics.accepted(self.refused, right)
         return found
 
 
@@ -128,7 +128,7 @@ def judged_by_run(classifier: Classifier, splits: tuple[str, ...]) -> tuple[str,
     path = run / PROBABILITIES
     if is_absent(run / "data.json") or is_absent(path):
         raise ArtefactError(
-            f"{quoted(run)} has no probabilities of the images that it held back (no "
+            f"{quoted(run.resolve())} has no probabilities of the images that it held back (no "
             f"{PROBABILITIES} there): it is of an older version, or was moved without its files; "
             "train again, or give labelled images"
         )

@@ -94,7 +94,7 @@ class Asked:
                     f"{'all' if there.any() else 'none'} of the {len(answers)} images are of "
                     f"{name!r}: how well it is told from others takes both"
                 )
-            if self.point is not None:
+            if self.point is not None:  # also on images that are all of it, or none
                 on_these = judge(self.point["threshold"], scores, there, answers.groups)
                 found["operating_point"] = self.point | {"on_these": on_these}
         if self.costs is not None:
@@ -133,11 +133,12 @@ class Asked:
                 "of these images, or from copies of them: they compare nothing"
             )
         dataset, answers = dataset.select(new), answers.select(new)
-        labels = known_labels(dataset, other.classes)
+        labels = known_labels(dataset, other.classes, f"the classifier in {quoted(other.folder)}")
         rows, found, bad = collected(other.dataset_probabilities(dataset, tta), dataset, progress)
         if bad:
             raise DataError(f"{listed(bad)} could be read a moment ago, and cannot any more")
         theirs = Answers(dataset.files, labels[rows], np.stack(found), answers.groups)
         losses = np.stack([answers.losses(), theirs.losses()])
         right, also = answers.right(classifier.decision), theirs.right(other.decision)
-        return {"run": other.run.name} | compare(right, also, losses, answers.groups)
+        name = (other.run if (other.run / "metrics.json").exists() else other.folder).resolve().name
+        return {"run": name} | compare(right, also, losses, answers.groups)

@@ -39,6 +39,8 @@ def read_costs(path: str | os.PathLike[str], classes: tuple[str, ...]) -> Costs:
             classifier's; a cell is no finite number; what is right costs more than what is wrong.
     """
     table = checked_path("costs is the path of a CSV", path)
+    if not table.is_file():
+        raise DataError(f"there is no table {quoted(table)}")
     lines = list(records(table))
     if not lines:
         raise DataError(f"{quoted(table)} is empty; expected a row and a column for each class")

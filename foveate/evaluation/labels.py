@@ -10,7 +10,7 @@ from foveate.errors import DataError, quoted
 
 
 def known_labels(
-    dataset: Dataset, classes: tuple[str, ...]
+    dataset: Dataset, classes: tuple[str, ...], whose: str = "the classifier"
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The dataset's labels in the classifier's numbering, by name."""
     # macOS writes accents as two characters; a data set's classes have one form
@@ -20,7 +20,7 @@ def known_labels(
     strange = [names[c] for c in present if names[c] not in number]
     if strange:
         raise DataError(
-            f"{quoted(dataset.name)} has classes that the classifier does not know: "
+            f"{quoted(dataset.name)} has classes that {whose} does not know: "
             f"{listed(strange)}; it knows {listed(classes, 20)}: rename or remove these "
             "classes; images without labels lie directly in the folder, or are listed in a CSV "
             "with the column path alone"

@@ -182,7 +182,8 @@ def fix_threshold(
         whose = "images of the class" if of_recall else "images that are given the class"
         why = (
             f"{of} {whose} promise {math.floor(1000 * promised) / 10:.1f} % at most, in nine of "
-            f"ten sets of as many new ones; {100 * target.asked:g} % takes more of them"
+            f"ten sets of as many new ones; {100 * target.asked:g} % takes more of them, or "
+            "classes that are better told apart"
         )
     return {
         "positive": target.positive,

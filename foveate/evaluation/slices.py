@@ -2,6 +2,7 @@
 what a table says of them, by how they look, and by how many images their class had to learn from.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,9 +38,8 @@ def by_looks(measures: Measures) -> dict[str, Values]:
 def by_distance(scores: Sequence[float | None]) -> Values:
     """The third of the images in which each is, by how far from the training images it lies."""
     values = np.array([np.nan if score is None else score for score in scores])
-    names = ("near the training images", "at a usual distance", "far from the training images")
-    low, high = np.nanquantile(values, [1 / 3, 2 / 3])
-    return [names[at] for at in np.digitize(values, [low, high], right=True).tolist()]
+    names = ["near the training images", "at a usual distance", "far from the training images"]
+    return thirds(values, names=names)
 
 
 def by_column(cells: Values) -> Values | None:
@@ -57,8 +57,10 @@ def by_column(cells: Values) -> Values | None:
     return thirds(numbers)
 
 
-def thirds(values: NDArray[np.floating[Any]], unit: str = "") -> Values:
-    """The third of the values in which each is, in words; "" of what is no number.
+def thirds(
+    values: NDArray[np.floating[Any]], unit: str = "", names: list[str] | None = None
+) -> Values:
+    """The third of the values in which each is, in words, or by names; "" of what is no number.
 
     >>> thirds(np.array([1.0, 2.0, 3.0]), "pixels")
     ['up to 1 pixels', '1 to 2 pixels', 'above 2 pixels']
@@ -68,7 +70,8 @@ def thirds(values: NDArray[np.floating[Any]], unit: str = "") -> Values:
     if not known.any():
         return [""] * len(values)
     low, high = np.quantile(values[known], [1 / 3, 2 / 3], method="inverted_cdf")
-    names = [f"up to {low:.3g}{unit}", f"{low:.3g} to {high:.3g}{unit}", f"above {high:.3g}{unit}"]
+    first, second = (f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}" for x in (low, high))
+    names = names or [f"up to {first}{unit}", f"{first} to {second}{unit}", f"above {second}{unit}"]
     place = np.digitize(values, [low, high], right=True)
     return [names[at] if there else "" for at, there in zip(place.tolist(), known, strict=True)]
 
@@ -123,7 +126,8 @@ def chances(
     """Of each slice, the probability that its results are as far from what is usual, if results
     had nothing to do with it (two-sided).
 
-    Groups of one size exchange their results, at random; so what belongs together stays so.
+    Groups of one size exchange their results, at random; so what belongs together stays so. Where
+    no exchange is as far, the tail is the normal distribution's.
 
     Args:
         right, groups: (N,)
@@ -144,9 +148,13 @@ def chances(
             places = rng.permuted(np.tile(np.arange(len(rows)), (n, 1)), axis=1)
             shuffled[:, rows.ravel()] = right[rows][places].reshape(n, -1)
         counts[start : start + n] = shuffled @ member.T
-    usual = counts.mean(axis=0)
-    far = np.abs(counts - usual) >= np.abs(member @ right.astype(np.float32) - usual) - 1e-3
-    return ((far.sum(axis=0) + 1) / (times + 1)).tolist()
+    usual, spread = counts.mean(axis=0), counts.std(axis=0)
+    away = np.abs(member @ right.astype(np.float32) - usual)
+    far = (np.abs(counts - usual) >= away - 1e-3).sum(axis=0)
+    found = (far + 1) / (times + 1)
+    for i in np.flatnonzero((far == 0) & (spread > 0)):  # beyond what shuffles can tell
+        found[i] = min(found[i], math.erfc(float(away[i] / spread[i]) / math.sqrt(2)))
+    return [float(p) for p in found]
 
 
 def holm(chances: Sequence[float]) -> list[float]:

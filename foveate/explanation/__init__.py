@@ -146,7 +146,10 @@ class Explainer:
         outcome = classifier.judged(logits[None], read[None])
         probabilities = outcome.probabilities
         classes = self.chosen(labels, probabilities)
-        predicted = classifier.classes[int(probabilities.argmax())]
+        best = int(probabilities.argmax())
+        if classifier.task == "multiclass":  # perhaps a threshold says otherwise
+            best = int(classifier.decision.chosen(probabilities[None])[0])
+        predicted = classifier.classes[best]
         if outcome.rejected is not None:
             from foveate.rejection import NONE_OF_THESE
 

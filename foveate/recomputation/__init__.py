@@ -140,7 +140,9 @@ def verify_card(run: RunFiles, card: dict[str, Any], found: Verification) -> Non
 def verify_pages(folder: Path, found: Verification) -> None:
     """That the report is of these figures and as it was written, and that figures can be read."""
     page = folder / REPORT
-    if not is_absent(page):
+    if is_absent(page):
+        found.unverified[REPORT] = "it is not there"
+    else:
         with found.reading(REPORT):
             text = page.read_bytes().decode("utf-8", "replace")
             if metrics_of(text) != digest_of_metrics(folder):

@@ -40,6 +40,7 @@ class Verification:
         differences: what is not.
         unverified: what could not be computed again, and why.
         largest: the largest difference between numbers that are taken for the same.
+        allowed: the largest difference that was allowed.
     """
 
     run: Path
@@ -48,6 +49,7 @@ class Verification:
     differences: list[Difference] = field(default_factory=list)
     unverified: dict[str, str] = field(default_factory=dict)
     largest: float = 0.0
+    allowed: float = 0.0
 
     @property
     def tolerance(self) -> float:
@@ -60,7 +62,7 @@ class Verification:
             "run": str(self.run),
             "same": not self.differences,
             "same_kind_of_machine": self.same_kind,
-            "tolerance": self.tolerance,
+            "tolerance": self.allowed,
             "largest_difference": self.largest,
             "verified": self.verified,
             "differences": [asdict(one) for one in self.differences],
@@ -82,6 +84,7 @@ class Verification:
             self.largest = max(self.largest, difference)
 
         allowed = self.tolerance if tolerance is None else tolerance
+        self.allowed = max(self.allowed, allowed)
         before, now = json.loads(json.dumps([recorded, computed]))
         found = [Difference(file, *one) for one in unequal("", before, now, allowed, near)]
         self.differences += found

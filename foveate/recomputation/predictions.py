@@ -43,7 +43,10 @@ def verify_predictions(run: RunFiles, card: dict[str, Any], found: Verification)
     """Each split's answers and figures."""
     kept = read_probabilities(run)
     if kept is None:
-        found.unverified["metrics.json, from the probabilities"] = "an older version kept none"
+        if "links" in run.data:  # written since probabilities are
+            found.wrong(PROBABILITIES, "it is missing")
+        else:
+            found.unverified["metrics.json, from the probabilities"] = "an older version kept none"
         return
     decision = Decision(None if card["thresholds"] is None else tuple(card["thresholds"]))
     there = [split for split in SPLITS if split in run.metrics]

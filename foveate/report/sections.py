@@ -73,6 +73,18 @@ def beside_figures(metrics: dict[str, Any], t: Texts) -> list[Markup]:
         if found and found["accuracy"] is not None:
             shares = {key: percent(found[key]) for key in ("share", "accuracy")}
             said.append(t("accepted", split=t(f"split_{split}"), **shares))
+    if point := metrics.get("operating_point"):
+        (kind, asked), expected = next(iter(point["asked"].items())), point["expected"]
+        said.append(
+            t(
+                f"point_{kind}",
+                name=point["positive"],
+                threshold=f"{point['threshold']:.3g}",
+                asked=f"{100 * asked:g} %",
+                low=percent(expected["low"]),
+                high=percent(expected["high"]),
+            )
+        )
     among = metrics.get("out_of_fold", {}).get("among_copies")
     if among and among["memory"] > 0:
         memory = f"{100 * among['memory']:.1f}"

@@ -144,6 +144,20 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{split}: {share} of the images are given a class, {accuracy} of these the right one.",
         "{split}：{share} 的图像得到类别，其中 {accuracy} 正确。",
     ),
+    "point_recall": (
+        "When this page was written, {name} was given from a probability of {threshold} on, for a "
+        "recall of {asked}: on as many new images, {low} to {high} is to be expected. The figures "
+        "on this page are those of the most probable class.",
+        "写本页时，概率达到 {threshold} 即判为 {name}，以求召回率 {asked}："
+        "在同样多的新图像上，预计为 {low} 至 {high}。本页的数字均按概率最高的类别计算。",
+    ),
+    "point_precision": (
+        "When this page was written, {name} was given from a probability of {threshold} on, for a "
+        "precision of {asked}: on as many new images, {low} to {high} is to be expected. The "
+        "figures on this page are those of the most probable class.",
+        "写本页时，概率达到 {threshold} 即判为 {name}，以求精确率 {asked}："
+        "在同样多的新图像上，预计为 {low} 至 {high}。本页的数字均按概率最高的类别计算。",
+    ),
     "among_copies": (
         "Among copies of these images the accuracy would be {accuracy}: {memory} points of it "
         "are memory.",

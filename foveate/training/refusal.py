@@ -77,7 +77,8 @@ class Refusal:
                 refused = np.array([reason is not None for reason in reasons])
                 found = share_refused(refused, groups[rows], seed)
                 self.certificate["false_refusals"]["test"] = found
-            splits[split]["accepted"] = accepted(refused, probabilities, dataset.labels[rows])
+            right = probabilities.argmax(axis=1) == dataset.labels[rows]
+            splits[split]["accepted"] = accepted(refused, right)
 
 
 def check_reject(reject: Any, recipe: str, task: str) -> float | None:

@@ -11,7 +11,7 @@ from refusals import refused
 from foveate.classifier import Classifier
 from foveate.cli.evaluate import asked_lines, more_lines
 from foveate.errors import ArtefactError, DataError, UsageError
-from foveate.evaluation import evaluate, fix_point, forget_point
+from foveate.evaluation import decided, evaluate, fix_point, forget_point
 from foveate.evaluation.answers import judged_by_run
 from foveate.runs import read_json
 
@@ -67,6 +67,30 @@ def test_a_threshold_is_fixed_saved_and_kept_to(
     assert "operating_point" not in plain.card
     assert "operating_point" not in read_json(plain.run / "metrics.json")
     assert plain.predict(images / "test", top=3) == before
+
+
+def test_an_answer_that_is_not_the_most_probable_is_printed(
+    classifier: Classifier, images: Path, warm_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from foveate.cli.answers import Printed
+
+    low = decided(classifier, {"positive": "noise", "threshold": 0.001})
+    other = next(
+        p
+        for p in low.predict(images / "test" / "blob")
+        if p.label == "noise" and p.top[0][0] != "noise" and p.top[0][1] > 0.5
+    )
+    assert not other.unsure and other.probability == dict(other.top)["noise"]
+    Printed(3, several=False, as_json=False, at_once=False).take(other)
+    assert "  noise; most probable:" in capsys.readouterr().out
+
+
+def test_a_threshold_is_said_where_nothing_is_new(
+    classifier: Classifier, images: Path, warm_cache: Path
+) -> None:
+    found = evaluate(classifier, images / "train", positive="noise", recall=0.9)
+    assert found["new"] is None and found["operating_point"]["positive"] == "noise"
+    assert any("recall of 90 %" in line for line in asked_lines(found, classifier.run))
 
 
 def test_a_class_is_ranked(classifier: Classifier) -> None:
@@ -146,6 +170,8 @@ def test_what_cannot_be_asked(classifier: Classifier, images: Path, tmp_path: Pa
         fix_point(classifier, "noise")
     with refused(UsageError, "tta", "name the data"):
         evaluate(classifier, tta="mirror")
+    with refused(UsageError, "groups", "name the data"):
+        evaluate(classifier, groups="none")
     with refused(UsageError, "against", "name the data"):
         evaluate(classifier, against=classifier)
     with refused(UsageError, "Classifier", "str"):

@@ -34,6 +34,18 @@ def test_a_slice_that_is_worse_is_named_and_the_others_are_not() -> None:
     assert worst["accuracy_ci95"][0] < worst["accuracy"] < worst["accuracy_ci95"][1]
 
 
+def test_of_many_slices_one_that_is_far_worse_is_named() -> None:
+    """However few shuffles there are: beyond them the tail of the normal distribution says it."""
+    rng = np.random.default_rng(6)
+    codes = rng.integers(20, size=20_000)
+    right = rng.random(20_000) < np.where(codes == 7, 0.5, 0.9)
+    values = {"code": [f"c{c}" for c in codes]}
+    values |= {name: [f"v{c}" for c in rng.integers(20, size=20_000)] for name in ("a", "b", "d")}
+    found = accuracy_by_slice(right, np.arange(20_000), values)
+    worse = [one for one in found if one["differs"] and one["accuracy"] < one["others"]]
+    assert [(one["by"], one["value"]) for one in worse] == [("code", "c7")]
+
+
 def test_chance_names_a_slice_in_one_of_twenty_evaluations() -> None:
     rng = np.random.default_rng(1)
     false = 0
