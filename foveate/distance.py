@@ -274,12 +274,13 @@ class Moments:
             self.counts - other.counts, self.sums - other.sums, self.products - other.products
         )
 
-    def gaussians(self, shrink: float = SHRINK) -> Gaussians:
+    def gaussians(self, shrink: float | None = None) -> Gaussians:
         """The Gaussians of these images.
 
         The covariance is the one within classes, shrunk towards the same variance in all
-        directions.
+        directions, by SHRINK if nothing else is said.
         """
+        shrink = SHRINK if shrink is None else shrink
         there = self.counts > 0.5
         means = np.full(self.sums.shape, np.nan)
         means[there] = self.sums[there] / self.counts[there, None]

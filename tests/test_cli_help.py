@@ -32,7 +32,7 @@ def test_train_lists_its_options_in_panels_the_everyday_ones_first() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80 and "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["data preview", "predict", "weights check"])
+@pytest.mark.parametrize("verb", ["data preview", "predict", "evaluate", "weights check"])
 def test_other_verbs_have_panels_only_where_they_have_many_options(verb: str) -> None:
     found = sections(foveate(*verb.split(), "--help").stdout)
     assert ("Options:" in found) == (sum(map(len, found.values())) <= 10), found

@@ -15,7 +15,7 @@ from foveate.cli.console import (
     print_table,
     say,
 )
-from foveate.cli.help import complete_data
+from foveate.cli.help import DATA, EXECUTION, complete_data
 from foveate.cli.settings import Language
 from foveate.cli.train import MOST_CLASSES, interval_of, of, show, show_notes
 from foveate.errors import UsageError
@@ -69,21 +69,29 @@ def evaluate(
     ] = None,
     groups: Annotated[
         Literal["auto", "given", "none"],
-        typer.Option(help="Which images count as one in intervals: as for train."),
+        typer.Option(
+            rich_help_panel=DATA, help="Which images count as one in intervals: as for train."
+        ),
     ] = "auto",
     on_bad: Annotated[
         Literal["skip", "error"] | None,
         typer.Option(
+            rich_help_panel=DATA,
             help="Unreadable images: skip and name them, however many, or stop, also at damaged "
-            "ones [default: skip 5 % at most]"
+            "ones [default: skip 5 % at most]",
         ),
     ] = None,
-    tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
+    tta: Annotated[
+        Literal["none", "mirror", "ten"], typer.Option(rich_help_panel=EXECUTION, help=TTA_HELP)
+    ] = "none",
     out: Annotated[
         Path | None, typer.Option(help="A folder for report.html, and confusion.png beside it.")
     ] = None,
     lang: Language = "en",
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=EXECUTION, help="Cores to use [default: all]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from foveate.cli.console import TTA_HELP, Quiet, TerminalProgress, say
+from foveate.cli.help import EXECUTION
 
 
 def predict(
@@ -38,8 +39,13 @@ def predict(
         Path | None,
         typer.Option(help="A CSV of what each mistake costs: answer what costs least."),
     ] = None,
-    tta: Annotated[Literal["none", "mirror", "ten"], typer.Option(help=TTA_HELP)] = "none",
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
+    tta: Annotated[
+        Literal["none", "mirror", "ten"], typer.Option(rich_help_panel=EXECUTION, help=TTA_HELP)
+    ] = "none",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=EXECUTION, help="Cores to use [default: all]"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Classify images: one line for each, with its prediction, or the error if it is unreadable."""

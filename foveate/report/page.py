@@ -87,7 +87,8 @@ def write_page(out: Path, t: Texts, values: dict[str, Any]) -> None:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["isolated"] = isolated
-    page = environment.from_string(source).render(t=t, **values)
+    unexplained: dict[str, Any] = {"reasons": {}, "reasons_about": []}
+    page = environment.from_string(source).render(t=t, **(unexplained | values))
     page = page.encode("utf-8", "replace").decode()
     page = page.replace('"page-sha256" content=""', f'"page-sha256" content="{digest_of(page)}"', 1)
     with disk_errors(out), replacing(out) as temporary:

@@ -23,6 +23,8 @@ from foveate.metrics import summarise
 from foveate.progress import Silent
 from foveate.runs import read_json
 
+pytestmark = pytest.mark.usefixtures("warm_features")
+
 
 @pytest.fixture(scope="module")
 def classifier(trained: Path) -> Classifier:

@@ -210,11 +210,13 @@ def test_the_refused_are_explained_by_their_most_probable_class(tmp_path: Path) 
     classifier = probe_of_views(tmp_path, graph=False)
     seen = []
 
-    def refuse(features: np.ndarray, logits: np.ndarray) -> list[str]:
+    def strangeness(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         seen.append((features.shape, logits.shape))
-        return ["foreign"]
+        return np.full((2, 1), 9.0)
 
-    vars(classifier)["rejection"] = SimpleNamespace(refused=refuse)
+    vars(classifier)["rejection"] = SimpleNamespace(
+        strangeness=strangeness, reasons=lambda strange: ["foreign"]
+    )
     one, answer = explain(classifier, pixels(), check=False), classifier.predict(pixels())
     width = head_of(classifier).weight.shape[1]
     assert seen == [((1, width), (1, 3))] * 2

@@ -389,7 +389,7 @@ def test_progress_hears_every_phase(images: Path, tmp_path: Path) -> None:
 
     phases = Phases()
     train(images, out=tmp_path / "r", progress=phases)
-    assert [p[0] for p in phases.seen] == ["reading", "images", "copies", "head"]
+    assert [p[0] for p in phases.seen] == ["reading", "images", "copies", "head", "thumbnails"]
     assert phases.seen[1][1:] == [96, 96] and 1 <= phases.seen[2][2] <= phases.seen[2][1]
 
 

@@ -52,6 +52,7 @@ def test_the_runs_folder(run: Path) -> None:
             "predictions.jsonl",
             "probabilities.safetensors",
         ),
+        *("report.html", "confusion.png", "reliability.png"),
         *("curves.png", "log.txt", "classifier"),  # no checkpoints: it is finished
     }
     assert (run / "log.txt").read_text().startswith("foveate train photos\n")
