@@ -206,7 +206,7 @@ def test_where_it_does_not_apply(photos: Path, tmp_path: Path) -> None:
         train(tmp_path / "labels.csv", task="multilabel", reject=0.1, out=tmp_path / "run")
 
 
-def test_off_applies_everywhere(images: Path, tmp_path: Path) -> None:
+def test_off_applies_everywhere(images: Path, tmp_path: Path, warm_features: Path) -> None:
     clf = train(images, "lenet5", reject="off", epochs=1, out=tmp_path / "run")
     assert clf.rejection is None
 

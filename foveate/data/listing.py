@@ -35,7 +35,7 @@ RUN_FILES = (  # of a run that has ended, of one that has not, of a classifier
     {"config.json", "env.json"},
     {"card.json", "model.safetensors"},
 )
-CURVES = "curves.png"  # the only image that a run draws
+DRAWN = {"curves.png", "confusion.png", "reliability.png"}  # by a run
 
 # images that many viewers show
 OTHERS = tuple(".jp2 .j2k .jpx .jxl .psd .tga .ico .svg .dcm .dicom .exr .hdr .xcf .eps".split())
@@ -172,7 +172,7 @@ class Folder:
     def is_run(self) -> bool:
         """Whether it is a run or a classifier of ours, by the names of its files."""
         _, images, _, left = self.contents
-        if images not in ([], [CURVES]):
+        if not DRAWN.issuperset(images):
             return False
         names = {name.rpartition("/")[2] for name, _ in left}
         return any(names >= files for files in RUN_FILES)
