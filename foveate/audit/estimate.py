@@ -45,9 +45,13 @@ class Estimate:
 
 
 def estimate_accuracy(
-    right: NDArray[np.bool_], losses: Floats, groups: NDArray[np.int64], seed: int = 0
+    right: NDArray[np.bool_],
+    losses: Floats,
+    groups: NDArray[np.int64],
+    seed: int = 0,
+    chosen: int | None = None,
 ) -> Estimate:
-    """The accuracy on new groups of the candidate with the lowest loss.
+    """The accuracy on new groups of the candidate with the lowest loss, or of the chosen one.
 
     Args:
         right: (candidates, N), whether each candidate's answer is right, from heads that were
@@ -55,6 +59,8 @@ def estimate_accuracy(
         losses: (candidates, N), the loss by which a candidate is chosen.
         groups: (N,), any integers; images with the same number are of one group.
         seed: of the resamples.
+        chosen: the candidate that was taken, where one with a higher loss was preferred for what it
+            saves. What is taken off is what the lowest loss would have flattered itself by.
 
     Raises:
         ValueError: there are no images.
@@ -62,13 +68,15 @@ def estimate_accuracy(
     if right.shape != losses.shape or right.ndim != 2 or not right.size:
         raise ValueError(f"expected (candidates, N) twice, got {right.shape} and {losses.shape}")
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    chosen = int(np.argmin(losses.mean(axis=1)))
+    lowest = int(np.argmin(losses.mean(axis=1)))
+    chosen = lowest if chosen is None else chosen
     plain = float(right[chosen].mean())
     right_of, loss_of = sums(right, group, len(sizes)), sums(losses, group, len(sizes))
     with threadpool_limits(1):  # products so small that threads only wait for one another
         judged = resampled(right_of, loss_of, sizes, seed)
     # with one candidate there is nothing to correct: the mean would only add its noise
-    correction = plain - float(judged.mean()) if len(right) > 1 and len(judged) else 0.0
+    flattered = float(right[lowest].mean())
+    correction = flattered - float(judged.mean()) if len(right) > 1 and len(judged) else 0.0
     correction = max(correction, 0.0)
     accuracy = plain - correction
     errors = sizes - right_of[chosen]

@@ -131,6 +131,7 @@ def solve(
     labels, classes = dataset.labels[rows], len(dataset.classes)
     if head is None:
         head = fit_head(features[rows], labels, judging.solved, classes, threads, advance)
+    chosen = int(np.argmin(head.losses.mean(axis=1)))
     everything = [head, *rivals]
     head = replace(
         head,
@@ -139,7 +140,7 @@ def solve(
     )
     decision = decide(head.out_of_fold, labels[judging.solved >= 0])
     probabilities, figures = out_of_fold(
-        head, decision, dataset, grouping, judging, features, seed, threads
+        head, decision, dataset, grouping, judging, features, seed, threads, chosen
     )
     return Solved(head, decision, probabilities, figures)
 
@@ -153,8 +154,10 @@ def out_of_fold(
     features: NDArray[np.float32],
     seed: int,
     threads: int,
+    chosen: int,
 ) -> tuple[NDArray[np.float64], Result]:
-    """The probabilities of the images that are judged, and what metrics.json has of them."""
+    """The probabilities of the images that are judged, and what metrics.json has of them; `chosen`
+    is the head's own number among the candidates."""
     judged = judging.folds >= 0
     labels = dataset.labels[judging.rows]
     probabilities = decision.probabilities(head.out_of_fold)[: int(judged.sum())]
@@ -170,8 +173,8 @@ def out_of_fold(
     right, losses = head.right, head.losses
     if labels.ndim == 2:  # right by the thresholds, for which no label was looked at
         right = are_right(decision, probabilities, labels[judged])[None]
-        losses = losses.min(axis=0, keepdims=True)
-    found = estimate_accuracy(right, losses, judging.groups[judged], seed)
+        losses, chosen = losses.min(axis=0, keepdims=True), 0
+    found = estimate_accuracy(right, losses, judging.groups[judged], seed, chosen)
     result |= {
         "accuracy": found.accuracy,
         "accuracy_ci95": None if found.interval is None else list(found.interval),

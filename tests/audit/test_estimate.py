@@ -77,3 +77,14 @@ def test_numbers_and_order_of_groups_do_not_matter() -> None:
 def test_nothing_to_judge(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="candidates"):
         estimate_accuracy(np.zeros(shape, bool), np.zeros(shape), np.zeros(3, np.int64))
+
+
+def test_a_candidate_that_was_preferred_has_its_own_accuracy() -> None:
+    """A rival has a lower loss, and the chosen one costs less to run."""
+    rng = np.random.default_rng(0)
+    right = np.stack([rng.random(400) < 0.9, rng.random(400) < 0.96])
+    losses, groups = 1.0 - right, np.arange(400)
+    found = estimate_accuracy(right, losses, groups, chosen=0)
+    assert found.correction == estimate_accuracy(right, losses, groups).correction
+    assert found.accuracy == pytest.approx(right[0].mean() - found.correction)
+    assert found.interval is not None and found.interval[0] < found.accuracy < found.interval[1]
