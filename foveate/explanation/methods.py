@@ -1,6 +1,7 @@
 """The methods by name: each makes the maps of an image, and those of random weights."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -130,7 +131,7 @@ def mirror_of(seen: ViewMaps) -> list[NDArray[np.float32]] | None:
     return seen[1] if len(seen) > 1 else None
 
 
-class InTorch:
+class InTorch(ABC):
     """What the methods share that need the network.
 
     Args:
@@ -157,9 +158,9 @@ class InTorch:
         networks = randomised(copy.deepcopy(self.network), normalised(self.classifier, squares))
         return {part: self.maps(network, squares, [index]) for part, network in networks}
 
+    @abstractmethod
     def maps(self, network: Any, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         """Of each class, by this network."""
-        raise NotImplementedError
 
 
 class GradCam(InTorch):

@@ -6,6 +6,7 @@ from refusals import refused
 
 from foveate.errors import DataError, UsageError
 from foveate.evaluation.operating import (
+    Kind,
     Target,
     check_target,
     fix_threshold,
@@ -31,12 +32,12 @@ def scored(rng: np.random.Generator, n: int, share: float = 0.2) -> tuple:
 
 
 @pytest.mark.parametrize(("kind", "asked"), [("recall", 0.9), ("precision", 0.8)])
-def test_what_is_asked_is_kept_in_nine_of_ten_new_sets(kind: str, asked: float) -> None:
+def test_what_is_asked_is_kept_in_nine_of_ten_new_sets(kind: Kind, asked: float) -> None:
     rng = np.random.default_rng(0)
     kept, tries, seen = 0, 100, []
     for _ in range(tries):
         scores, there = scored(rng, 500)
-        point = fix_threshold(Target("cat", kind, asked), scores, there, np.arange(500))  # type: ignore[arg-type]  # a parameter
+        point = fix_threshold(Target("cat", kind, asked), scores, there, np.arange(500))
         assert point["kept"] and point["expected"]["promised"] >= asked
         new = judge(point["threshold"], *scored(rng, 500), np.arange(500))
         kept += new[kind] >= asked
