@@ -6,20 +6,13 @@ from typing import Annotated
 import typer
 
 from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, complain, print_json, say
-from foveate.cli.help import complete_data
-from foveate.cli.review import learnt_images, source_of
+from foveate.cli.review import LearntFrom, learnt_images, source_of
 from foveate.cli.settings import Language
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="The images that it was trained on [default: those of the run's name, here]",
-            autocompletion=complete_data,
-        ),
-    ] = None,
+    data: LearntFrom = None,
     full: Annotated[
         bool,
         typer.Option(

@@ -12,16 +12,18 @@ from foveate.cli.help import complete_data
 if TYPE_CHECKING:
     from foveate.data.dataset import Dataset
 
+LearntFrom = Annotated[
+    str | None,
+    typer.Argument(
+        help="The images that it was trained on [default: those of the run's name, here]",
+        autocompletion=complete_data,
+    ),
+]
+
 
 def review(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="The images that it was trained on [default: those of the run's name, here]",
-            autocompletion=complete_data,
-        ),
-    ] = None,
+    data: LearntFrom = None,
     out: Annotated[
         Path | None, typer.Option(help="The sheet [default: review.html in the run]")
     ] = None,
