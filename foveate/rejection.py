@@ -25,6 +25,9 @@ What refusing is worth is measured by leaving classes out, one after the other: 
 Gaussians, are made of the images of all other classes but one fold, and refuse images of the class
 and of the fold. Nothing is chosen by what comes out.
 
+A network that learns its features from the training images is another matter: its thresholds come
+of images that were held out (`fit_to_held_out`), and of unknown kinds nothing is measured.
+
 Measured against other combinations in docs/decisions/031-none-of-these.md.
 """
 
@@ -209,12 +212,12 @@ class Rejection:
         return {PREFIX + name: part for name, part in parts.items()}
 
     @classmethod
-    def of(cls, tensors: dict[str, NDArray[Any]], width: int, classes: int) -> "Rejection":
+    def of(cls, tensors: dict[str, NDArray[Any]], width: int | None, classes: int) -> "Rejection":
         """The rejection of a file's tensors.
 
         Args:
             tensors: as `tensors` gives them, perhaps among others.
-            width, classes: of the classifier's head.
+            width, classes: of the classifier's head; without a width any is taken.
 
         Raises:
             ValueError: they are of other shapes, or not finite.
@@ -224,6 +227,8 @@ class Rejection:
             for name, tensor in tensors.items()
             if name.startswith(PREFIX)
         }
+        if width is None:
+            width = tensors["factors"].size if "factors" in tensors else 0
         hashing = Hashing.of(tensors, width)
         pair = Pair.of(tensors, len(hashing.shift), classes)
         known = tensors.get("known", np.zeros((0, 0)))
@@ -319,6 +324,38 @@ def fit_rejection(
     scale, thresholds = thresholds_of(known, rate)
     refused = refused_by_other_folds(known, folds[judged], rate)
     return Fitted(Rejection(hashing, whole, scale, thresholds), refused, kinds)
+
+
+def fit_to_held_out(
+    learnt: tuple[Array, Labels],
+    held_out: tuple[Array, Array, Labels],
+    rate: float,
+    classes: int,
+    threads: int = 1,
+) -> Fitted | None:
+    """Fit when a network refuses that learnt its features from the training images; None where the
+    images that were held out are too few.
+
+    To such a network its training images look less strange than new ones. The Gaussians are theirs,
+    and everything that is measured against these is of images that were held out. No class can be
+    left out: the features know them all.
+
+    Args:
+        learnt: (M, width), raw features of training images, and (M,), their labels.
+        held_out: (N, width) of those that were held out; (N, classes), their calibrated logits; and
+            (N,), folds, by which it is measured what their thresholds refuse.
+        rate, classes, threads: as for `fit_rejection`.
+    """
+    (features, labels), (others, logits, folds) = learnt, held_out
+    if len(others) < FEWEST:
+        return None
+    with threadpool_limits(threads):
+        hashing = Hashing.fit(features, DIMENSIONS)
+        pair = Pair.fit(Moments.of(hashing.reduced(features), labels, classes))
+        known = measured(hashing.reduced(others), pair, logits)
+    scale, thresholds = thresholds_of(known, rate)
+    refused = refused_by_other_folds(known, folds, rate)
+    return Fitted(Rejection(hashing, pair, scale, thresholds), refused, ())
 
 
 def measured(reduced: Array, pair: Pair, logits: NDArray[np.floating[Any]]) -> Floats:

@@ -196,8 +196,6 @@ def test_reject_is_a_share_or_off(value: Any, photos: Path, tmp_path: Path) -> N
 
 
 def test_where_it_does_not_apply(photos: Path, tmp_path: Path) -> None:
-    with refused(UsageError, "reject", "probe", "scratch"):
-        train(photos, "lenet5", reject=0.05, out=tmp_path / "run")
     shutil.copytree(photos / "train" / "blob", tmp_path / "blob")
     labels = ["a|b", "a", "b", "", "a|b"]
     lines = [f"blob/{3 * i:03}.png,{label}" for i, label in enumerate(labels)]
@@ -224,6 +222,63 @@ def test_few_images_refuse_nothing_and_it_is_said(trained: Path) -> None:
     assert any(NONE in note and "100" in note for note in metrics["notes"])
 
 
+# Networks that are trained by steps
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be read only."""
+    out = tmp_path_factory.mktemp("scratch") / "run"
+    return train("digits", "lenet5", recipe="scratch", epochs=1, out=out).run
+
+
+def test_a_random_start_refuses_by_images_that_were_held_out(scratch: Path, stranger: Path) -> None:
+    metrics, card = read_json(scratch / "metrics.json"), read_card(scratch / "classifier")
+    said = metrics["rejection"]
+    assert said == card["rejection"] and card["format"] == 5 and RELATION in card["files"]
+    assert said["rate"] == read_json(scratch / "config.json")["reject"] == 0.05
+    assert said["unknown_kinds"]["share"] is None and "learnt" in said["unknown_kinds"]["why"]
+    assert said["foreign"]["noise"] == 1
+    for split, found in said["false_refusals"].items():
+        assert found["n"] == metrics[split]["n"] and found["share"] < 0.15
+        assert metrics[split]["accepted"]["share"] == pytest.approx(1 - found["share"])
+    classifier = Classifier.load(scratch)
+    assert classifier.predict(stranger).rejected == "foreign"
+    assert read_arguments(scratch, weights_given=False)["reject"] == 0.05
+
+
+def test_torch_refuses_what_the_graph_refuses(
+    scratch: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [stranger, *rng.integers(0, 256, (3, 28, 28), np.uint8)]
+    expected = [p.rejected for p in Classifier.load(scratch).predict(images)]
+    monkeypatch.setattr("foveate.classifier.choose_engine", lambda: "torch")
+    assert [p.rejected for p in Classifier.load(scratch).predict(images)] == expected
+    assert expected[0] == "foreign"
+
+
+def test_a_head_that_is_not_linear_refuses_nothing_and_it_is_said(tmp_path: Path) -> None:
+    clf = train("digits", "lenet5_1998", recipe="scratch", epochs=1, out=tmp_path / "run")
+    assert clf.rejection is None and clf.metrics["rejection"] is None
+    assert any(NONE in note and "linear" in note for note in clf.metrics["notes"])
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_network_refuses(
+    draw_folder: Draw, stranger: Path, tmp_path: Path, warm_cache: Path
+) -> None:
+    draw_folder(tmp_path / "photos" / "validation", 34, first=50)
+    draw_folder(tmp_path / "photos" / "train", 10)
+    settings: dict[str, Any] = {"size": 64, "epochs": 1, "out": tmp_path / "run"}
+    clf = train(tmp_path / "photos", recipe="finetune", **settings)
+    assert clf.card["form"] == "probe" and clf.card["format"] == 4
+    assert list(clf.metrics["rejection"]["false_refusals"]) == ["validation", "test"]
+    assert clf.predict(stranger).rejected == "foreign"
+    with refused(ArtefactError, "probe", "without labels"):  # it knows no relation
+        evaluate(clf, stranger.parent)
+
+
 # Files
 
 
@@ -246,7 +301,6 @@ def test_a_card_without_it_predicts_as_ever(
         lambda card: card.update(rejection="yes"),
         lambda card: card["files"].pop(RELATION),
         lambda card: card.update(thresholds=[0.5, 0.5, 0.5]),
-        lambda card: card.update(form="network"),
     ],
 )
 def test_a_card_that_contradicts_itself(

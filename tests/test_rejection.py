@@ -27,6 +27,7 @@ from foveate.rejection import (
     area_under_roc,
     energy,
     fit_rejection,
+    fit_to_held_out,
     normal_places,
     share_of_kinds,
     thresholds_of,
@@ -126,6 +127,23 @@ def test_another_rate(rate: float) -> None:
 def test_too_few_images_to_say() -> None:
     assert learnt(FEWEST - 1)[1] is None
     assert learnt(FEWEST)[1] is not None
+
+
+def test_features_that_were_learnt_from_the_training_images() -> None:
+    """To a network, images that it learnt from look less strange than new ones."""
+    (features, labels), (held_out, others), (new, _) = drawn(900, 0), drawn(600, 1), drawn(2000, 2)
+    head = fit_head(features, labels, judging_folds(labels, np.arange(900), 0), CLASSES)
+    centres = np.stack([features[labels == c].mean(axis=0) for c in range(CLASSES)])
+    nearer = (0.5 * features + 0.5 * centres[labels]).astype(np.float32)
+    logits = held_out @ head.weight.T + head.bias
+    judged = held_out, logits, judging_folds(others, np.arange(600), 0)
+    fitted = fit_to_held_out((nearer, labels), judged, RATE, CLASSES)
+    assert fitted is not None and fitted.kinds == ()
+    assert fitted.refused.mean() == pytest.approx(RATE, abs=0.03)
+    assert share(reasons(head, fitted.rejection, new)) == pytest.approx(RATE, abs=0.03)
+    assert share(reasons(head, fitted.rejection, foreigners(100, 3))) > 0.95
+    few = tuple(part[: FEWEST - 1] for part in judged)
+    assert fit_to_held_out((nearer, labels), few, RATE, CLASSES) is None  # type: ignore[arg-type]
 
 
 def test_two_classes_leave_nothing_to_leave_out() -> None:

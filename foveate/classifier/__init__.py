@@ -370,7 +370,8 @@ class Classifier:
         path = self.folder / RELATION
         try:
             tensors = load(check_regular(path).read_bytes())
-            width = head_width(self.folder / TENSORS)
+            probe = self.card["form"] != "network"
+            width = head_width(self.folder / TENSORS) if probe else None
             return Rejection.of(tensors, width, len(self.classes))
         except (OSError, SafetensorError, ValueError) as error:
             raise unreadable(path, error) from error
@@ -422,20 +423,31 @@ class Classifier:
             self.engines[process] = self.make_engine()
         return self.engines[process]
 
-    def use(self, graph: Any, network: Any) -> None:
+    def use(self, graph: Any, network: Any, features: bool = False) -> None:
         """Predict with a graph in memory, or else a network: before they are saved.
 
         The graph is the one that a file would give back: OpenVINO compiles one that comes from a
         converter to other numbers, in bf16 by 1e-4 of a probability.
+
+        Args:
+            graph, network: the one or the other.
+            features: whether rows hold what the head reads after the logits.
+
+        Raises:
+            ArtefactError: they are to, and the graph does not end in a linear head.
         """
         engine: Engine
         if graph is not None:
-            from foveate.engine.openvino import OpenVinoEngine, as_read_back
+            from foveate.engine.openvino import OpenVinoEngine, as_read_back, with_features
 
-            engine = OpenVinoEngine(as_read_back(graph), self.threads)
+            graph = as_read_back(graph)
+            graph = with_features(graph, self.folder / GRAPH) if features else graph
+            engine = OpenVinoEngine(graph, self.threads)
         else:
             from foveate.engine.torch import TorchEngine
+            from foveate.probe import Features
 
+            network = Features(network, logits=True) if features else network
             engine = TorchEngine(network, self.preprocess, self.threads, self.channels_last)
         self.engines = {os.getpid(): engine}
 
@@ -448,10 +460,11 @@ class Classifier:
         """What runs the network; with OpenVINO in "f32" or "bf16", what the CPU does best by
         default."""
         if self.has_graph and choose_engine() == "openvino":
-            from foveate.engine.openvino import OpenVinoEngine, with_features
+            from foveate.engine.openvino import OpenVinoEngine, read_graph, with_features
 
-            graph = self.folder / GRAPH
-            model = graph if self.rejection is None else with_features(graph)
+            model = graph = self.folder / GRAPH
+            if self.rejection is not None:
+                model = with_features(read_graph(graph), graph)
             engine = OpenVinoEngine(model, self.threads, precision_hint, few=self.few)
             channels = self.preprocess.channels
             views = tuple((view.crop, view.crop, channels) for view in self.preprocess.views)

@@ -13,11 +13,11 @@ from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import OWN, TIMM
 
 # 1 had no `divide_logits`, 2 no levels of the Preprocess, 3 one view, one backbone and the first
-# pooling, and no rejection; the least that is needed is written
-FORMAT = 4
-READABLE = (1, 2, 3, 4)
+# pooling, and no rejection, 4 none of networks as they are; the least that is needed is written
+FORMAT = 5
+READABLE = (1, 2, 3, 4, 5)
 TENSORS, GRAPH, GRAPH_WEIGHTS = "model.safetensors", "engine.xml", "engine.bin"
-# of a probe: what to expect of images without labels, and when to answer none of these
+# what to expect of images without labels, which a probe knows, and when to answer none of these
 RELATION = "novelty.safetensors"
 # a backbone with a linear layer on its stages; several with one; a network as it is
 FORMS = ("probe", "joined", "network")
@@ -52,8 +52,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         if point is not None and point["positive"] not in card["classes"]:
             raise ValueError("the operating point is of no class")
         refuses = card.get("rejection") is not None
-        if refuses and (RELATION not in card["files"] or card["form"] == "network"):
-            raise ValueError(f"rejection needs {RELATION}, and a probe")
+        if refuses and RELATION not in card["files"]:
+            raise ValueError(f"rejection needs {RELATION}")
         if refuses and card["thresholds"] is not None:
             raise ValueError("rejection needs one class an image")
     except (ValueError, ArtefactError) as error:

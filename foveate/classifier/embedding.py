@@ -16,6 +16,7 @@ from foveate.engine import Engine, Pixels, choose_engine, run_each
 from foveate.errors import ArtefactError, ImageError, UsageError, quoted
 from foveate.forking import torch_threads
 from foveate.novelty import FEWEST, Relation
+from foveate.rejection import PREFIX
 from foveate.storage import check_regular, unreadable
 
 
@@ -61,17 +62,18 @@ def relation_of(classifier: Classifier) -> Relation:
             f"{quoted(classifier.folder)} gives any number of labels; what to expect of images "
             "without labels is known of classifiers of one class an image alone"
         )
-    path = classifier.folder / RELATION
-    if RELATION not in classifier.card["files"]:
-        raise ArtefactError(
-            f"{quoted(classifier.folder)} does not say what to expect of images without labels (no "
-            f"{RELATION} there): its run judged fewer than {FEWEST} images, or is of an older "
-            "version; train again, or give labels, in a folder a class or a CSV with columns "
-            "path,label"
-        )
-    head = head_of(classifier)
+    path, head = classifier.folder / RELATION, head_of(classifier)
+    tensors: dict[str, NDArray[np.float32]] = {}
     try:
-        tensors = load(check_regular(path).read_bytes())
+        if RELATION in classifier.card["files"]:
+            tensors = load(check_regular(path).read_bytes())
+        if all(name.startswith(PREFIX) for name in tensors):
+            raise ArtefactError(
+                f"{quoted(classifier.folder)} does not say what to expect of images without "
+                f"labels: its recipe is not probe, its run judged fewer than {FEWEST} images, or "
+                "it is of an older version; train a probe, or give labels, in a folder a class or "
+                "a CSV with columns path,label"
+            )
         return Relation.of(tensors, head.weight.shape[1], len(classifier.classes))
     except (OSError, SafetensorError, ValueError) as error:
         raise unreadable(path, error) from error
@@ -92,6 +94,16 @@ def dataset_features(
         ArtefactError: its graph is no probe's; features are not finite.
     """
     check_probe(classifier)
+    yield from rows_of(classifier, feature_engine(classifier), dataset, damaged)
+
+
+def rows_of(
+    classifier: Classifier,
+    engine: Engine,
+    dataset: Dataset,
+    damaged: dict[str, str] | None = None,
+) -> Iterator[tuple[int, NDArray[np.float32] | ImageError]]:
+    """What an engine makes of each image as the classifier sees it, or why it cannot be read."""
 
     def each_square() -> Iterator[tuple[tuple[int, ImageError | None], Pixels | None]]:
         for row, outcome in classifier.dataset_squares(dataset, damaged=damaged):
@@ -100,17 +112,36 @@ def dataset_features(
             else:
                 yield (row, None), outcome
 
-    for (row, error), features in run_each(feature_engine(classifier), each_square()):
-        if features is None:
+    for (row, error), found in run_each(engine, each_square()):
+        if found is None:
             assert error is not None
             yield row, error
             continue
-        if not np.isfinite(features).all():
+        if not np.isfinite(found).all():
             raise ArtefactError(
                 f"the classifier in {quoted(classifier.folder)} gives numbers that are not finite: "
                 "its weights are damaged; train again"
             )
-        yield row, features
+        yield row, found
+
+
+def read_by_head(
+    classifier: Classifier, dataset: Dataset
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Calibrated logits, (N, classes), and features, (N, width), of a classifier whose rows hold
+    both: one that refuses images, or that was told so (`Classifier.use`).
+
+    Raises:
+        ImageError: an image cannot be read.
+        ArtefactError: a number is not finite.
+    """
+    rows = []
+    for _, row in rows_of(classifier, classifier.engine, dataset):
+        if isinstance(row, ImageError):
+            raise row
+        rows.append(row)
+    found, classes = np.stack(rows), len(classifier.classes)
+    return classifier.scaled(found[:, :classes]), found[:, classes:]
 
 
 def check_probe(classifier: Classifier) -> None:

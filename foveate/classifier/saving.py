@@ -87,13 +87,17 @@ def save_probe(
         preprocess=preprocess,
         about=about,
     )
+    return write_classifier(folder, card, tensors, graph, relation_file(relation, rejection))
+
+
+def relation_file(relation: Relation | None, rejection: Rejection | None) -> dict[str, bytes]:
+    """What is known of images, as a file by its name; none if that is nothing."""
     known = {} if relation is None else relation.tensors()
     if rejection is not None:
         known |= rejection.tensors()
     # safetensors writes an array's bytes as they lie, whatever their order
     known = {name: np.ascontiguousarray(tensor) for name, tensor in known.items()}
-    beside = {RELATION: save(known)} if known else {}
-    return write_classifier(folder, card, tensors, graph, beside)
+    return {RELATION: save(known)} if known else {}
 
 
 def make_card(
@@ -129,7 +133,7 @@ def make_card(
     """
     oldest = 3 if preprocess.levels else 2 if divide else 1  # that can be read as this one
     if form != "network" or preprocess.more or preprocess.fit != "crop":
-        oldest = FORMAT
+        oldest = 4
     joined = [{"model": name, "views": n, "log_loss": loss} for name, n, loss in branches]
     return {
         "format": oldest,
@@ -182,6 +186,8 @@ def write_classifier(
             from foveate.engine.openvino import save_graph
 
             save_graph(graph, temporary / GRAPH)
+        if card["form"] == "network" and card.get("rejection") is not None:
+            card = card | {"format": FORMAT}
         files = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         write_card(temporary, card | {"files": files})
     return Classifier.load(folder)

@@ -181,8 +181,8 @@ Reject = Annotated[
     typer.Option(
         rich_help_panel=DATA,
         metavar="SHARE",
-        help="Of a probe: the share of images like the training images that may be answered with "
-        "none of these, or off [default: 0.05]",
+        help="Share of images like the training images that may be answered with none of these, or "
+        "off [default: 0.05]",
     ),
 ]
 Positive = Annotated[

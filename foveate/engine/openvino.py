@@ -30,6 +30,9 @@ from foveate.weights.starting_point import Published, StartingPoint
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 CONVERTER = "openvino.tools.ovc"
+# how a graph ends, from its last operation on: as `attach_head` makes it, and a linear layer
+PROBES_HEAD = ("Result", "Add", "ReduceSum", "Multiply", "Unsqueeze")
+LINEAR_HEAD = ("Result", "Add", "MatMul")
 later = "openvino" not in sys.modules and CONVERTER not in sys.modules
 if later:
     sys.modules[CONVERTER] = None  # type: ignore[assignment]  # OpenVINO then goes without
@@ -331,13 +334,12 @@ def without_head(path: Path) -> Any:
     )
 
 
-def with_features(path: Path) -> Any:
-    """The graph of a probe, in whose rows what its head reads comes after the logits: pixels of
-    each view -> (N, classes + width); ArtefactError if it ends otherwise."""
-    model = read_graph(path)
+def with_features(model: Any, path: Path) -> Any:
+    """A graph in whose rows what its linear head reads comes after the logits: pixels of each view
+    -> (N, classes + width); ArtefactError, which names the path, if it ends otherwise."""
     logits, features = model.output(0).get_node().input_value(0), head_input(model, path)
     both = ov.opset13.concat([logits, features], axis=1)
-    return ov.Model([ov.opset13.result(both)], model.get_parameters(), "probe with features")
+    return ov.Model([ov.opset13.result(both)], model.get_parameters(), "with features")
 
 
 class OpenVinoMaps:
@@ -417,17 +419,18 @@ def pooled_from(end: Any) -> Iterator[Any]:
 
 
 def head_input(model: Any, path: Path) -> Any:
-    """What the head of a probe reads, in its graph."""
-    node = model.output(0).get_node()
-    for kind in ("Result", "Add", "ReduceSum", "Multiply", "Unsqueeze"):
-        if node.get_type_name() != kind:
-            raise ArtefactError(
-                f"{quoted(path)} does not end in a probe's head: expected {kind}, found "
-                f"{node.get_type_name()}; train again"
-            )
-        features = node.input_value(0)
-        node = features.get_node()
-    return features
+    """What a linear head reads, in the graph of a probe or of a network as it is."""
+    result = model.output(0).get_node()
+    for kinds in PROBES_HEAD, LINEAR_HEAD:
+        node, features = result, None
+        for kind in kinds:
+            if node.get_type_name() != kind:
+                break
+            features = node.input_value(0)
+            node = features.get_node()
+        else:
+            return features
+    raise ArtefactError(f"{quoted(path)} does not end in a linear head; train again")
 
 
 class Branch(NamedTuple):

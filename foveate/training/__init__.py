@@ -149,7 +149,7 @@ def train(
             (`foveate.training.framing`). A random start sees the whole.
         fit: what happens to a longer side: "crop" cuts its ends off, the default; "pad" keeps all
             of it between borders; "squash" squeezes it. The latter two show the whole image.
-        reject: of a probe: the share of images like the training images that may be answered with
+        reject: the share of images like the training images that may be answered with
             "none of these", so that others are; 0.05 by default, or "off". Not of labels.
         positive, recall: a class, and the recall that is to be kept of it on new images, such as
             0.99: the probability from which on an image is given it is fixed when training has
@@ -224,7 +224,7 @@ def train(
     right = Corrected(dataset) if corrections is None else correct(dataset, corrections)
     dataset = learnable(right.dataset)
     check_trainable(dataset)
-    rate = check_reject(reject, recipe, dataset.task)
+    rate = check_reject(reject, dataset.task)
     if positive is not None or recall is not None:
         check_point(positive, recall, dataset)
 
@@ -288,6 +288,7 @@ def train(
             on_bad=on_bad,
             engine=kind,
             groups=groups,
+            reject=rate,
         )
         resources = Resources(threads, cache or "ram", tensorboard, progress, clock, command)
         with opened(dataset, fingerprint, request, resources, folder, resume) as job:
@@ -366,6 +367,7 @@ def find_lr(
         on_bad=None,
         engine=choose_engine(),
         groups="given",
+        reject=None,
     )
     with bars(progress) as progress, TemporaryDirectory() as folder:
         resources = Resources(threads, "ram", False, progress, Clock(), "")

@@ -397,7 +397,14 @@ def learn(
         evaluated["test"] = test, probabilities
         splits["test"] = held_out(dataset, grouping, test, probabilities, decision)
     if refusal is not None:
-        refusal.judge(splits, evaluated, dataset, grouping.groups, features, head, config.seed)
+        for split, (rows, probabilities) in evaluated.items():
+            right = probabilities.argmax(axis=1) == dataset.labels[rows]
+            reasons = None
+            if split == "test":
+                logits = features[test] @ head.weight.T + head.bias
+                reasons = refusal.rejection.refused(features[test], logits)
+            groups = grouping.groups[rows]
+            refusal.judge(split, splits[split], right, reasons, groups, config.seed)
     return Learnt(choice, solved, doubts, relation, refusal, splits, evaluated)
 
 

@@ -17,8 +17,8 @@ ALWAYS = ("recipe", "model", "seed", "groups", "on_bad", "engine", "task")
 OF_DATA = ("data", "fingerprint")  # other data are welcome
 OF_STEPS = ("order", "images", "policy", "augmentation", "preprocess", "training")
 OF_RECIPE = {"probe": ("effort",), "finetune": OF_STEPS, "scratch": OF_STEPS}
-# of a probe; an older version's saw the whole of each image, and refused none
-SINCE = ("framing", "fit", "reject")
+REJECT = "reject"  # an older version's run refused nothing
+SEEN = ("framing", "fit")  # of a probe; an older version's saw the whole of each image
 WEIGHTS = "weights"  # identity of weights that are not published ones
 
 
@@ -49,7 +49,7 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
             f"{quoted(path)} has the recipe {recipe!r}; expected {', '.join(OF_RECIPE)}"
         )
     expected = {*ALWAYS, *OF_DATA, *OF_RECIPE[recipe]}
-    newer = SINCE if recipe == "probe" else ()
+    newer = {REJECT, *SEEN} if recipe == "probe" else {REJECT}
     check_fields(path, "", set(found) - {WEIGHTS, *newer}, expected)
     if str(found["model"]).startswith(OWN):
         raise UsageError(
@@ -60,10 +60,10 @@ def read_arguments(path: Path, weights_given: bool) -> dict[str, Any]:
             f"{quoted(path)} began with weights of its own: give them with {option('weights')}"
         )
     arguments = {name: found[name] for name in ALWAYS}
+    arguments[REJECT] = found.get(REJECT) or "off"
     if recipe == "probe":
-        since = {"framing": found.get("framing", "whole"), "fit": found.get("fit")}
-        since["reject"] = found.get("reject") or "off"
-        return arguments | {"effort": found["effort"], **since}
+        seen = {"framing": found.get("framing", "whole"), "fit": found.get("fit")}
+        return arguments | {"effort": found["effort"], **seen}
     try:
         preprocess = Preprocess.from_dict(found["preprocess"])
         augment = Augment.from_dict(found["augmentation"])

@@ -1,5 +1,9 @@
-"""What a probe's run does about images of none of its classes: it fits when to refuse, and measures
-on honest folds, on classes that it leaves out, and on images of nothing, what that is worth."""
+"""What a run does about images of none of its classes: it fits when to refuse, and measures what
+that is worth.
+
+A probe does so on honest folds, on classes that it leaves out, and on images of nothing. A network
+that is trained by steps, on the images that were held out for its validation, and on images of
+nothing; of unknown kinds it says nothing, since it would have to be trained again without each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +14,24 @@ from numpy.typing import NDArray
 
 from foveate.arguments import as_number, shown
 from foveate.audit.estimate import estimate_accuracy
+from foveate.classifier import Classifier
+from foveate.classifier.embedding import read_by_head
 from foveate.data.dataset import Dataset
+from foveate.data.splits import FOLDS, stratified_folds
 from foveate.errors import DataError, UsageError
 from foveate.heads import Head
 from foveate.metrics import accepted
 from foveate.rejection import (
     A_KIND,
     FEWEST,
+    MOST,
     NONE_OF_THESE,
     UNKNOWN_AT_LEAST,
     Fitted,
     Kind,
     Rejection,
     fit_rejection,
+    fit_to_held_out,
     share_of_kinds,
 )
 from foveate.training.foreign import foreign_images
@@ -33,6 +42,9 @@ Features = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 RATE = 0.05  # of images like the training images that may be refused, by default
+A_CLASS = 20  # training images of each class on average, or more, that a trained network shows
+TOO_FEW = f"{FEWEST} images that can be judged, or more"
+NO_FEATURES = "what a linear last layer reads, and this network has none"
 
 
 @dataclass(frozen=True)
@@ -42,8 +54,8 @@ class Refusal:
     Args:
         rejection: for the classifier.
         certificate: for metrics.json.
-        refused: (judged,), whether each image that is judged was refused by the other folds'
-            thresholds.
+        refused: (judged,), whether each image that is judged, or was held out for validation, was
+            refused by the other folds' thresholds.
     """
 
     rejection: Rejection
@@ -52,36 +64,32 @@ class Refusal:
 
     def judge(
         self,
-        splits: dict[str, Result],
-        evaluated: dict[str, tuple[Rows, NDArray[np.float64]]],
-        dataset: Dataset,
+        split: str,
+        figures: Result,
+        right: NDArray[np.bool_],
+        reasons: list[str | None] | None,
         groups: Rows,
-        features: Features,
-        head: Head,
         seed: int,
     ) -> None:
-        """Add to each split's figures what they are of the images that are accepted, and to the
-        certificate what of the test images is refused.
+        """Add to a split's figures what they are of the images that are accepted, and to the
+        certificate what of it is refused.
 
         Args:
-            splits: to be added to.
-            evaluated: rows and probabilities of each split, "out_of_fold" and perhaps "test".
-            groups, features: of the dataset's images.
-            head: of the classifier.
+            split: its name.
+            figures: to be added to.
+            right: (N,), whether each of its images is given the right class.
+            reasons: of length N, why each is refused, or None. Without it the thresholds were
+                fitted on these images: those of the other folds count.
+            groups: (N,), of the images.
         """
-        for split, (rows, probabilities) in evaluated.items():
-            refused = self.refused
-            if split == "test":
-                seen = features[rows]
-                reasons = self.rejection.refused(seen, seen @ head.weight.T + head.bias)
-                refused = np.array([reason is not None for reason in reasons])
-                found = share_refused(refused, groups[rows], seed)
-                self.certificate["false_refusals"]["test"] = found
-            right = probabilities.argmax(axis=1) == dataset.labels[rows]
-            splits[split]["accepted"] = accepted(refused, right)
+        refused = self.refused
+        if reasons is not None:
+            refused = np.array([reason is not None for reason in reasons])
+            self.certificate["false_refusals"][split] = share_refused(refused, groups, seed)
+        figures["accepted"] = accepted(refused, right)
 
 
-def check_reject(reject: Any, recipe: str, task: str) -> float | None:
+def check_reject(reject: Any, task: str) -> float | None:
     """The rate, or None for "off"; UsageError for what is neither, or does not apply."""
     off = isinstance(reject, str) and reject == "off"
     rate = None if off else as_number(reject)
@@ -90,13 +98,12 @@ def check_reject(reject: Any, recipe: str, task: str) -> float | None:
             "reject is the share of images like the training images that may be refused, above 0 "
             f"and below 0.5, or off, not {shown(reject)}"
         )
-    applies = recipe == "probe" and task == "multiclass"
-    if rate is not None and not applies:
-        what = f"the recipe is {recipe}" if recipe != "probe" else "an image has several labels"
+    if rate is not None and task != "multiclass":
         raise UsageError(
-            f"reject applies to probes of one class an image, and {what}: leave it out"
+            "reject applies where an image has one class, and here it has several labels: leave it "
+            "out"
         )
-    if off or not applies:
+    if off or task != "multiclass":
         return None
     return RATE if rate is None else float(rate)
 
@@ -155,6 +162,48 @@ def fit_refusal(
     return Refusal(fitted.rejection, certificate, fitted.refused)
 
 
+def fit_refusal_of_trained(
+    classifier: Classifier,
+    dataset: Dataset,
+    train: Rows,
+    validation: Rows,
+    groups: Rows,
+    rate: float,
+    seed: int,
+) -> Refusal | None:
+    """The same for a network that was trained by steps; None where too few images were held out.
+
+    Args:
+        classifier: which gives what its head reads after the logits (`Classifier.use`).
+        train: rows of it, of which some are looked at.
+        validation: those that were held out.
+        groups: of the dataset's images.
+    """
+    most = max(MOST, A_CLASS * len(dataset.classes))
+    train = train[np.sort(np.random.default_rng(0).permutation(len(train))[:most])]
+    _, features = read_by_head(classifier, dataset.select(train))
+    logits, others = read_by_head(classifier, dataset.select(validation))
+    labels, of_whom = dataset.labels[validation], groups[validation]
+    fitted = fit_to_held_out(
+        (features, dataset.labels[train]),
+        (others, logits, stratified_folds(labels, of_whom, FOLDS, seed)),
+        rate,
+        len(dataset.classes),
+        classifier.threads,
+    )
+    if fitted is None:
+        return None
+    foreign = foreign_images(dataset, train)
+    logits, seen = read_by_head(classifier, foreign)
+    certificate = {
+        "rate": rate,
+        "false_refusals": {"validation": share_refused(fitted.refused, of_whom, seed)},
+        "unknown_kinds": unmeasured("the network learnt its features from every class"),
+        "foreign": shares_of(foreign, fitted.rejection.refused(seen, logits)),
+    }
+    return Refusal(fitted.rejection, certificate, fitted.refused)
+
+
 def share_refused(refused: NDArray[np.bool_], groups: Rows, seed: int) -> Result:
     """The share that was refused, with an interval that counts groups."""
     found = estimate_accuracy(~refused[None], np.zeros((1, len(refused))), groups, seed)
@@ -170,7 +219,7 @@ def of_kinds(kinds: tuple[Kind, ...], classes: tuple[str, ...], seed: int) -> Re
             f"no class could be left out: it takes {UNKNOWN_AT_LEAST} classes, and one with "
             f"{A_KIND} images or more"
         )
-        return {"share": None, "share_ci95": None, "a_kind_ci95": None, "why": why}
+        return unmeasured(why)
     shares = np.array([kind.refused.mean() for kind in kinds])
     order = np.argsort(shares, kind="stable")
     return {
@@ -179,6 +228,11 @@ def of_kinds(kinds: tuple[Kind, ...], classes: tuple[str, ...], seed: int) -> Re
         "left_out": len(kinds),
         "classes": {classes[kinds[i].label]: float(shares[i]) for i in order},
     }
+
+
+def unmeasured(why: str) -> Result:
+    """What is said of unknown kinds where nothing is known."""
+    return {"share": None, "share_ci95": None, "a_kind_ci95": None, "why": why}
 
 
 def of_foreign(
@@ -191,18 +245,19 @@ def of_foreign(
     """What of images of nothing was refused, by kind."""
     foreign = foreign_images(dataset, rows)
     seen = extract(foreign)
-    refused = fitted.rejection.refused(seen, seen @ head.weight.T + head.bias)
-    found = np.array([reason is not None for reason in refused])
+    return shares_of(foreign, fitted.rejection.refused(seen, seen @ head.weight.T + head.bias))
+
+
+def shares_of(foreign: Dataset, reasons: list[str | None]) -> dict[str, float]:
+    """The share of each kind of images of nothing that was refused, by why each was, or None."""
+    found = np.array([reason is not None for reason in reasons])
     return {
         name: float(found[foreign.labels == c].mean()) for c, name in enumerate(foreign.classes)
     }
 
 
-def note_of(refusal: Refusal | None, rate: float | None) -> list[str]:
+def note_of(refusal: Refusal | None, rate: float | None, why: str = TOO_FEW) -> list[str]:
     """A sentence if it was asked for and cannot be had."""
     if rate is None or refusal is not None:
         return []
-    return [
-        f"every image is given a class: when to answer {NONE_OF_THESE} is learnt from {FEWEST} "
-        "images that can be judged, or more"
-    ]
+    return [f"every image is given a class: when to answer {NONE_OF_THESE} is learnt from {why}"]

@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from foveate.classifier import Classifier
 from foveate.classifier.decision import decide
-from foveate.classifier.saving import make_card, write_classifier
+from foveate.classifier.saving import make_card, relation_file, write_classifier
 from foveate.data.batches import EvaluationBatches, normalise
-from foveate.errors import ImageError
+from foveate.errors import ArtefactError, ImageError
 from foveate.heads import fit_temperature
 from foveate.probe import PooledStages, Probe
 from foveate.progress import log_notes
+from foveate.rejection import FEWEST
 from foveate.training.framing import area_seen, name_of
 from foveate.training.honest import contradictions, held_out, without_leaks
 from foveate.training.previous import compare_with_last
+from foveate.training.refusal import (
+    NO_FEATURES,
+    TOO_FEW,
+    Refusal,
+    fit_refusal_of_trained,
+    note_of,
+)
 from foveate.training.report import (
     ALONE,
     brief,
@@ -37,6 +45,7 @@ from foveate.weights.starting_point import OWN
 if TYPE_CHECKING:
     from foveate.training.setup import Job
 
+FEW = 8  # images by which what is saved is compared
 AGREE = 2e-3  # of the largest logit: how far the two engines may be apart in f32
 
 Evaluated = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]  # rows, probabilities
@@ -78,11 +87,16 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     )
     folder, threads = job.run.folder / "classifier", job.resources.threads
     unsaved = Classifier(folder, card, threads, module=handed_in(job, network))
-    unsaved.use(graph, network)
-    splits, evaluated = measure(job, unsaved)
+    refusal, why = refusal_of(job, unsaved, graph, network)
+    job.notes += note_of(refusal, job.request.reject, why)
+    beside: dict[str, bytes] = {}
+    if refusal is not None:
+        card["rejection"], unsaved.rejection = refusal.certificate, refusal.rejection
+        beside = relation_file(None, refusal.rejection)
+    splits, evaluated = measure(job, unsaved, refusal)
     card["metrics"] = brief(splits)
     tensors = {n: t.detach().contiguous().cpu().numpy() for n, t in network.state_dict().items()}
-    classifier = write_classifier(folder, card, tensors, graph)
+    classifier = write_classifier(folder, card, tensors, graph, beside)
     classifier.threads, classifier.module = threads, unsaved.module
 
     run = job.run
@@ -128,6 +142,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
             "best_epoch": fitted.best,
             "stopped_early": fitted.stopped_early,
             "temperature": temperature,
+            "rejection": None if refusal is None else refusal.certificate,
             **compare_with_last(run, job.dataset, without_leaks(rows, splits)),
         },
         splits=splits,
@@ -169,10 +184,7 @@ def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
     from foveate.engine.conversion import to_graph
     from foveate.engine.openvino import Branch, OpenVinoEngine, attach_head
 
-    few = EvaluationBatches(
-        job.dataset, job.rows["validation"][:8], job.preprocess, 8, job.resources.threads
-    )
-    pixels = next(iter(few)).pixels
+    pixels = few_images(job)
     x = normalise(pixels, job.preprocess)
     with torch.no_grad():
         expected = network.eval()(x if job.request.channels_last else x.contiguous()).numpy()
@@ -202,7 +214,55 @@ def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
     return graph, []
 
 
-def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any]], Evaluated]:
+def refusal_of(
+    job: "Job", unsaved: Classifier, graph: Any, network: nn.Module
+) -> tuple[Refusal | None, str]:
+    """When it answers none of these; or None, and what that takes. The classifier can predict
+    then."""
+    refusal, why = None, TOO_FEW
+    if job.request.reject is not None and len(job.rows["validation"]) >= FEWEST:
+        try:
+            check_head(job, network)
+            unsaved.use(graph, network, features=True)
+        except ArtefactError:
+            why = NO_FEATURES
+        else:
+            refusal = fit_refusal_of_trained(
+                unsaved,
+                job.dataset,
+                job.rows["train"],
+                job.rows["validation"],
+                job.grouping.groups,
+                job.request.reject,
+                job.request.seed,
+            )
+    if refusal is None:
+        unsaved.use(graph, network)
+    return refusal, why
+
+
+def few_images(job: "Job") -> Tensor:
+    """(n, C, H, W), uint8: images that were held out, by which what is saved is compared."""
+    few = EvaluationBatches(
+        job.dataset, job.rows["validation"][:FEW], job.preprocess, FEW, job.resources.threads
+    )
+    return next(iter(few)).pixels
+
+
+def check_head(job: "Job", network: Any) -> None:
+    """ArtefactError unless the network is its linear head on what it embeds an image as."""
+    if not isinstance(getattr(network, "head", None), nn.Linear) or not hasattr(network, "embed"):
+        raise ArtefactError(NO_FEATURES)
+    x = normalise(few_images(job), job.preprocess)
+    with torch.no_grad():
+        features = network.eval().embed(x)
+        if features.ndim != 2 or not torch.allclose(network.head(features), network(x), atol=1e-4):
+            raise ArtefactError(NO_FEATURES)
+
+
+def measure(
+    job: "Job", classifier: Classifier, refusal: Refusal | None
+) -> tuple[dict[str, dict[str, Any]], Evaluated]:
     """Metrics and probabilities of each evaluated split, by the classifier as it will be saved."""
     results: dict[str, dict[str, Any]] = {}
     evaluated: Evaluated = {}
@@ -211,14 +271,20 @@ def measure(job: "Job", classifier: Classifier) -> tuple[dict[str, dict[str, Any
         if not len(rows):
             continue
         job.resources.progress.begin(split, len(rows))
-        probabilities = []
-        for _, found in classifier.dataset_probabilities(job.dataset.select(rows)):
+        outcomes = []
+        for _, found in classifier.dataset_outcomes(job.dataset.select(rows)):
             if isinstance(found, ImageError):  # it was readable before
                 raise found
-            probabilities.append(found)
+            outcomes.append(found)
             job.resources.progress.advance()
-        evaluated[split] = (rows, np.stack(probabilities))
+        probabilities = np.stack([outcome.probabilities for outcome in outcomes])
+        evaluated[split] = (rows, probabilities)
         results[split] = held_out(
-            job.dataset, job.grouping, rows, evaluated[split][1], classifier.decision
+            job.dataset, job.grouping, rows, probabilities, classifier.decision
         )
+        if refusal is not None:
+            right = probabilities.argmax(axis=1) == job.dataset.labels[rows]
+            reasons = [outcome.rejected for outcome in outcomes] if split == "test" else None
+            groups = job.grouping.groups[rows]
+            refusal.judge(split, results[split], right, reasons, groups, job.request.seed)
     return results, evaluated

@@ -90,6 +90,7 @@ class Request:
     on_bad: OnBad | None
     engine: str
     groups: Groups
+    reject: float | None  # share of images like the training images that may be refused
 
     def network(self, num_classes: int, in_channels: int) -> nn.Module:
         """The network of a random start, or a copy of the one that was handed in."""
@@ -134,6 +135,7 @@ class RunConfig:
     engine: str
     task: Task
     groups: Groups
+    reject: float | None
     images: dict[str, int]  # in each split
     policy: str
     augmentation: dict[str, Any]
@@ -257,6 +259,7 @@ class Job:
                 engine=request.engine,
                 task=dataset.task,
                 groups=request.groups,
+                reject=request.reject,
                 images={split: len(found) for split, found in rows.items()},
                 policy=choice.policy,
                 augmentation=augmentation.to_dict(),

@@ -149,8 +149,8 @@ def test_no_classifier_there(where: Callable[[Path], Path], tmp_path: Path) -> N
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps(card | {"format": 5}))
-    with refused(ArtefactError, "format 5", "4"):
+    (folder / "card.json").write_text(json.dumps(card | {"format": 6}))
+    with refused(ArtefactError, "format 6", "5"):
         Classifier.load(folder)
 
 

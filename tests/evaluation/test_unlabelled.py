@@ -118,7 +118,8 @@ def test_features_and_head_are_the_classifier(
     assert apart == pytest.approx(expected - expected.mean(axis=1, keepdims=True), abs=0.02)
     monkeypatch.setattr("foveate.classifier.embedding.choose_engine", lambda: "torch")
     in_torch = np.stack([row for _, row in dataset_features(classifier, dataset)])
-    assert in_torch == pytest.approx(np.stack(rows), abs=0.05)  # bf16 and f32
+    gap = np.linalg.norm(in_torch - rows, axis=1) / np.linalg.norm(in_torch, axis=1)
+    assert gap.max() < 0.05  # bf16 and f32
 
 
 # What is expected
@@ -175,7 +176,7 @@ def test_the_groups_and_the_test_split_of_a_table(classifier: Classifier, flat: 
 
 def test_a_run_that_learnt_no_relation(trained: Path, flat: Path, warm_cache: Path) -> None:
     """Of 72 judged images, or of an older version."""
-    with refused(ArtefactError, "novelty.safetensors", "100", "train again", "path,label"):
+    with refused(ArtefactError, "classifier", "100", "train a probe", "path,label"):
         evaluate(Classifier.load(trained), flat)
 
 

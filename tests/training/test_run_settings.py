@@ -72,6 +72,7 @@ def test_a_probes_config(tmp_path: Path) -> None:
 
 def test_a_config_of_training_by_steps(tmp_path: Path) -> None:
     found = read_arguments(write(tmp_path, STEPS), weights_given=False)
+    assert found["reject"] == "off"  # of an older version
     assert (found["config"], found["augment"]) == (TRAINING, AUGMENT)
     assert (found["size"], found["channels"]) == (24, 1)
     found = read_arguments(write(tmp_path, STEPS | {"recipe": "finetune"}), False)
