@@ -330,14 +330,15 @@ def without_head(path: Path) -> Any:
     view -> (N, width); ArtefactError if it ends otherwise."""
     model = read_graph(path)
     return ov.Model(
-        [ov.opset13.result(head_input(model, path))], model.get_parameters(), "features"
+        [ov.opset13.result(head_input(model, path, PROBES_HEAD))], model.get_parameters(), "features"
     )
 
 
 def with_features(model: Any, path: Path) -> Any:
     """A graph in whose rows what its linear head reads comes after the logits: pixels of each view
     -> (N, classes + width); ArtefactError, which names the path, if it ends otherwise."""
-    logits, features = model.output(0).get_node().input_value(0), head_input(model, path)
+    features = head_input(model, path, PROBES_HEAD, LINEAR_HEAD)
+    logits = model.output(0).get_node().input_value(0)
     both = ov.opset13.concat([logits, features], axis=1)
     return ov.Model([ov.opset13.result(both)], model.get_parameters(), "with features")
 
@@ -358,7 +359,7 @@ class OpenVinoMaps:
     def __init__(self, path: Path, views: Sequence[int], mirror: bool, threads: int):
         model = read_graph(path)
         self.views, self.mirror, self.name = views, mirror, quoted(path)
-        read = pooled_inputs(head_input(model, path), sum(views), path)
+        read = pooled_inputs(head_input(model, path, PROBES_HEAD), sum(views), path)
         ends = [[*read[sum(views[:i])]] for i in range(len(views))]  # a backbone's views share them
         results = [ov.opset13.result(end) for maps in ends for end in maps]
         self.counts = [len(maps) for maps in ends]
@@ -418,10 +419,10 @@ def pooled_from(end: Any) -> Iterator[Any]:
         yield from pooled_from(part)
 
 
-def head_input(model: Any, path: Path) -> Any:
-    """What a linear head reads, in the graph of a probe or of a network as it is."""
+def head_input(model: Any, path: Path, *heads: tuple[str, ...]) -> Any:
+    """What the head reads, in a graph that ends in one of `heads`."""
     result = model.output(0).get_node()
-    for kinds in PROBES_HEAD, LINEAR_HEAD:
+    for kinds in heads:
         node, features = result, None
         for kind in kinds:
             if node.get_type_name() != kind:
@@ -430,7 +431,7 @@ def head_input(model: Any, path: Path) -> Any:
             node = features.get_node()
         else:
             return features
-    raise ArtefactError(f"{quoted(path)} does not end in a linear head; train again")
+    raise ArtefactError(f"{quoted(path)} does not end in the head that is expected; train again")
 
 
 class Branch(NamedTuple):

@@ -1,6 +1,5 @@
 """The methods by name: each makes the maps of an image, and those of random weights."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
@@ -87,6 +86,7 @@ class Exact:
         first = classifier.card["form"] == "probe" and classifier.card.get("pooling", 1) == 1
         self.pooling = 1 if first else 2
         self.lost: list[Floats] = []  # of the image that was explained last, each view
+        self.random: tuple[str, MapSource] | None = None  # once it is made
 
     def explain(self, squares: Squares, classes: Sequence[int]) -> list[Maps]:
         self.lost = self.lost_in(self.source, squares)
@@ -103,13 +103,20 @@ class Exact:
         rows = rng.choice(self.weight.ravel(), (HEADS, self.weight.shape[1]))
         found = {"the head": [weighted(row, self.lost) for row in rows]}
         if self.classifier.card["recipe"] == "finetune":
-            from foveate.explanation.randomisation import randomised
-
-            inputs = normalised(self.classifier, squares)
-            *_, (part, network) = randomised(self.classifier.network(), inputs)
-            lost = self.lost_in(TorchMaps(self.classifier, network), squares)
+            if self.random is None:
+                *_, (part, network) = made_random(self.classifier, squares).items()
+                self.random = part, TorchMaps(self.classifier, network)
+            part, source = self.random
+            lost = self.lost_in(source, squares)
             found[part] = [weighted(row, lost) for row in rows]
         return found
+
+
+def made_random(classifier: Classifier, squares: Squares) -> dict[str, Any]:
+    """Its network with parts of it random, by the part."""
+    from foveate.explanation.randomisation import randomised
+
+    return randomised(classifier.network(), normalised(classifier, squares))
 
 
 def weighted(weight: NDArray[np.float32], lost: list[Floats]) -> Maps:
@@ -142,6 +149,7 @@ class InTorch(ABC):
         self.classifier = classifier
         divide = classifier.card.get("divide_logits", False)
         self.temperature = classifier.card["temperature"] if divide else 1.0
+        self.random: dict[str, Any] = {}  # once they are made
 
     @cached_property
     def network(self) -> Any:
@@ -153,10 +161,8 @@ class InTorch(ABC):
 
     @torch_threads()
     def randomised(self, squares: Squares, index: int) -> dict[str, list[Maps]]:
-        from foveate.explanation.randomisation import randomised
-
-        networks = randomised(copy.deepcopy(self.network), normalised(self.classifier, squares))
-        return {part: self.maps(network, squares, [index]) for part, network in networks}
+        self.random = self.random or made_random(self.classifier, squares)
+        return {part: self.maps(net, squares, [index]) for part, net in self.random.items()}
 
     @abstractmethod
     def maps(self, network: Any, squares: Squares, classes: Sequence[int]) -> list[Maps]:

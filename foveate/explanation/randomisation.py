@@ -1,7 +1,7 @@
 """A network whose weights are made random from the head on (Adebayo et al. "Sanity Checks for
 Saliency Maps". arXiv:1810.03292)."""
 
-from collections.abc import Iterator
+import copy
 from typing import Any
 
 import torch
@@ -10,23 +10,21 @@ from torch import Tensor, nn
 from foveate.explanation.cam import reads
 
 
-def randomised(network: Any, views: tuple[Tensor, ...]) -> Iterator[tuple[str, nn.Module]]:
-    """The network with a random head, then with a random last stage too. It is changed in place:
-    use each before the next.
+def randomised(network: Any, views: tuple[Tensor, ...]) -> dict[str, Any]:
+    """Copies of the network by what of them is random: the head, then the last stage too.
 
     Args:
         network: in evaluation.
-        views: (1, C, H, W) of each, as the network reads them.
+        views: (1, C, H, W) of each, as the network reads them, of any image.
     """
     noise = torch.Generator().manual_seed(0)
-    last = last_stage(network, views)
-    for part, parameters in (
-        ("the head", list(network.head.parameters())),
-        ("the last stage", last),
-    ):
-        for parameter in parameters:
-            shuffle(parameter, noise)
-        yield part, network
+    first = copy.deepcopy(network)
+    for parameter in first.head.parameters():
+        shuffle(parameter, noise)
+    second = copy.deepcopy(first)
+    for parameter in last_stage(second, views):
+        shuffle(parameter, noise)
+    return {"the head": first, "the last stage": second}
 
 
 @torch.no_grad()
@@ -51,6 +49,15 @@ def last_stage(network: Any, views: tuple[Tensor, ...]) -> list[nn.Parameter]:
 
 
 def reached(output: Tensor, parameters: list[nn.Parameter]) -> set[int]:
-    """Numbers of the parameters on which an output depends."""
-    slopes = torch.autograd.grad(output.sum(), parameters, retain_graph=True, allow_unused=True)
-    return {i for i, slope in enumerate(slopes) if slope is not None}
+    """Numbers of the parameters on which an output depends, by the graph of its gradient."""
+    numbers = {id(parameter): i for i, parameter in enumerate(parameters)}
+    found, seen, waiting = set[int](), set[Any](), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]
+        if (leaf := getattr(node, "variable", None)) is not None and id(leaf) in numbers:
+            found.add(numbers[id(leaf)])
+    return found

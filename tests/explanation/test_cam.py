@@ -191,12 +191,12 @@ def test_random_weights_begin_at_the_head() -> None:
     network: Any = settled("resnet20")
     before = {name: p.clone() for name, p in network.named_parameters()}
     changed = []
-    for part, other in randomised(network, (an_image(network),)):
+    for part, other in randomised(network, (an_image(network),)).items():
         changed.append(
             (part, {n.split(".")[0] for n, p in other.named_parameters() if (p != before[n]).any()})
         )
     assert changed == [("the head", {"fc"}), ("the last stage", {"fc", "layer3"})]
-    for name, p in network.named_parameters():  # the same numbers, in another order
+    for name, p in other.named_parameters():  # the same numbers, in another order
         assert torch.equal(p.flatten().sort().values, before[name].flatten().sort().values)
 
 
