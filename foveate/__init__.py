@@ -183,10 +183,10 @@ HOMES = {
     "train": "foveate.training",
 }
 SUBMODULES = (
-    "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
-    "evaluation explanation export features forking heads lab lettering machine metrics models "
-    "novelty probe progress recomputation rejection report runs storage training verification "
-    "weights"
+    "advice arguments audit catalogue checkpoint classifier cli data distance download engine "
+    "errors evaluation explanation export features forking heads lab lettering machine metrics "
+    "models novelty probe progress recomputation rejection report runs storage training "
+    "verification weights"
 ).split()
 
 

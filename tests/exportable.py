@@ -97,6 +97,43 @@ def probe_of_views(folder: Path, graph: bool = True, mirror: bool = True) -> Cla
     return write_classifier(folder / "classifier", card, tensors, made)
 
 
+def joined_probe(folder: Path) -> Classifier:
+    """A probe of two backbones, of which the first reads two views, with a graph."""
+    torch.manual_seed(0)
+    preprocess = Preprocess(32, 32)
+    views = [preprocess.framed("whole+2/3"), preprocess]
+    backbones: list[Any] = [drop_head(build("nin_cifar", 3)).eval() for _ in views]
+    image, rng = torch.zeros(1, 3, 32, 32), np.random.default_rng(0)
+    width = sum(
+        len(seen.views) * pooled_width(backbone, image)
+        for backbone, seen in zip(backbones, views, strict=True)
+    )
+    weight = rng.normal(size=(3, width)).astype(np.float32)
+    bias = rng.normal(size=3).astype(np.float32)
+    tensors = {"linear.weight": weight, "linear.bias": bias}
+    branches = []
+    for i, (backbone, seen) in enumerate(zip(backbones, views, strict=True)):
+        state = backbone.state_dict()
+        tensors |= {f"backbones.{i}.{n}": t.clone().numpy() for n, t in state.items()}
+        branches.append(Branch(to_graph(PooledStages(backbone), seen), len(seen.views), False))
+    first = views[0].views[1:]
+    card = make_card(
+        form="joined",
+        recipe="probe",
+        model="nin_cifar",
+        branches=[("nin_cifar", len(seen.views), 0.1) for seen in views],
+        mirror=False,
+        temperature=1.0,
+        divide=False,
+        decision=Decision(),
+        classes=CLASSES,
+        preprocess=replace(preprocess, more=(*first, *preprocess.views)),
+        about=ABOUT,
+    )
+    graph = attach_head(branches, weight, bias)
+    return write_classifier(folder / "classifier", card, tensors, graph)
+
+
 def odd_files(folder: Path) -> Path:
     """Images that are decoded in every way: turned, transparent, deep, grey, with a palette, for
     print, wide, high, small and large."""

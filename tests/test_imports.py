@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluation", "verification", "report", "export"},
     {"training"},
     {"lab", "recomputation"},
+    {"advice"},
     {"cli"},
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}

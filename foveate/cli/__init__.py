@@ -37,6 +37,7 @@ VERBS = {  # as `foveate --help` lists them; each is a module of its name
     "evaluate": "Measure a classifier on labelled images.",
     "explain": "Show which parts of an image speak for a class, checked.",
     "review": "Show the labels of a run that may be wrong, on one page.",
+    "advise": "Say what would help a probe most.",
     "report": "Write the report of a run: what it can do, and what it confuses.",
     "verify": "Compute the numbers of a run again.",
     "export": "Write a classifier for another runtime, proven.",

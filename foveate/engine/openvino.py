@@ -330,7 +330,9 @@ def without_head(path: Path) -> Any:
     view -> (N, width); ArtefactError if it ends otherwise."""
     model = read_graph(path)
     return ov.Model(
-        [ov.opset13.result(head_input(model, path, PROBES_HEAD))], model.get_parameters(), "features"
+        [ov.opset13.result(head_input(model, path, PROBES_HEAD))],
+        model.get_parameters(),
+        "features",
     )
 
 

@@ -2,18 +2,18 @@
 that follows from it. No image is read."""
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from foveate.audit.groups import GIVEN, from_links
+from foveate.audit.groups import GIVEN, Grouping, from_links
 from foveate.classifier.card import RELATION, TENSORS
 from foveate.data.dataset import Dataset
 from foveate.data.preprocess import Preprocess
 from foveate.engine import prepare_backbone
-from foveate.errors import FoveateError, ImageError
+from foveate.errors import ArtefactError, FoveateError, ImageError
 from foveate.features import shown, store_of
 from foveate.progress import Silent
 from foveate.recomputation.comparison import Verification
@@ -21,12 +21,33 @@ from foveate.recomputation.predictions import read_probabilities
 from foveate.report.run import RunFiles
 from foveate.runs import HEX, PROBABILITIES
 from foveate.training.framing import LONG, ViewExtractor
-from foveate.training.honest import plan_judging
+from foveate.training.honest import Judging, plan_judging
 from foveate.training.probe import EFFORTS, Learnt, ProbeConfig, learn
 from foveate.training.report import dataset_fingerprint, predictions
 from foveate.weights.starting_point import StartingPoint, find_start
 
 OF_IMAGES = ("area",)  # of what is seen: it follows from the images' sizes
+
+
+class Again(NamedTuple):
+    """What a run's probe learnt, solved once more.
+
+    Args:
+        config: of the run.
+        dataset: its images, of which all is known but their pixels.
+        grouping, judging: of them.
+        starts: the backbones, which may be chosen from.
+        wholes: how each sees whole images.
+        learnt: from their features.
+    """
+
+    config: ProbeConfig
+    dataset: Dataset
+    grouping: Grouping
+    judging: Judging
+    starts: list[StartingPoint]
+    wholes: list[Preprocess]
+    learnt: Learnt
 
 
 def verify_probe(run: RunFiles, card: dict[str, Any], found: Verification, threads: int) -> str:
@@ -35,31 +56,46 @@ def verify_probe(run: RunFiles, card: dict[str, Any], found: Verification, threa
     Returns:
         Why it could not be done; "" where it was.
     """
+    try:
+        again = learn_again(run, card, threads)
+    except FoveateError as error:
+        return str(error)
+    compare(run, card, again, found)
+    return ""
+
+
+def learn_again(run: RunFiles, card: dict[str, Any], threads: int) -> Again:
+    """Solve a run's probe from the features in the cache.
+
+    Raises:
+        ArtefactError: the run cannot be solved again, or the cache has not all of them.
+    """
     if "links" not in run.data:
-        return "the run is of a version that did not record what makes its groups"
+        raise ArtefactError("the run is of a version that did not record what makes its groups")
     if run.config.get("weights"):
-        return "it began with weights of its own, whose features go by the file that they came from"
+        raise ArtefactError(
+            "it began with weights of its own, whose features go by the file that they came from"
+        )
     config = ProbeConfig(
         **{f.name: run.config[f.name] for f in fields(ProbeConfig) if f.name in run.config}
     )
-    try:
-        starts = [find_start(name) for name in (config.model, *EFFORTS[config.effort].beside)]
-        if not all(start.is_here for start in starts):
-            return "the backbone's weights are not on this machine"
-        whole = wholes_of(starts, config, card)
-        digests = full_digests(run, starts[0], whole[0], config, threads)
-    except FoveateError as error:
-        return str(error)
+    starts = [find_start(name) for name in (config.model, *EFFORTS[config.effort].beside)]
+    if not all(start.is_here for start in starts):
+        raise ArtefactError("the backbone's weights are not on this machine")
+    wholes = wholes_of(starts, config, card)
+    digests = full_digests(run, starts[0], wholes[0], config, threads)
     n, known = len(run.data["files"]), len([d for d in digests if d])
     if known < n:
-        return f"the cache has features of {known} of its {n} images"
+        raise ArtefactError(f"the cache has features of {known} of its {n} images")
     dataset = dataset_of(run, config, tuple(digests))
+    grouping = from_links(dataset, run.data["links"], tuple(run.data["looked_for"]))
+    is_test = np.array([split == "test" for split in dataset.splits])
+    judging = plan_judging(dataset, grouping, ~is_test, config.seed)
     try:
-        learnt = again(run, dataset, starts, whole, config, threads)
+        learnt = solved_again(run, dataset, grouping, judging, starts, wholes, config, threads)
     except ImageError:
-        return "the cache has not all features of its images any more"
-    compare(run, card, dataset, config, learnt, starts, found)
-    return ""
+        raise ArtefactError("the cache has not all features of its images any more") from None
+    return Again(config, dataset, grouping, judging, starts, wholes, learnt)
 
 
 def wholes_of(
@@ -116,18 +152,17 @@ def dataset_of(run: RunFiles, config: ProbeConfig, digests: tuple[str, ...]) -> 
     return found
 
 
-def again(
+def solved_again(
     run: RunFiles,
     dataset: Dataset,
+    grouping: Grouping,
+    judging: Judging,
     starts: list[StartingPoint],
     wholes: list[Preprocess],
     config: ProbeConfig,
     threads: int,
 ) -> Learnt:
     """Solve the probe; ImageError if the cache lacks a feature."""
-    grouping = from_links(dataset, run.data["links"], tuple(run.data["looked_for"]))
-    is_test = np.array([split == "test" for split in dataset.splits])
-    judging = plan_judging(dataset, grouping, ~is_test, config.seed)
     mirror = EFFORTS[config.effort].mirror
     extractors = [
         ViewExtractor(dataset, start, whole, mirror, config.engine, threads, Silent())
@@ -154,15 +189,12 @@ def again(
 def compare(
     run: RunFiles,
     card: dict[str, Any],
-    dataset: Dataset,
-    config: ProbeConfig,
-    learnt: Learnt,
-    starts: list[StartingPoint],
+    again: Again,
     found: Verification,
 ) -> None:
     """All of it beside what was recorded."""
+    config, dataset, grouping, _, starts, _, learnt = again
     metrics, head = run.metrics, learnt.solved.head
-    grouping = from_links(dataset, run.data["links"], tuple(run.data["looked_for"]))
     links = [kind for _, _, kind in run.data["links"]["others"]]
     found.compare(
         "data.json groups", "data.json: groups", run.data["groups"], grouping.listed(dataset)

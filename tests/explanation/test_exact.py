@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exportable import probe_of_views, small_classifier
+from exportable import joined_probe, probe_of_views, small_classifier
 from refusals import refused
 from settling import settled
 from torch import Tensor
@@ -123,25 +123,34 @@ def two_views(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
         return probe_of_views(tmp_path_factory.mktemp("views"))
 
 
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A probe of two backbones and three views, with a graph, computed in f32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino, "precision", lambda: "f32")
+        return joined_probe(tmp_path_factory.mktemp("joined"))
+
+
+@pytest.mark.parametrize(("probe", "seen"), [("two_views", [2, 2]), ("joined", [1, 1, 1])])
 def test_the_graph_gives_the_maps_that_the_network_has(
-    two_views: Classifier, monkeypatch: pytest.MonkeyPatch
+    probe: str, seen: list[int], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "precision", lambda: "f32")
-    rng = np.random.default_rng(0)
-    squares = tuple(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(2))
-    source = map_source(two_views)
+    rng, classifier = np.random.default_rng(0), request.getfixturevalue(probe)
+    squares = tuple(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in seen)
+    source = map_source(classifier)
     assert isinstance(source, OpenVinoMaps)
-    found, expected = source.of(squares), TorchMaps(two_views).of(squares)
-    assert [[len(maps) for maps in view] for view in found] == [[3, 3], [3, 3]]
+    found, expected = source.of(squares), TorchMaps(classifier).of(squares)
+    assert [[len(maps) for maps in view] for view in found] == [[3] * n for n in seen]
     for view, other in zip(found, expected, strict=True):
         for maps, others in zip(view, other, strict=True):
             for m, o in zip(maps, others, strict=True):
                 np.testing.assert_allclose(m, o, atol=1e-4, rtol=1e-3)
 
     # and from these maps follow the logits
-    head = head_of(two_views)
+    head = head_of(classifier)
     features = np.concatenate([np.mean([pooled(m) for m in view], axis=0) for view in found])
-    [logits] = logits_of(two_views, [squares])
+    [logits] = logits_of(classifier, [squares])
     np.testing.assert_allclose(head.weight @ features + head.bias, logits, atol=2e-3)
 
 
