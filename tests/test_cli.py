@@ -300,6 +300,8 @@ def test_demo(work: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1797" in done.stdout
     assert done.stdout.count("█") > 20
+    letters = done.stdout[done.stdout.index("letters") :]
+    assert letters.count("none of these") >= 3 and "report.html" in letters
     assert (
         json.loads(Path("runs/digits/metrics.json").read_text())["out_of_fold"]["accuracy"] > 0.97
     )
