@@ -4,6 +4,7 @@
     photos/train/cat/1.jpg     split folders: train; optionally validation; optionally test
     photos/cat/train/1.jpg     class folders, split folders in each
     table.csv                  path,label[,split][,group], paths relative to the table
+    shards/shard-000000.tar    images and labels in tars (`shards.py`)
 
 Splits go by many names (`SPLITS`), alone or with the same words around (seg_train, seg_test); one
 folder around it all is looked through. What nearly is such a layout is refused, with what to do:
@@ -33,6 +34,7 @@ from foveate.arguments import checked_path, option, shown
 from foveate.data.dataset import BETWEEN, TASKS, Dataset, Task, listed
 from foveate.data.image import SUFFIXES
 from foveate.data.listing import LOOSE, MACHINE_MADE, RUNS, Folder, Listing, notes_on, present
+from foveate.data.shards import images_of, is_sharded, open_shards
 from foveate.data.tables import (
     SPLITS,
     find,
@@ -78,6 +80,8 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
         raise UsageError(f"no task is called {task!r}; expected {' or '.join(TASKS)}")
     path = checked_path(SOURCES, source)
     is_table = present(path) and path.is_file()
+    if present(path) and path.is_dir() and is_sharded(path):
+        return from_shards(path, task)
     if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
         raise DataError(
             f"in {quoted(source)} each image has one class; for several labels an image, list "
@@ -101,6 +105,22 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
             f"{quoted(path)} is a pipe or a device; expected a folder of images, or a .csv file"
         )
     raise DataError(f"no such folder or file: {quoted(path)} (built-in sets: {', '.join(BUILTIN)})")
+
+
+def from_shards(root: Path, task: Task) -> Dataset:
+    """Index a folder of tars."""
+    shards = open_shards(root)
+    if shards.task != task:
+        one = "has any number of labels" if shards.task == "multilabel" else "has one class"
+        raise DataError(
+            f"in {quoted(root)} each image {one}: {option('task', shards.task)} reads it"
+        )
+    found = index(
+        shards.name, "tars of images", images_of(shards), shards.read, (), shards.notes, task
+    )
+    digests = tuple(shards.entries[file].sha256 for file in found.files)
+    found.__dict__["digests"] = digests  # a cached property, which would read all images
+    return found
 
 
 def as_dataset(data: Any, task: Task | None = None) -> Dataset:

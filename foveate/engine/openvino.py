@@ -8,6 +8,7 @@ is imported when it is first called.
 
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections import deque
@@ -269,7 +270,12 @@ def last_line(error: Exception) -> str:
 
 
 def save_graph(model: Any, path: Path) -> None:
-    """Write an .xml and its .bin, weights as they are (not halved to f16)."""
+    """Write an .xml and its .bin, weights as they are (not halved to f16). The same graph is the
+    same bytes."""
+    for i, op in enumerate(model.get_ordered_ops()):
+        name = op.get_friendly_name()
+        if re.fullmatch(rf"{op.get_type_name()}_\d+", name):  # counted since the process began
+            op.set_friendly_name(f"{op.get_type_name()}_{i}")
     try:
         ov.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
