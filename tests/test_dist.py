@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OF_DEVELOPERS = ("test", "course", "browser", "oracles")  # installed by nobody else
+OF_DEVELOPERS = ("test", "course", "docs", "browser", "oracles")  # installed by nobody else
 
 
 @pytest.fixture(scope="module")
