@@ -32,7 +32,7 @@ bench: .venv/installed  ## DATA=folder with train, validation and test; psutil a
 docs: .venv/installed  ## run every block of the README and of docs/
 	$(BIN)/pytest tests/test_docs.py
 
-site: .venv/installed  ## the docs as a site, in site/: open site/index.html
+site: .venv/installed  ## the docs as a site, in site/; its search needs a server: python -m http.server -d site
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
