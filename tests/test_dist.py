@@ -67,7 +67,7 @@ def test_the_version_is_one() -> None:
     version = PROJECT["version"]
     assert foveate.__version__ == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
-    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"\n## {version}, " in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_notice_names_every_package_that_is_installed_with_foveate() -> None:
