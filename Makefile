@@ -9,7 +9,7 @@ OTHER := $(if $(shell grep -m 1 avx512_bf16 /proc/cpuinfo 2>/dev/null),avx2 avx5
 # else every process compiles the package once more, and each of pytest's rewrites 200 files
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow check bench docs dist clean
+.PHONY: demo test test-slow check bench docs site dist clean
 
 demo: .venv/installed  ## train on real digits that are installed with the package, show the result
 	$(BIN)/foveate demo
@@ -32,6 +32,10 @@ bench: .venv/installed  ## DATA=folder with train, validation and test; psutil a
 docs: .venv/installed  ## run every block of the README and of docs/
 	$(BIN)/pytest tests/test_docs.py
 
+site: .venv/installed  ## the docs as a site, in site/; its search needs a server: python -m http.server -d site
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 dist: .venv/installed  ## wheel and source distribution, in dist/; tests/test_dist.py looks into them
 	$(BIN)/python -m hatchling build
 
@@ -41,4 +45,4 @@ dist: .venv/installed  ## wheel and source distribution, in dist/; tests/test_di
 	touch $@
 
 clean:
-	rm -rf .venv dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist site runs .pytest_cache .mypy_cache .ruff_cache

@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from foveate.training.freezing import freeze
     from foveate.weights import build, list_models, replace_head, set_in_channels
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ArtefactError",

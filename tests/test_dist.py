@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OF_DEVELOPERS = ("test", "course", "browser", "oracles")  # installed by nobody else
+OF_DEVELOPERS = ("test", "course", "docs", "browser", "oracles")  # installed by nobody else
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,10 @@ def test_the_source_distribution_holds_what_its_tests_need(built: Path) -> None:
 def test_the_version_is_one() -> None:
     import foveate
 
-    assert foveate.__version__ == PROJECT["version"]
+    version = PROJECT["version"]
+    assert foveate.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\n## {version}, " in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_notice_names_every_package_that_is_installed_with_foveate() -> None:

@@ -81,7 +81,7 @@ def evaluate(
     Args:
         classifier: to be measured.
         data: as for `train`; or images without labels: a folder in which they lie directly, or a
-            CSV with columns path[,split][,group]. None: what its run made of the images that it
+            CSV with columns `path[,split][,group]`. None: what its run made of the images that it
             held back, of which no image is read again.
         on_bad: unreadable images: "skip" them, or make them, and damaged ones, an "error". By
             default they are skipped unless there are several and more than 5 %.
