@@ -25,7 +25,7 @@ LAYERS = [
     {"explanation"},
     {"evaluation", "verification", "report", "export"},
     {"training"},
-    {"lab", "recomputation"},
+    {"comparison", "lab", "recomputation"},
     {"cli"},
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
