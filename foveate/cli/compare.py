@@ -37,7 +37,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME,NAME",
-            help="Networks to train on the images: resnet18,mobilenet_v2,timm:NAME.",
+            help="Networks to train on the images: resnet18,mobilenet_v2,timm:NAME [default, with "
+            "--efforts or --framings: efficientnet_lite0]",
         ),
     ] = None,
     recipe: Annotated[
@@ -104,6 +105,8 @@ def compare(
         "seeds": seeds if seeds != 1 else None,
         "recipe": recipe if recipe != "probe" else None,
     }
+    if models is None and (efforts or framings):
+        models = "efficientnet_lite0"
     if models is None:
         given = [option(name) for name, value in of_training.items() if value is not None]
         if given:
@@ -168,9 +171,9 @@ def of_runs(
 
     runs = [Path(source) for source in sources]
     no_runs = [run for run in runs if not (run / "config.json").exists()]
-    if len(runs) == 1 or len(no_runs) == len(runs):
+    if len(no_runs) == len(runs):
         raise UsageError(
-            "compare takes images and --models NAME,NAME, or two or more runs: foveate compare "
+            "images need the names of networks, and runs are two or more: foveate compare "
             f"{quote(sources[0])} --models efficientnet_lite0,efficientnet_lite1"
         )
     out = out or Path("compare") / "-".join(run.resolve().name for run in runs)[:100]

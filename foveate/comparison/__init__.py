@@ -14,7 +14,7 @@ overlay.py      finished runs
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, cast
@@ -57,7 +57,7 @@ from foveate.report.run import REPORT
 from foveate.report.texts import Lang, Texts, check_lang
 from foveate.runs import numbered
 from foveate.storage import replacing, write_json
-from foveate.training import seconds_an_epoch, train
+from foveate.training import measure_epoch, train
 from foveate.training.report import dataset_fingerprint
 
 __all__ = ["compare", "compare_runs"]
@@ -267,7 +267,7 @@ class Work:
         """
         known = self.folder.epochs()
         if candidate.name not in known:
-            each, most = seconds_an_epoch(
+            each, most = measure_epoch(
                 self.dataset,
                 candidate.model,
                 framing=cast(Any, candidate.framing or "auto"),
@@ -317,9 +317,8 @@ class Work:
         }
         shared = in_common(list(each.values())) if each else []
         if shared and len(shared[0].keys):
-            self.progress.begin("differences", 1)
-            found |= verdict(rows, list(each), shared)
-            self.progress.advance()
+            self.progress.begin("differences", len(each) * (len(each) - 1) // 2)
+            found |= verdict(rows, list(each), shared, self.progress.advance)
         return found | {"said": [one.striptags() for one in summary(found, Texts("en"))]}
 
     def some_images(self) -> list[bytes]:
@@ -339,7 +338,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return memory.is_out_of_memory(error) or "bad_alloc" in str(error)
 
 
-def verdict(rows: Rows, names: list[str], shared: list[Judged]) -> dict[str, Any]:
+def verdict(
+    rows: Rows, names: list[str], shared: list[Judged], advance: Callable[[], None]
+) -> dict[str, Any]:
     """Pairs, the best, the choice, and the images on which the best and its rival differ; rows get
     `on_front`, and the best one `accuracy_corrected`.
 
@@ -347,6 +348,7 @@ def verdict(rows: Rows, names: list[str], shared: list[Judged]) -> dict[str, Any
         rows: all, by whose names the others go.
         names: of those that are done.
         shared: what each of these made of the same images.
+        advance: called after each pair.
     """
     by_name = {row["name"]: row for row in rows}
     done = [by_name[name] for name in names]
@@ -355,7 +357,7 @@ def verdict(rows: Rows, names: list[str], shared: list[Judged]) -> dict[str, Any
         done, front(accuracies, [row["latency_ms"] for row in done]), strict=True
     ):
         row["on_front"] = there
-    pairs = differences(names, shared)
+    pairs = differences(names, shared, advance)
     at, correction = best_of(shared)
     row = by_name[names[at]]
     best = {"name": names[at], "correction": correction, "of": len(names)}

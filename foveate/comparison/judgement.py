@@ -9,7 +9,7 @@ and judged on those that were not, and its accuracy is corrected by how much les
 (`foveate.audit.estimate`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -82,12 +82,15 @@ def in_common(judged: Sequence[Judged]) -> list[Judged]:
     ]
 
 
-def differences(names: Sequence[str], judged: Sequence[Judged]) -> list[dict[str, Any]]:
+def differences(
+    names: Sequence[str], judged: Sequence[Judged], advance: Callable[[], None] = lambda: None
+) -> list[dict[str, Any]]:
     """Every pair, the surest difference first.
 
     Args:
         names: of the classifiers.
         judged: what each made of the same images, in one order.
+        advance: called after each pair.
 
     Returns:
         Of each pair what `pairs.compare` returns, of the first to the second, and: first, second,
@@ -99,6 +102,7 @@ def differences(names: Sequence[str], judged: Sequence[Judged]) -> list[dict[str
         losses = np.stack([judged[i].losses, judged[j].losses])
         pair = compare_pair(judged[i].right, judged[j].right, losses, groups)
         found.append({"first": names[i], "second": names[j], **pair})
+        advance()
     for pair, p in zip(found, holm([pair["p"] for pair in found]), strict=True):
         better = "better" if pair["difference"] > 0 else "worse"
         pair |= {"p_corrected": p, "verdict": better if p < NOISE else SAME}

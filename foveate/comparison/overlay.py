@@ -87,7 +87,8 @@ def compare_runs(
                 f"and label were judged by all of {listed(names)}, and {LEAST} are needed; compare "
                 "runs that were trained on the same images"
             )
-        pairs = differences(names, shared)
+        shown_to.begin("differences", len(names) * (len(names) - 1) // 2)
+        pairs = differences(names, shared, shown_to.advance)
         at, correction = best_of(shared)
         best = {
             "name": names[at],

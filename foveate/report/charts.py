@@ -21,6 +21,7 @@ WORST = 60  # classes of one that has not
 LONGEST = 24  # characters of a class's name beside it
 NUMBERED = 30  # classes up to which each cell has its number and its names
 IN_A_ROW = 2  # names of lines
+STEPS = (1, 1.5, 2, 3, 4, 5, 7)  # of an axis in powers
 STYLES = ("line", "second", "third", "fourth", "fifth", "sixth")  # of several lines
 
 
@@ -296,6 +297,17 @@ def lines(
     return svg(left + width + 12, top + height + 40, name, parts)
 
 
+def round_numbers(low: float, high: float) -> list[float]:
+    """Those between two positive ones that a person would write below an axis.
+
+    >>> round_numbers(6, 25)
+    [7, 10, 15, 20]
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    rounded = [float(f"{step * 10.0**power:.2g}") for power in powers for step in STEPS]
+    return [int(x) if x == int(x) else x for x in rounded if low <= x <= high]
+
+
 def scatter(name: Markup, under: Markup, points: Sequence[Point]) -> Markup:
     """Accuracies against a cost, which is drawn in powers of two; a line joins the front.
 
@@ -323,12 +335,14 @@ def scatter(name: Markup, under: Markup, points: Sequence[Point]) -> Markup:
         )
         label = f"{100 * y:.1f}"
         parts.append(text(left - 6, round(down + 4, 1), label, 'class="quiet" text-anchor="end"'))
-    step = (last - first) / 5
-    for i in range(6):
-        x = 2 ** (first + step * i)
+    free = -math.inf
+    for x in round_numbers(2**first, 2**last):
         across = round(place(x, low)[0], 1)
+        if across < free:
+            continue  # it would lie on the one before
+        free = across + 40
         parts.append(
-            text(across, top + height + 16, f"{x:.3g}", 'class="quiet" text-anchor="middle"')
+            text(across, top + height + 16, f"{x:g}", 'class="quiet" text-anchor="middle"')
         )
     parts.append(
         text(left + width / 2, top + height + 33, under, 'class="quiet" text-anchor="middle"')

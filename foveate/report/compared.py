@@ -9,7 +9,7 @@ from markupsafe import Markup
 from foveate.data.dataset import Dataset
 from foveate.progress import Progress
 from foveate.report.answer import percent
-from foveate.report.charts import STYLES, Line, Point, lines, scatter
+from foveate.report.charts import STYLES, Line, Point, lines, scatter, short
 from foveate.report.page import ABSENT, thumbnails, write_page
 from foveate.report.run import Shown, ShownSet
 from foveate.report.sections import Table, notes
@@ -55,7 +55,7 @@ def write_comparison(
     done = [row for row in found["rows"] if row["status"] == "done"]
     parts = [Part(t("candidates"), about_candidates(found, done, t), table=candidates(found, t))]
     points = [
-        Point(isolated(row["name"]), row["latency_ms"], row["accuracy"], interval_of(row), front)
+        Point(plain(row["name"]), row["latency_ms"], row["accuracy"], interval_of(row), front)
         for row in done
         if (front := row.get("on_front")) is not None and row["accuracy"] is not None
     ]
@@ -194,9 +194,13 @@ def other(pair: Found, name: str) -> str:
 
 def about_candidates(found: Found, done: Sequence[Found], t: Texts) -> list[Markup]:
     said = [t("candidates_about", split=t(f"split_{found['split']}"))]
-    cached = [row for row in done if row["cached"]]
-    said += [t("from_cache", name=row["name"], n=row["cached"]) for row in cached]
-    return said
+    cached = [row["name"] for row in done if row["cached"]]
+    return [*said, t("from_cache", names=", ".join(cached))] if cached else said
+
+
+def plain(name: str) -> Markup:
+    """A name in a chart, where HTML's own means of isolating it are not known."""
+    return Markup.escape(short(name))
 
 
 # Tables
@@ -224,8 +228,8 @@ def candidates(found: Found, t: Texts) -> Table:
     done = [row for row in found["rows"] if row["status"] == "done"]
     done.sort(key=lambda row: -(row["accuracy"] or 0))
     heads = (
-        *("network", "accuracy", "interval95", "macro_f1", "ece", "refuses_own"),
-        *("refuses_unknown", "latency", "throughput", "size_mb", "gmacs", "to_train"),
+        *("network", "accuracy", "interval95", "macro_f1", "ece", "refuses_both"),
+        *("latency", "throughput", "size_mb", "gmacs", "to_train"),
     )
     rows: list[list[Markup | str]] = [
         [
@@ -234,8 +238,7 @@ def candidates(found: Found, t: Texts) -> Table:
             between(row["accuracy_ci95"]),
             number(row["macro_f1"], ".3f"),
             number(row["ece"], ".3f"),
-            share(row["refused_own"], 0),
-            share(row["refused_unknown"], 0),
+            f"{share(row['refused_own'], 0)} / {share(row['refused_unknown'], 0)}",
             number(row["latency_ms"], ".1f"),
             number(row["throughput"], ".0f"),
             number(row["bytes"] / 1e6, ".1f"),
@@ -366,7 +369,7 @@ def curves(found: dict[str, Found], t: Texts) -> list[Part]:
         drawn += len(each)
         if each:
             shown_lines = [
-                Line(isolated(name), style, [(x, y) for x, y in one["points"]])
+                Line(plain(name), style, [(x, y) for x, y in one["points"]])
                 for (name, one), style in zip(each, STYLES, strict=False)
             ]
             log = along == "penalty"

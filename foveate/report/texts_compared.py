@@ -38,8 +38,8 @@ COMPARED: dict[str, tuple[str, str]] = {
         "要把它与 {name} 区分开，大约需要 {needed} 张图像。",
     ),
     "fastest_of_these": (
-        "Of those that are right as often, {name} answers fastest: {ms} ms an image here.",
-        "在正确率不相上下的网络中，{name} 回答最快：在本机每张 {ms} 毫秒。",
+        "Of these, {name} answers fastest: {ms} ms an image here.",
+        "其中 {name} 回答最快：在本机每张 {ms} 毫秒。",
     ),
     "nothing_compared": (
         "None of them could be trained here.",
@@ -63,17 +63,16 @@ COMPARED: dict[str, tuple[str, str]] = {
         "带 * 的是最好者的准确率，尚未扣除因此而虚高的部分。",
     ),
     "from_cache": (
-        "The features of {name} were in the cache for {n} images; the seconds that these take are "
-        "estimated from its speed.",
-        "{name} 有 {n} 张图像的特征已在缓存中；其所需秒数按其速度估算。",
+        "Features of {names} were in the cache; the seconds that these would take are estimated "
+        "from the speed.",
+        "{names} 的特征已在缓存中；其所需秒数按速度估算。",
     ),
     "network": ("network", "网络"),
     "run": ("run", "运行"),
     "recipe": ("recipe", "方式"),
     "own_accuracy": ("its own accuracy", "自身准确率"),
     "shared_accuracy": ("on the shared images", "在共同图像上"),
-    "refuses_own": ("own refused", "误拒"),
-    "refuses_unknown": ("unknown refused", "拒绝未知"),
+    "refuses_both": ("refused: own / unknown", "拒绝：误拒 / 未知"),
     "latency": ("ms an image", "毫秒/张"),
     "throughput": ("images/s", "张/秒"),
     "size_mb": ("MB", "MB（大小）"),

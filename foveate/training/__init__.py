@@ -37,7 +37,7 @@ from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars, log_notes
 from foveate.report.run import REPORT, write_report
 from foveate.report.texts import Lang, check_lang
-from foveate.runs import Run, read_json
+from foveate.runs import Run
 from foveate.training.config import Freeze, TrainConfig, check_names
 from foveate.training.framing import Framing, check_framing
 from foveate.training.probe import EFFORTS, ProbeConfig, solve_probe
@@ -384,7 +384,7 @@ def find_lr(
 
 
 @torch_threads()
-def seconds_an_epoch(
+def measure_epoch(
     data: str | os.PathLike[str] | Dataset,
     model: str = "efficientnet_lite0",
     *,
@@ -395,11 +395,12 @@ def seconds_an_epoch(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[float, int]:
-    """What an epoch of fine-tuning will take here, measured with a step, and how many epochs the
-    recipe has. Decoding is not counted.
+    """The seconds that an epoch of fine-tuning takes here, measured on its first steps, and how
+    many epochs the recipe has.
 
     Arguments and errors are those of `train`. Nothing is saved.
     """
+    from foveate.training.pace import seconds_an_epoch
     from foveate.training.setup import Request, Resources
 
     framing, fit = check_framing(framing, None, "finetune")
@@ -426,10 +427,8 @@ def seconds_an_epoch(
         resources = Resources(threads, "ram", False, progress, Clock(), "")
         out, fingerprint = Path(folder) / "run", dataset_fingerprint(dataset)
         with opened(dataset, fingerprint, request, resources, out, False) as job, job.own_folder():
-            job.prepare()
-            seconds = read_json(out / "plan.json", {"seconds_of_epochs": [float]})
-    each = seconds["seconds_of_epochs"]
-    return max(each), len(each)
+            trainer = job.prepare()
+            return seconds_an_epoch(trainer), trainer.config.epochs
 
 
 @contextmanager
