@@ -31,7 +31,7 @@ from foveate.comparison.candidates import (
     OVER_BUDGET,
     TOO_LARGE,
     Candidate,
-    candidates,
+    candidates_of,
     obstacle,
 )
 from foveate.comparison.folder import RESULT, TABLE, Folder
@@ -135,7 +135,7 @@ def compare(
     check_policy(on_bad)
     check_lang(lang)
     threads = cores_to_use(threads)
-    asked = candidates(models, recipe, efforts, framings)
+    asked = candidates_of(models, recipe, efforts, framings)
     path = None if out is None else checked_path("out is the path of a folder", out)
     dataset = learnable(as_dataset(data, task))
     check_trainable(dataset)

@@ -2,14 +2,13 @@
 
 import time
 
-from foveate.errors import FoveateError
 from foveate.progress import Progress
 
 AFTER = ("thumbnails",)  # phases of a training that is finished
 
 
-class OverBudgetError(FoveateError):
-    """A training took longer than it was given."""
+class OverBudgetError(Exception):
+    """A training took longer than it was given: its row says so."""
 
 
 class Deadline:

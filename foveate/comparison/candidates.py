@@ -24,10 +24,10 @@ TOO_LARGE = "too large"
 OVER_BUDGET = "over budget"
 FAILED = "failed"
 
-# bytes that a training takes at least, in copies of the parameters in f32, and beside them:
-# measured with benchmarks/comparison.py
-COPIES = {"probe": 4, "finetune": 8}
-BESIDE = 400 << 20
+# what a training takes at least: copies of the parameters in f32, and bytes beside them (measured:
+# docs/decisions/037-comparing-networks.md)
+COPIES = {"probe": 4, "finetune": 5}
+BESIDE = {"probe": 380 << 20, "finetune": 1000 << 20}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Candidate:
         return (self.model, *(EFFORTS[self.effort].beside if self.effort else ()))
 
 
-def candidates(
+def candidates_of(
     models: Sequence[str], recipe: str, efforts: Sequence[str], framings: Sequence[str]
 ) -> list[Candidate]:
     """Every network at every effort and framing that is asked for.
@@ -131,7 +131,7 @@ def obstacle(candidate: Candidate, recipe: str) -> tuple[str, str] | None:
     for network in candidate.networks:
         if why := weights_missing(network):
             return NO_WEIGHTS, why
-    needed = BESIDE + 4 * COPIES[recipe] * sum(map(parameters_of, candidate.networks))
+    needed = BESIDE[recipe] + 4 * COPIES[recipe] * sum(map(parameters_of, candidate.networks))
     free = free_memory()
     if needed > free:
         return TOO_LARGE, (
