@@ -1,8 +1,9 @@
 """foveate compare DATA --models ..., foveate compare RUN RUN ..."""
 
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,7 +18,10 @@ from foveate.cli.console import (
 )
 from foveate.cli.help import DATA, EXECUTION, complete_data
 from foveate.cli.settings import Language
-from foveate.errors import UsageError
+from foveate.errors import FoveateError, UsageError
+
+if TYPE_CHECKING:
+    from foveate.data.dataset import Dataset
 
 STOPPED = "stopped; what is finished is kept: repeat the command to go on"
 SHOWN = 12  # pairs that are listed; the report and --json have all
@@ -167,7 +171,6 @@ def of_runs(
 ) -> None:
     """The second form: finished runs."""
     from foveate import comparison
-    from foveate.cli.review import source_of
 
     runs = [Path(source) for source in sources]
     no_runs = [run for run in runs if not (run / "config.json").exists()]
@@ -180,7 +183,7 @@ def of_runs(
     with TerminalProgress(quiet) as progress:
         found = comparison.compare_runs(
             runs,
-            data=images if images is not None or no_runs else source_of(runs[0]),
+            data=images if images is not None or no_runs else images_beside(runs[0]),
             out=out,
             threads=threads,
             lang=lang,
@@ -220,6 +223,16 @@ def of_runs(
     for note in found["notes"]:
         say(f"note  {note}")
     say(f"open  {out / 'report.html'}")
+
+
+def images_beside(run: Path) -> "Dataset | None":
+    """The images of a run's name, if they are here and can be listed."""
+    from foveate.cli.review import learnt_images, source_of
+
+    with suppress(FoveateError):
+        source = source_of(run)
+        return None if source is None else learnt_images(run, source)
+    return None
 
 
 def show(found: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ def compare_runs(
     with bars(progress) as shown_to:
         shown_to.begin("runs", len(folders))
         read = [read_run(folder) for folder in folders]
-        check_classes(folders, [Classifier.load(folder) for folder in folders])
+        classifiers = [Classifier.load(folder) for folder in folders]
+        check_classes(folders, classifiers)
         judged = []
         for folder in folders:
             judged.append(judged_of(folder, SPLITS))
@@ -117,7 +118,7 @@ def compare_runs(
             with disk_errors(place):
                 place.mkdir(parents=True, exist_ok=True)
             write_json(place / RESULT, found)
-            dataset = None if data is None else as_dataset(data)
+            dataset = None if data is None else as_dataset(data, classifiers[0].task)
             write_overlay(place / REPORT, found, dataset, lang, threads, shown_to)
     return found
 

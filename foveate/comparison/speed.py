@@ -10,9 +10,9 @@ from typing import Any
 from foveate.classifier import Classifier
 from foveate.progress import Progress
 
-ROUNDS = 3
-ALONE = 8  # images that are answered one by one, a round
-TOGETHER = 48  # images that are answered together, a round
+ROUNDS = 5
+ALONE = 10  # images that are answered one by one, a round
+TOGETHER = 32  # images that are answered together, a round
 
 
 def measure_speed(
@@ -41,7 +41,7 @@ def measure_speed(
     for _ in range(ROUNDS):
         for name, run in runs.items():
             classifier = Classifier.load(run, threads)
-            classifier.predict(many)  # makes the engine ready, and whatever it does only once
+            classifier.predict(few)  # makes the engine ready, and whatever it does only once
             taken = []
             for image in few:
                 begun = time.perf_counter()

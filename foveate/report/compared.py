@@ -17,6 +17,7 @@ from foveate.report.texts import Texts, isolated
 
 SHOWN = 8  # images that one alone has right
 MOST_PAIRS = 60  # rows of the table of differences
+MOST_CONFUSIONS = 12
 MOST_APART = 5  # runs that are laid over the first one with images
 SAME = "not distinguishable"
 DASH = "–"
@@ -53,15 +54,20 @@ def write_comparison(
     """
     t, settings = Texts(lang), found["settings"]
     done = [row for row in found["rows"] if row["status"] == "done"]
-    parts = [Part(t("candidates"), about_candidates(found, done, t), table=candidates(found, t))]
+    done.sort(key=lambda row: -(row["accuracy"] or 0))
+    parts = []
+    if done:
+        split = t(f"split_{found['split']}")
+        about = [t("candidates_about", split=split)]
+        parts.append(Part(t("candidates"), about, table=qualities(done, t)))
     points = [
         Point(plain(row["name"]), row["latency_ms"], row["accuracy"], interval_of(row), front)
         for row in done
         if (front := row.get("on_front")) is not None and row["accuracy"] is not None
     ]
-    if points:
-        chart = scatter(t("accuracy"), t("latency"), points)
-        parts.append(Part(t("front"), [t("front_about")], [chart]))
+    if done:
+        charts = [scatter(t("accuracy"), t("latency"), points)] if points else []
+        parts.append(Part(t("front"), about_costs(done, t), charts, costs(done, t)))
     parts += pairs(found["pairs"], t)
     parts += differing([found["apart"]] if found["apart"] else [], t)
     parts += curves(found["curves"], t)
@@ -192,8 +198,8 @@ def other(pair: Found, name: str) -> str:
     return found
 
 
-def about_candidates(found: Found, done: Sequence[Found], t: Texts) -> list[Markup]:
-    said = [t("candidates_about", split=t(f"split_{found['split']}"))]
+def about_costs(done: Sequence[Found], t: Texts) -> list[Markup]:
+    said = [t("front_about")]
     cached = [row["name"] for row in done if row["cached"]]
     return [*said, t("from_cache", names=", ".join(cached))] if cached else said
 
@@ -215,6 +221,10 @@ def between(ends: Sequence[float] | None) -> str:
     return DASH if ends is None else f"{100 * ends[0]:.1f} – {100 * ends[1]:.1f}"
 
 
+def signed(ends: Sequence[float] | None) -> str:
+    return DASH if ends is None else f"{100 * ends[0]:+.1f} … {100 * ends[1]:+.1f}"
+
+
 def share(value: float | None, digits: int = 1) -> str:
     return DASH if value is None else percent(value, digits)
 
@@ -223,25 +233,37 @@ def number(value: float | None, form: str) -> str:
     return DASH if value is None else format(value, form)
 
 
-def candidates(found: Found, t: Texts) -> Table:
-    """A row of each that was trained, the most accurate first."""
-    done = [row for row in found["rows"] if row["status"] == "done"]
-    done.sort(key=lambda row: -(row["accuracy"] or 0))
-    heads = (
-        *("network", "accuracy", "interval95", "macro_f1", "ece", "refuses_both"),
-        *("latency", "throughput", "size_mb", "gmacs", "to_train"),
-    )
+def qualities(done: Sequence[Found], t: Texts) -> Table:
+    """How good each is, the most accurate first."""
+    tested = any("test" in row for row in done)
+    heads = ["network", "accuracy", "interval95", *(["of_test"] if tested else [])]
+    heads += ["macro_f1", "log_loss", "ece", "refuses_both"]
     rows: list[list[Markup | str]] = [
         [
             isolated(row["name"]),
             share(row["accuracy"]) + ("*" if "accuracy_corrected" in row else ""),
             between(row["accuracy_ci95"]),
+            *([share(row.get("test", {}).get("accuracy"))] if tested else []),
             number(row["macro_f1"], ".3f"),
+            number(row["log_loss"], ".3f"),
             number(row["ece"], ".3f"),
             f"{share(row['refused_own'], 0)} / {share(row['refused_unknown'], 0)}",
+        ]
+        for row in done
+    ]
+    return Table([t(key) for key in heads], rows)
+
+
+def costs(done: Sequence[Found], t: Texts) -> Table:
+    """What each costs, in the same order."""
+    heads = ("network", "latency", "throughput", "size_mb", "parameters", "gmacs", "to_train")
+    rows: list[list[Markup | str]] = [
+        [
+            isolated(row["name"]),
             number(row["latency_ms"], ".1f"),
             number(row["throughput"], ".0f"),
             number(row["bytes"] / 1e6, ".1f"),
+            f"{row['parameters']:,}",
             number(row["macs"] / 1e9, ".2f"),
             number(row["seconds_cold"], ".1f"),
         ]
@@ -282,7 +304,7 @@ def pairs(found: Sequence[Found], t: Texts) -> list[Part]:
         [
             t("against_name", first=pair["first"], second=pair["second"]),
             f"{100 * pair['difference']:+.1f}",
-            between(pair["difference_ci95"]),
+            signed(pair["difference_ci95"]),
             f"{pair['newly_right']} : {pair['newly_wrong']}",
             f"{pair['p_corrected']:.2g}",
             verdict(pair, t),
@@ -335,7 +357,7 @@ def differing(found: Sequence[Found], t: Texts) -> list[Part]:
         )
         rows: list[list[Markup | str]] = [
             [isolated(c["label"]), isolated(c["answer"]), str(c["first"]), str(c["second"])]
-            for c in one["confusions"][:MOST_PAIRS]
+            for c in one["confusions"][:MOST_CONFUSIONS]
         ]
         heads = [t("true_class"), t("answer"), isolated(first), isolated(second)]
         sets = [

@@ -57,10 +57,9 @@ COMPARED: dict[str, tuple[str, str]] = {
     # sections
     "candidates": ("The table", "总表"),
     "candidates_about": (
-        "Figures of {split}, intervals of 95 %; speed as measured here, from an image's bytes to "
-        "its answer. An accuracy with * is that of the best, before what is taken off for that.",
-        "各项数字取自{split}，区间为 95%；速度在本机测得，从图像字节到回答。"
-        "带 * 的是最好者的准确率，尚未扣除因此而虚高的部分。",
+        "Figures of {split}. An accuracy with * is that of the best, before what is taken off for "
+        "its being the best.",
+        "各项数字取自{split}。带 * 的是最好者的准确率，尚未扣除因此而虚高的部分。",
     ),
     "from_cache": (
         "Features of {names} were in the cache; the seconds that these would take are estimated "
@@ -72,6 +71,7 @@ COMPARED: dict[str, tuple[str, str]] = {
     "recipe": ("recipe", "方式"),
     "own_accuracy": ("its own accuracy", "自身准确率"),
     "shared_accuracy": ("on the shared images", "在共同图像上"),
+    "of_test": ("test split", "测试集准确率"),
     "refuses_both": ("refused: own / unknown", "拒绝：误拒 / 未知"),
     "latency": ("ms an image", "毫秒/张"),
     "throughput": ("images/s", "张/秒"),
@@ -81,8 +81,9 @@ COMPARED: dict[str, tuple[str, str]] = {
     "front": ("Accuracy against time", "准确率与时间"),
     "front_about": (
         "On the line: those for which no other is both as accurate and as fast. Bars are 95 % "
-        "intervals.",
-        "线上的网络：没有其他网络同时与之同样准确且同样快。竖线为 95% 置信区间。",
+        "intervals. Speed is measured on this machine, from an image's bytes to its answer.",
+        "线上的网络：没有其他网络同时与之同样准确且同样快。竖线为 95% 置信区间。速度在本机测得，"
+        "从图像字节到回答。",
     ),
     "pairs": ("Differences", "差异"),
     "pairs_about": (

@@ -152,13 +152,19 @@ def test_an_older_run_that_did_not_record_its_images(run: Path) -> None:
         compare_runs([run, other])
 
 
-def test_the_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worse = changed(run, "worse", wrong=20)
     monkeypatch.chdir(tmp_path)
     done = foveate("compare", run.name, worse.name)
     assert done.returncode == 0, done.stderr
     assert not absent(done.stdout, "first", "worse", "better", "compare/first-worse/report.html")
-    assert (tmp_path / "compare/first-worse/report.html").is_file()
+    page = tmp_path / "compare/first-worse/report.html"
+    assert "data:image/jpeg" not in page.read_text(encoding="utf-8")
+    (tmp_path / "photos").symlink_to(images)  # the name of what they were trained on
+    assert foveate("compare", run.name, worse.name).returncode == 0
+    assert "data:image/jpeg" in page.read_text(encoding="utf-8")
     found = json.loads(foveate("compare", run.name, worse.name, "--json").stdout)
     assert found["pairs"][0]["verdict"] == "better"
     done = foveate("compare", run.name, "nothing")
