@@ -67,7 +67,8 @@ Rows = list[dict[str, Any]]
 MOST_SEEDS = 100
 COLUMNS = (  # of table.csv
     *("name", "model", "effort", "framing", "status", "reason", "split", "n", "groups"),
-    *("accuracy", "accuracy_low", "accuracy_high", "accuracy_corrected", "macro_f1", "log_loss"),
+    *("accuracy", "accuracy_low", "accuracy_high", "accuracy_corrected", "test_accuracy"),
+    *("macro_f1", "log_loss"),
     *("ece", "refused_own", "refused_unknown", "latency_ms", "throughput", "bytes", "macs"),
     *("parameters", "passes", "seconds", "seconds_cold", "epochs", "on_front"),
 )
@@ -370,7 +371,7 @@ def verdict(
     choice = min(alike, key=lambda row: row["latency_ms"])
     others = [i for i in range(len(names)) if i != at]
     found = {
-        "judged": len(shared[0].keys),
+        "judged": shared[0].images,
         "pairs": pairs,
         "best": best,
         "choice": {"name": choice["name"], "latency_ms": choice["latency_ms"]},
@@ -395,6 +396,8 @@ def write_table(path: Path, rows: Rows) -> None:
     writer.writeheader()
     for row in rows:
         low, high = row.get("accuracy_ci95") or (None, None)
-        writer.writerow(row | {"accuracy_low": low, "accuracy_high": high})
+        test = row.get("test", {}).get("accuracy")
+        more = {"accuracy_low": low, "accuracy_high": high, "test_accuracy": test}
+        writer.writerow(row | more)
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -21,6 +21,7 @@ from foveate.runs import Run, is_absent, read_json
 from foveate.storage import disk_errors, read_object, write_json
 
 SETTINGS, RESULT, TABLE, EPOCHS = "settings.json", "comparison.json", "table.csv", "epochs.json"
+LOCK = ".lock"  # which `Run.alone` makes
 FORM = {"settings": dict, "rows": [{"name": str, "status": str, "runs": [str]}], "said": [str]}
 
 
@@ -45,7 +46,8 @@ class Folder:
                 process is at work in it.
         """
         with disk_errors(path):
-            if path.is_dir() and any(path.iterdir()) and is_absent(path / SETTINGS):
+            there = {file.name for file in path.iterdir()} if path.is_dir() else set()
+            if there - {LOCK} and is_absent(path / SETTINGS):
                 raise UsageError(
                     f"{quoted(path)} exists and is no comparison; choose another {option('out')}"
                 )

@@ -9,6 +9,7 @@ and judged on those that were not, and its accuracy is corrected by how much les
 (`foveate.audit.estimate`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -54,6 +55,11 @@ class Judged:
         """(N,), the groups by number."""
         return np.unique(np.array(self.groups, dtype=object), return_inverse=True)[1]
 
+    @property
+    def images(self) -> int:
+        """How many there are, whatever the seed with which each was judged."""
+        return len({key[1:] for key in self.keys})
+
     def select(self, rows: Sequence[int]) -> "Judged":
         """Some of them, in this order."""
         kept = list(rows)
@@ -94,13 +100,18 @@ def differences(
 
     Returns:
         Of each pair what `pairs.compare` returns, of the first to the second, and: first, second,
-        their names; p_corrected, by Holm for the number of pairs, which the verdict goes by.
+        their names; p_corrected, by Holm for the number of pairs, which the verdict goes by. n
+        counts an image as often as it was judged, with another seed each time; needed counts it
+        once.
     """
     groups = judged[0].numbers
+    times = len(judged[0].keys) / judged[0].images
     found: list[dict[str, Any]] = []
     for i, j in combinations(range(len(names)), 2):
         losses = np.stack([judged[i].losses, judged[j].losses])
         pair = compare_pair(judged[i].right, judged[j].right, losses, groups)
+        if pair["needed"] is not None:
+            pair["needed"] = math.ceil(pair["needed"] / times)
         found.append({"first": names[i], "second": names[j], **pair})
         advance()
     for pair, p in zip(found, holm([pair["p"] for pair in found]), strict=True):

@@ -324,6 +324,36 @@ def test_a_budget_that_is_over(tmp_path: Path, edges: Path) -> None:
     assert again == found
 
 
+@pytest.mark.parametrize(("seconds", "epochs"), [(10.0, None), (55.0, 1), (160.0, 3), (1e6, 5)])
+def test_as_many_epochs_as_fit(
+    tmp_path: Path,
+    edges: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    epochs: int | None,
+) -> None:
+    """An epoch takes 50 s, and the recipe has 5."""
+    asked: list[int] = []
+
+    def train(*given: Any, **options: Any) -> Any:
+        asked.append(options["epochs"])
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(comparison, "measure_epoch", lambda *given, **options: (50.0, 5))
+    monkeypatch.setattr(comparison, "train", train)
+    given: dict[str, Any] = {"recipe": "finetune", "seconds": seconds, "out": tmp_path / "out"}
+    if epochs is None:
+        rows = compare(edges, [MODEL, "lenet5"], **given, progress=Silent())["rows"]
+        assert [row["status"] for row in rows] == ["over budget", "no weights"]
+        assert "50 s" in rows[0]["reason"] and asked == []
+        return
+    for _ in range(2):  # decided once: a training that is resumed has as many
+        with refused(UsageError, "far enough"):
+            compare(edges, [MODEL, "lenet5"], **given, progress=Silent())
+        monkeypatch.setattr(comparison, "measure_epoch", lambda *given, **options: (1.0, 5))
+    assert asked == [epochs, epochs]
+
+
 def test_a_deadline_ends_what_is_not_finished() -> None:
     deadline = Deadline(Silent(), 1e-9)
     with pytest.raises(OverBudgetError, match="images, 0 of 10"):

@@ -30,7 +30,8 @@ def test_two_networks_have_the_same_folds(images: Path, tmp_path: Path) -> None:
     first, second = data_of(found)
     assert first["files"] == second["files"] and first["links"] == second["links"]
     assert [row["status"] for row in found["rows"]] == ["done", "done"]
-    assert found["judged"] == 2 * 72 and found["pairs"][0]["groups"] <= 72
+    assert found["judged"] == 72 and found["pairs"][0]["n"] == 2 * 72
+    assert found["pairs"][0]["groups"] <= 72
     small, large = found["rows"]
     assert small["macs"] < large["macs"] and small["bytes"] < large["bytes"]
     for row in found["rows"]:
@@ -52,8 +53,6 @@ def test_fine_tuning_within_a_budget(draw_folder: Callable[..., Path], tmp_path:
     splits = [one["split"] for one in data["files"].values()]
     assert found["judged"] == splits.count("test") > 0
     assert {curve["along"] for curve in found["curves"].values()} == {"epoch"}
-    tight = compare(few, models, out=tmp_path / "tight", seconds=1e-3, **asked)
-    assert [row["status"] for row in tight["rows"]] == ["over budget", "no weights"]
 
 
 def test_a_signal_between_two_networks(images: Path, tmp_path: Path) -> None:

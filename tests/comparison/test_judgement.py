@@ -135,6 +135,7 @@ def test_another_seed_is_no_new_image() -> None:
     first, second = (differences(["a", "b"], judged)[0] for judged in (once, twice))
     assert first["p"] == second["p"] == pytest.approx(0.125)
     assert first["groups"] == second["groups"] == 20
+    assert first["needed"] == second["needed"] > 20
 
 
 def test_only_what_all_judged_is_compared_in_one_order() -> None:
