@@ -104,6 +104,13 @@ def test_runs_of_other_classes(run: Path) -> None:
         compare_runs([run, other])
 
 
+def test_a_run_of_labels_and_one_of_classes(run: Path) -> None:
+    other = changed(run, "other")
+    edited(other, "classifier/card.json", thresholds=[0.5, 0.5, 0.5])
+    with refused(UsageError, str(run), str(other), "multiclass", "multilabel"):
+        compare_runs([run, other])
+
+
 def test_runs_of_other_data(run: Path) -> None:
     other = changed(run, "other")
     files = json.loads((other / "data.json").read_text())["files"]
