@@ -68,8 +68,8 @@ MOST_SEEDS = 100
 COLUMNS = (  # of table.csv
     *("name", "model", "effort", "framing", "status", "reason", "split", "n", "groups"),
     *("accuracy", "accuracy_low", "accuracy_high", "accuracy_corrected", "test_accuracy"),
-    *("macro_f1", "log_loss"),
-    *("ece", "refused_own", "refused_unknown", "latency_ms", "throughput", "bytes", "macs"),
+    *("macro_f1", "log_loss", "ece"),
+    *("refused_own", "refused_unknown", "latency_ms", "throughput", "bytes", "macs"),
     *("parameters", "passes", "seconds", "seconds_cold", "epochs", "on_front"),
 )
 
@@ -127,7 +127,8 @@ def compare(
         raise UsageError(f"no recipe is compared as {recipe!r}; expected {', '.join(SPLIT)}")
     lists = {"models": models, "efforts": efforts, "framings": framings}
     for name, values in lists.items():
-        if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        listed = isinstance(values, Sequence) and not isinstance(values, str)
+        if not listed or not all(isinstance(value, str) for value in values):
             raise UsageError(f"{name} is a list of names, not {shown(values)}")
     seeds = whole_number("seeds", seeds, 1, MOST_SEEDS)
     limit = as_number(seconds)

@@ -388,6 +388,8 @@ def test_a_deadline_ends_what_is_not_finished() -> None:
         ([MODEL, "lenet5"], {"seconds": float("nan")}, ["seconds", "nan"]),
         ([MODEL, "lenet5"], {"lang": "fr"}, ["fr", "zh"]),
         ("resnet18,resnet50", {}, ["models", "list"]),
+        (None, {}, ["models", "None"]),
+        ([MODEL, 18], {}, ["models", "18"]),
     ],
 )
 def test_refused(
