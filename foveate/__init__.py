@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         classifier as classifier,
     )
     from foveate import (
+        comparison as comparison,
+    )
+    from foveate import (
         data as data,
     )
     from foveate import (
@@ -116,6 +119,7 @@ if TYPE_CHECKING:
         weights as weights,
     )
     from foveate.classifier import Classifier, Prediction
+    from foveate.comparison import compare, compare_runs
     from foveate.data.augment import Augment
     from foveate.data.dataset import Dataset
     from foveate.data.image import load_image
@@ -147,6 +151,8 @@ __all__ = [
     "UsageError",
     "View",
     "build",
+    "compare",
+    "compare_runs",
     "evaluate",
     "export_classifier",
     "extract_features",
@@ -170,6 +176,8 @@ HOMES = {
     "TrainConfig": "foveate.training.config",
     "View": "foveate.data.preprocess",
     "build": "foveate.weights",
+    "compare": "foveate.comparison",
+    "compare_runs": "foveate.comparison",
     "evaluate": "foveate.evaluation",
     "export_classifier": "foveate.export",
     "extract_features": "foveate.features",
@@ -183,9 +191,9 @@ HOMES = {
     "train": "foveate.training",
 }
 SUBMODULES = (
-    "advice arguments audit catalogue checkpoint classifier cli data distance download engine "
-    "errors evaluation explanation export features forking heads lab lettering machine metrics "
-    "models novelty probe progress recomputation rejection report runs storage training "
+    "advice arguments audit catalogue checkpoint classifier cli comparison data distance download "
+    "engine errors evaluation explanation export features forking heads lab lettering machine "
+    "metrics models novelty probe progress recomputation rejection report runs storage training "
     "verification weights"
 ).split()
 

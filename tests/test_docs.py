@@ -22,7 +22,7 @@ PAGES = [
 # written by docs/make_networks.py; small programs
 NETWORKS = sorted((ROOT / "docs/networks").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SLOW = {"finetune.md", "python.md"}  # pages that train for half a minute
+SLOW = {"compare.md", "finetune.md", "python.md"}  # pages that train for half a minute
 COURSE = ROOT / "docs/course"  # its pages take five to thirty seconds, mostly to start commands
 LAB_OPTIONS = {"--quick", "--out", "--data", "--seed", "--json", "--quiet"}
 SET_UP = ("make demo", "make test")  # the two commands of a fresh machine

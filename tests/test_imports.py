@@ -25,7 +25,7 @@ LAYERS = [
     {"explanation"},
     {"evaluation", "verification", "report", "export"},
     {"training"},
-    {"lab", "recomputation"},
+    {"comparison", "lab", "recomputation"},
     {"advice"},
     {"cli"},
 ]

@@ -10,8 +10,8 @@ import foveate
 
 PUBLIC = """
     ArtefactError Augment Classifier DataError Dataset Exported FoveateError ImageError
-    MissingExtraError Prediction Preprocess TrainConfig UsageError View build evaluate
-    export_classifier extract_features find_lr freeze list_models load_dataset load_image
+    MissingExtraError Prediction Preprocess TrainConfig UsageError View build compare compare_runs
+    evaluate export_classifier extract_features find_lr freeze list_models load_dataset load_image
     replace_head set_in_channels train
 """.split()
 SIGNATURES = {
@@ -24,6 +24,9 @@ SIGNATURES = {
     "evaluate": "classifier data on_bad progress tta groups positive recall precision cost against",
     "export_classifier": "classifier out format images int8 budget progress",
     "build": "name num_classes in_channels weights",
+    "compare": "data models recipe efforts framings seeds seconds out task on_bad threads lang "
+    "progress",
+    "compare_runs": "runs data out threads lang progress",
     "list_models": "pretrained family",
     "extract_features": "dataset model weights size framing fit mirror engine threads progress",
     "freeze": "network what lr head_lr layer_decay size",

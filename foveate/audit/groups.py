@@ -109,6 +109,19 @@ class Grouping:
             looked_for=self.looked_for,
         )
 
+    def select(self, dataset: Dataset, rows: Rows) -> "Grouping":
+        """The same among some of its images: `dataset` has these rows, in this order."""
+        place = {row: i for i, row in enumerate(rows.tolist())}
+
+        def there(pairs: tuple[Pair, ...]) -> list[Pair]:
+            return [
+                Pair(place[pair.first], place[pair.second], pair.kind)
+                for pair in pairs
+                if pair.first in place and pair.second in place
+            ]
+
+        return grouping_of(dataset, there(self.pairs), there(self.links), self.looked_for)
+
     def applied(self, dataset: Dataset) -> Dataset:
         """The dataset with these groups, by number, in place of its own."""
         several = np.bincount(self.groups, minlength=len(dataset))[self.groups] > 1

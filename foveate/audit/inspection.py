@@ -16,7 +16,7 @@ from foveate.data.levels import find_levels
 from foveate.features import Extracted, Known, extract, shown, still_known
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
-from foveate.weights.starting_point import StartingPoint
+from foveate.weights.starting_point import EMBEDDED, StartingPoint, find_start
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,19 @@ def inspect(
         grouping = find_groups(dataset, seen, "auto", n, shown_to)
         faults = find_faults(measure_images(dataset, levels, n, shown_to))
     return Audit(dataset, grouping, seen.features, dict(found.bad), tuple(faults))
+
+
+def find_groups_alike(dataset: Dataset, threads: int, progress: Progress) -> Grouping:
+    """The groups of a dataset, by the features of the embedded network, whichever is to be trained:
+    where they decide splits, or folds that several networks share, they must not depend on the
+    network. An image that cannot be read has none."""
+    if dataset.pixels is not None:  # built-in sets have no groups
+        return find_groups(dataset, None, "auto", threads, progress)
+    found = look(dataset, find_start(EMBEDDED), threads, progress)
+    good = np.flatnonzero([name not in found.bad for name in dataset.files])
+    read = dataset.select(good)
+    grouping = find_groups(read, found.select(good), "auto", threads, progress)
+    return grouping.among(good, len(dataset))
 
 
 def look(dataset: Dataset, start: StartingPoint, threads: int, progress: Progress) -> Extracted:

@@ -36,6 +36,7 @@ VERBS = {  # as `foveate --help` lists them; each is a module of its name
     "predict": "Classify images.",
     "evaluate": "Measure a classifier on labelled images.",
     "explain": "Show which parts of an image speak for a class, checked.",
+    "compare": "Train several networks on the same images, or lay runs over one another.",
     "review": "Show the labels of a run that may be wrong, on one page.",
     "advise": "Say what would help a probe most.",
     "report": "Write the report of a run: what it can do, and what it confuses.",

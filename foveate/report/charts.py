@@ -20,6 +20,9 @@ MOST = 100  # classes of a confusion matrix that has them all
 WORST = 60  # classes of one that has not
 LONGEST = 24  # characters of a class's name beside it
 NUMBERED = 30  # classes up to which each cell has its number and its names
+IN_A_ROW = 2  # names of lines
+STEPS = (1, 1.5, 2, 3, 4, 5, 7)  # of an axis in powers
+STYLES = ("line", "second", "third", "fourth", "fifth", "sixth")  # of several lines
 
 
 class Line(NamedTuple):
@@ -28,6 +31,17 @@ class Line(NamedTuple):
     name: Markup
     style: str
     points: Sequence[tuple[float, float]]
+
+
+class Point(NamedTuple):
+    """One point of a scatter chart: its name, its place, the interval of its height, and whether
+    it is on the front."""
+
+    name: Markup
+    x: float
+    y: float
+    interval: tuple[float, float] | None
+    front: bool
 
 
 def text(x: float, y: float, words: str | Markup, more: str = "") -> Markup:
@@ -218,7 +232,8 @@ def lines(
         mark: the place on the axis.
         log: the axis is one of powers of ten, from the largest down.
     """
-    left, top, width, height = 54, 40, 360, 190
+    left, width, height = 54, 360, 190
+    top = 24 + 16 * max(1, -(-len(drawn) // IN_A_ROW))
     points = [p for line in drawn for p in line.points]
 
     def along(x: float) -> float:
@@ -276,8 +291,79 @@ def lines(
             for x, y in dots
         ]
         if line.name:
-            parts.append(
-                Markup('<path class="{}" d="M{} 28h16"/>').format(line.style, left + 150 * number)
-            )
-            parts.append(text(left + 150 * number + 21, 32, line.name, 'class="quiet"'))
+            x, y = left + 180 * (number % IN_A_ROW), 28 + 16 * (number // IN_A_ROW)
+            parts.append(Markup('<path class="{}" d="M{} {}h16"/>').format(line.style, x, y))
+            parts.append(text(x + 21, y + 4, line.name, 'class="quiet"'))
+    return svg(left + width + 12, top + height + 40, name, parts)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Those between two positive ones that a person would write below an axis.
+
+    >>> round_numbers(6, 25)
+    [7, 10, 15, 20]
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    rounded = [float(f"{step * 10.0**power:.2g}") for power in powers for step in STEPS]
+    return [int(x) if x == int(x) else x for x in rounded if low <= x <= high]
+
+
+def scatter(name: Markup, under: Markup, points: Sequence[Point]) -> Markup:
+    """Accuracies against a cost, which is drawn in powers of two; a line joins the front.
+
+    Args:
+        name: of what is drawn.
+        under: of the axis of costs.
+        points: one or more; heights are fractions, costs above 0.
+    """
+    left, top, width, height = 54, 24, 560, 300
+    costs = [math.log2(point.x) for point in points]
+    first, last = min(costs) - 0.4, max(costs) + 1.2  # to the right there is room for names
+    ends = [end for point in points for end in (point.interval or (point.y, point.y))]
+    low, high = max(0.0, min(ends) - 0.01), min(1.0, max(ends) + 0.01)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (math.log2(x) - first) / (last - first)
+        return left + width * across, top + height * (high - y) / (high - low)
+
+    parts = [text(left, 14, name + " (%)", 'class="strong"')]
+    for i in range(5):
+        y = low + (high - low) * i / 4
+        down = place(points[0].x, y)[1]
+        parts.append(
+            Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(left, down, left + width)
+        )
+        label = f"{100 * y:.1f}"
+        parts.append(text(left - 6, round(down + 4, 1), label, 'class="quiet" text-anchor="end"'))
+    free = -math.inf
+    for x in round_numbers(2**first, 2**last):
+        across = round(place(x, low)[0], 1)
+        if across < free:
+            continue  # it would lie on the one before
+        free = across + 40
+        parts.append(
+            text(across, top + height + 16, f"{x:g}", 'class="quiet" text-anchor="middle"')
+        )
+    parts.append(
+        text(left + width / 2, top + height + 33, under, 'class="quiet" text-anchor="middle"')
+    )
+    joined = sorted((point.x, point.y) for point in points if point.front)
+    if len(joined) > 1:
+        path = "L".join("{:.1f} {:.1f}".format(*place(x, y)) for x, y in joined)
+        parts.append(Markup('<path class="line" d="M{}"/>').format(path))
+    taken: list[tuple[float, float]] = []  # where names are
+    for point in sorted(points, key=lambda point: -point.y):
+        across, down = place(point.x, point.y)
+        if point.interval is not None:
+            ends_at = [place(point.x, end)[1] for end in point.interval]
+            bar = Markup('<path class="quiet" d="M{:.1f} {:.1f}V{:.1f}"/>')
+            parts.append(bar.format(across, *ends_at))
+        style = "dot" if point.front else "hollow"
+        dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4.5"/>')
+        parts.append(dot.format(style, across, down))
+        beside = down + 4
+        while any(abs(beside - y) < 14 and abs(across - x) < 200 for x, y in taken):
+            beside += 14
+        taken.append((across, beside))
+        parts.append(text(round(across + 9, 1), round(beside, 1), point.name))
     return svg(left + width + 12, top + height + 40, name, parts)

@@ -27,8 +27,8 @@ DIGEST = re.compile('<meta name="page-sha256" content="([0-9a-f]*)">')
 
 # what a page leaves out unless it is given
 ABSENT: dict[str, Any] = dict.fromkeys(
-    "figures classes more_classes confusion mistakes calibration refusal framing plan curves "
-    "reproduction".split()
+    "figures problems classes more_classes confusion mistakes calibration refusal framing plan "
+    "curves reproduction".split()
 ) | {
     "metrics_digest": "",
     "beside": [],
@@ -87,7 +87,7 @@ def write_page(out: Path, t: Texts, values: dict[str, Any]) -> None:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["isolated"] = isolated
-    unexplained: dict[str, Any] = {"reasons": {}, "reasons_about": []}
+    unexplained: dict[str, Any] = {"reasons": {}, "reasons_about": [], "parts": []}
     page = environment.from_string(source).render(t=t, **(unexplained | values))
     page = page.encode("utf-8", "replace").decode()
     page = page.replace('"page-sha256" content=""', f'"page-sha256" content="{digest_of(page)}"', 1)

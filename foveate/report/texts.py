@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from markupsafe import Markup
 
 from foveate.errors import UsageError, printable
+from foveate.report.texts_compared import COMPARED
 
 Lang = Literal["en", "zh"]
 LANGUAGES = get_args(Lang)
@@ -416,6 +417,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The most similar training images are not shown: {why}.",
         "未显示最相似的训练图像：{why}。",
     ),
+    **COMPARED,
 }
 
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from foveate.arguments import check_switch, checked_path, option, spoken, whole_number
-from foveate.audit.groups import Groups, check_groups
+from foveate.audit.groups import Grouping, Groups, check_groups
 from foveate.catalogue import CATALOGUE, canonical, unknown_network
 from foveate.classifier import Classifier
 from foveate.data.augment import PolicyOptions
@@ -115,7 +115,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     seed: int = 0,
-    groups: Groups = "auto",
+    groups: Groups | Grouping = "auto",
     on_bad: OnBad | None = None,
     corrections: str | os.PathLike[str] | None = None,
     engine: Literal["auto", "openvino", "torch"] = "auto",
@@ -167,7 +167,7 @@ def train(
         groups: images that are kept on one side of every fold and split, so that what judges is
             new: "auto", copies, bursts and occasions, which are found, and those that a table
             gives; "given", the latter and files with the same bytes; "none", files with the same
-            bytes alone.
+            bytes alone. Or a Grouping of this Dataset, found before, that trainings share.
         on_bad: unreadable images: "skip" them, naming each, or make them, and damaged ones, an
             "error". By default they are skipped unless there are several and more than 5 %.
         corrections: a table in which a person says which labels are right, as `foveate review`
@@ -214,7 +214,8 @@ def train(
     if effort == "most":
         check_most(model, weights)
     folder = None if out is None else checked_path("out is the path of the run's folder", out)
-    groups = check_groups(groups)
+    grouping = groups if isinstance(groups, Grouping) else None
+    kinds = "auto" if isinstance(groups, Grouping) else check_groups(groups)
     check_switch("resume", resume)
     check_switch("tensorboard", tensorboard)
     check_lang(lang)
@@ -224,6 +225,11 @@ def train(
     right = Corrected(dataset) if corrections is None else correct(dataset, corrections)
     dataset = learnable(right.dataset)
     check_trainable(dataset)
+    if grouping is not None and len(grouping.groups) != len(dataset):
+        raise UsageError(
+            f"groups is a Grouping of {len(grouping.groups)} images, and the data have "
+            f"{len(dataset)}"
+        )
     rate = check_reject(reject, dataset.task)
     if positive is not None or recall is not None:
         check_point(positive, recall, dataset)
@@ -252,7 +258,7 @@ def train(
                 on_bad=on_bad or "skip",
                 engine=kind,
                 task=dataset.task,
-                groups=groups,
+                groups=kinds,
                 weights=start.identity if start.own_weights else "",
             )
 
@@ -265,6 +271,7 @@ def train(
                     found = solve_probe(
                         *(run, dataset, asked, on_bad, start, threads, progress, clock, command),
                         confirmed=right.confirmed,
+                        shared=grouping,
                     )
                 found = decided(found)
                 leave_report(run, dataset, lang, threads, progress)
@@ -287,7 +294,8 @@ def train(
             seed=seed,
             on_bad=on_bad,
             engine=kind,
-            groups=groups,
+            groups=kinds,
+            grouping=grouping,
             reject=rate,
         )
         resources = Resources(threads, cache or "ram", tensorboard, progress, clock, command)
@@ -375,6 +383,55 @@ def find_lr(
         job_of = opened(dataset, fingerprint, request, resources, out, resume=False)
         with job_of as job, job.own_folder():
             return range_test(job.prepare())
+
+
+@torch_threads()
+def measure_epoch(
+    data: str | os.PathLike[str] | Dataset,
+    model: str = "efficientnet_lite0",
+    *,
+    framing: Framing = "auto",
+    groups: Groups | Grouping = "auto",
+    on_bad: OnBad | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[float, int]:
+    """The seconds that an epoch of fine-tuning takes here, measured on its first steps, and how
+    many epochs the recipe has.
+
+    Arguments and errors are those of `train`. Nothing is saved.
+    """
+    from foveate.training.pace import seconds_an_epoch
+    from foveate.training.setup import Request, Resources
+
+    framing, fit = check_framing(framing, None, "finetune")
+    threads = cores_to_use(threads)
+    dataset = learnable(as_dataset(data))
+    check_trainable(dataset)
+    request = Request(
+        *origin(canonical(model), None, "finetune"),
+        recipe="finetune",
+        settings={},
+        config=None,
+        augment=None,
+        size=None,
+        framing=framing,
+        fit=fit,
+        channels=None,
+        seed=seed,
+        on_bad=on_bad,
+        engine=choose_engine(),
+        groups="auto" if isinstance(groups, Grouping) else check_groups(groups),
+        grouping=groups if isinstance(groups, Grouping) else None,
+        reject=None,
+    )
+    with bars(progress) as progress, TemporaryDirectory() as folder:
+        resources = Resources(threads, "ram", False, progress, Clock(), "")
+        out, fingerprint = Path(folder) / "run", dataset_fingerprint(dataset)
+        with opened(dataset, fingerprint, request, resources, out, False) as job, job.own_folder():
+            trainer = job.prepare()
+            return seconds_an_epoch(trainer), trainer.config.epochs
 
 
 @contextmanager

@@ -126,9 +126,11 @@ def solve_probe(
     clock: Clock,
     command: str,
     confirmed: frozenset[str] = frozenset(),
+    shared: Grouping | None = None,
 ) -> Classifier:
     """Extract features, choose what is seen, solve the head, measure it, and write the run's
-    files. `confirmed` are files whose label a person has found right."""
+    files. `confirmed` are files whose label a person has found right; `shared` are groups of the
+    dataset that were found before."""
 
     def say(sentence: str) -> None:
         progress.say(sentence)
@@ -154,7 +156,7 @@ def solve_probe(
         first = "whole" if config.framing == AUTO else config.framing
         asked = wholes[0].framed(first, config.fit or "crop")
         # groups are found in whole images, whatever the head will see; built-in sets have none
-        look = config.groups == "auto" and dataset.pixels is None
+        look = config.groups == "auto" and dataset.pixels is None and shared is None
         views = list(dict.fromkeys([*(wholes[0].views if look else ()), *asked.views]))
         everything = replace(asked.alone(views[0]), more=tuple(views[1:]))
         found = extractors[0].extract(dataset, everything)
@@ -171,7 +173,10 @@ def solve_probe(
     learnt, classes = np.flatnonzero(~is_test), dataset.classes
     with clock.phase("groups"):
         whole = replace(seen, features=known[views[0]]) if look else None
-        grouping = find_groups(dataset, whole, config.groups, threads, progress)
+        if shared is not None:
+            grouping = shared.select(dataset, good)
+        else:
+            grouping = find_groups(dataset, whole, config.groups, threads, progress)
         judging = plan_judging(dataset, grouping, ~is_test, config.seed)
     with clock.phase("head"):
         area = area_seen(dataset, learnt, wholes[0]) if config.fit is None else 1.0

@@ -24,7 +24,7 @@ from torch import nn
 
 from foveate import models
 from foveate.audit.groups import Grouping, Groups, find_groups
-from foveate.audit.inspection import look
+from foveate.audit.inspection import find_groups_alike
 from foveate.classifier import Classifier
 from foveate.data.augment import Augment, PolicyOptions
 from foveate.data.augment.policies import Choice, resolve
@@ -64,7 +64,7 @@ from foveate.training.network_input import choose_preprocess, choose_size
 from foveate.training.report import Clock, EpochLog, Record
 from foveate.training.saving import save_trained
 from foveate.training.trainer import Trainer, step_seed
-from foveate.weights.starting_point import EMBEDDED, OWN, TIMM, StartingPoint, find_start
+from foveate.weights.starting_point import OWN, TIMM, StartingPoint
 
 FAST_BF16 = {"avx512_bf16", "amx_bf16"}  # instruction sets that multiply bf16 faster than f32
 
@@ -91,6 +91,7 @@ class Request:
     engine: str
     groups: Groups
     reject: float | None  # share of images like the training images that may be refused
+    grouping: Grouping | None = None  # found before, for all that share it
 
     def network(self, num_classes: int, in_channels: int) -> nn.Module:
         """The network of a random start, or a copy of the one that was handed in."""
@@ -417,17 +418,14 @@ NOT_CHOSEN: Any = None  # the same of the Preprocess
 
 
 def look_for_groups(dataset: Dataset, request: Request, resources: Resources) -> Grouping:
-    """The groups of a dataset, by the features of the embedded network, whichever is to be trained:
-    they decide the splits, so they must not depend on what happens to be in the cache. An image
-    that cannot be read has none."""
+    """The groups of a dataset, those that were handed in or those that it has: they decide the
+    splits."""
     threads, progress = resources.threads, resources.progress
     with resources.clock.phase("groups"):
-        if request.groups == "auto" and dataset.pixels is None:  # built-in sets have no groups
-            found = look(dataset, find_start(EMBEDDED), threads, progress)
-            good = np.flatnonzero([name not in found.bad for name in dataset.files])
-            read = dataset.select(good)
-            grouping = find_groups(read, found.select(good), "auto", threads, progress)
-            grouping = grouping.among(good, len(dataset))
+        if request.grouping is not None:
+            grouping = request.grouping
+        elif request.groups == "auto":
+            grouping = find_groups_alike(dataset, threads, progress)
         else:
             grouping = find_groups(dataset, None, request.groups, threads, progress)
         check_given(dataset, grouping, learnt_from(dataset))
