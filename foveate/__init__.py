@@ -104,6 +104,9 @@ if TYPE_CHECKING:
         runs as runs,
     )
     from foveate import (
+        server as server,
+    )
+    from foveate import (
         storage as storage,
     )
     from foveate import (
@@ -185,8 +188,8 @@ HOMES = {
 SUBMODULES = (
     "arguments audit catalogue checkpoint classifier cli data distance download engine errors "
     "evaluation explanation export features forking heads lab lettering machine metrics models "
-    "novelty probe progress recomputation rejection report runs storage training verification "
-    "weights"
+    "novelty probe progress recomputation rejection report runs server storage training "
+    "verification weights"
 ).split()
 
 
