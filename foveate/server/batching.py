@@ -1,25 +1,26 @@
-"""Images that wait: threads decode them, and one thread runs the engine on all that are decoded."""
+"""Images that wait: threads decode them, and whichever finds the engine free runs it on all that
+are decoded."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from threading import Thread
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
 import simplejpeg
 
 from foveate.classifier import Classifier, Outcome
 from foveate.classifier.given import Decoded, Given
-from foveate.data.image import JPEG, opened, reduction
+from foveate.data.image import JPEG, jpeg_scale, opened
 from foveate.errors import FoveateError, ImageError
 from foveate.server.problems import overloaded
 from foveate.server.settings import Settings
 from foveate.server.uploads import Upload
 
-BATCH = 64  # images after which the engine thread looks at its results
+BATCH = 64  # images after which a thread looks at the results
 USUAL = 0.01  # seconds an image, until some were measured
 
 
@@ -67,7 +68,7 @@ class Batcher:
     Args:
         classifier: whose engine is ready.
         settings: of what may wait.
-        threads: that decode.
+        threads: that may decode at once.
     """
 
     def __init__(self, classifier: Classifier, settings: Settings, threads: int):
@@ -76,17 +77,18 @@ class Batcher:
         self.seconds = USUAL  # an image, of late
         self.failures = 0
         self.todo: SimpleQueue[Job | None] = SimpleQueue()
-        self.ready: SimpleQueue[Job | None] = SimpleQueue()
-        self.decoders = [
-            Thread(target=self.decode, name=f"decoder-{i}", daemon=True) for i in range(threads)
+        self.ready: deque[Job] = deque()
+        self.engine = Lock()
+        # one waits for the engine, all others may decode
+        self.threads = [
+            Thread(target=self.work, name=f"worker-{i}", daemon=True) for i in range(threads + 1)
         ]
-        self.runner = Thread(target=self.run, name="engine", daemon=True)
-        for thread in (*self.decoders, self.runner):
+        for thread in self.threads:
             thread.start()
 
     @property
     def alive(self) -> bool:
-        return self.runner.is_alive()
+        return all(thread.is_alive() for thread in self.threads)
 
     def check_room(self, images: int = 1) -> None:
         """Problem (503) if so many images more would be too many."""
@@ -127,14 +129,12 @@ class Batcher:
 
     def close(self) -> None:
         """End the threads, after all that waits."""
-        for _ in self.decoders:
+        for _ in self.threads:
             self.todo.put(None)
-        for thread in self.decoders:
+        for thread in self.threads:
             thread.join()
-        self.ready.put(None)
-        self.runner.join()
 
-    def decode(self) -> None:
+    def work(self) -> None:
         """The loop of a thread."""
         preprocess = self.classifier.preprocess
         while (job := self.todo.get()) is not None:
@@ -147,39 +147,38 @@ class Batcher:
                 kind = type(error).__name__
                 job.decoded = ImageError(f"image {job.name!r} cannot be used ({kind})")
             job.data = b""
-            self.ready.put(job)
+            self.ready.append(job)
+            # who holds the engine looks once more when it has let go: no image is left behind
+            while self.ready and self.engine.acquire(blocking=False):
+                try:
+                    self.run()
+                finally:
+                    self.engine.release()
 
     def run(self) -> None:
-        """The loop of the engine's thread."""
-        while (first := self.ready.get()) is not None:
-            taken: deque[Job] = deque()
-            try:
-                for job, outcome in self.classifier.outcomes(self.batch(first, taken)):
-                    taken.popleft()
-                    finish(job, outcome)
-            except Exception as error:
-                self.failures += 1
-                for job in taken:
-                    finish(job, EngineError(type(error).__name__))
+        """Run the engine on what is decoded by the time it can take it; in one thread at once."""
+        taken: deque[Job] = deque()
 
-    def batch(self, first: Job, taken: deque[Job]) -> Iterator[tuple[Job, Decoded]]:
-        """The first image, and those that are decoded by the time the engine can take them."""
-        job: Job | None = first
-        while job is not None:
-            taken.append(job)
-            number = len(taken)
-            yield job, job.decoded
-            if number >= BATCH:
-                return
-            try:
-                job = self.ready.get_nowait()
-            except Empty:
-                return
-        self.ready.put(None)  # the end, which is not of this batch
+        def batch() -> Iterator[tuple[Job, Decoded]]:
+            for _ in range(BATCH):
+                if not self.ready:
+                    return
+                job = self.ready.popleft()
+                taken.append(job)
+                yield job, job.decoded
+
+        try:
+            for job, outcome in self.classifier.outcomes(batch()):
+                taken.popleft()
+                finish(job, outcome)
+        except Exception as error:
+            self.failures += 1
+            for job in taken:
+                finish(job, EngineError(type(error).__name__))
 
 
 def finish(job: Job, outcome: Outcome | ImageError | EngineError) -> None:
-    """Note an image's outcome; called by the engine's thread alone."""
+    """Note an image's outcome; called only by who holds the engine."""
     order = job.order
     order.outcomes[job.place] = outcome
     order.left -= 1
@@ -197,8 +196,7 @@ def check_pixels(data: bytes, name: str, short_side: int, most: int) -> None:
     try:
         if data.startswith(JPEG):
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
-            scale = reduction(data, short_side) or 1
-            pixels = height * width // scale**2
+            pixels = height * width // jpeg_scale((width, height), short_side) ** 2
         else:
             width, height = opened(data, name).size
             pixels = width * height

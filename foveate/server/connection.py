@@ -3,6 +3,7 @@ answered."""
 
 import asyncio
 import ipaddress
+import os
 import signal
 import socket
 from collections.abc import Generator
@@ -23,6 +24,7 @@ LINGER = 5.0  # seconds in which the rest of a body that was refused is thrown a
 HEAD = 16 << 10  # bytes of a request's head, at most
 IDLE = 5  # seconds that a connection may wait for its next request
 ARRIVING = 0.05  # seconds in which what has reached this machine is read, before it stops
+BACKLOG = 2048  # connections that the system accepts before the server does
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -191,13 +193,21 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise UsageError(f"this machine has no address {host!r}: {error}") from error
     family, _, _, _, address = found[0]
+    # with the protocol named, asyncio sends what is written at once (TCP_NODELAY); else the body of
+    # an answer waits 40 ms for the head to be acknowledged
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        if os.name == "posix":  # elsewhere it would share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address[:2])
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise FoveateError(
             f"port {port} of {host} cannot be had ({error.strerror}); choose another --port, or 0 "
             "for any that is free"
         ) from error
+    return listener
 
 
 def is_local(listener: socket.socket) -> bool:

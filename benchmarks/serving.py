@@ -1,0 +1,252 @@
+"""What `foveate serve` costs beside the engine alone, and beside two servers written by hand.
+
+    python benchmarks/serving.py RUN PHOTOS --peers PYTHON
+
+JPEGs of PHOTOS in, JSON out, over 1, 8 and 64 connections on loopback that each send the next image
+as soon as they have an answer. Of each server, in a process of its own and in turns with the
+others: CPU seconds an image (of the process and its children; the client's are not counted), images
+a second, and the 50th and 99th percentile of the seconds of an answer. `loop` decodes and infers
+the same images in one process without HTTP.
+
+    foveate         `foveate serve`
+    fastapi-torch   FastAPI, Pillow and torchvision, the network eager in torch, an image a call
+    litserve        LitServe with Foveate's decoder and engine, its batches of up to 64
+
+PYTHON is an interpreter that has fastapi, litserve and what Foveate needs; without it the two are
+left out. `--memory` instead counts the bytes that `foveate serve` holds after 1,000 and after
+20,000 requests.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from machine import RESULTS, described, save
+
+CLIENTS = (1, 8, 64)
+IMAGES = 300  # photos that are sent, over and over
+MINIMUM = 6.0  # seconds of a measurement, about
+WARM = 100  # requests before it
+REPEATS = 3
+HERE = Path(__file__).parent
+KINDS = ("foveate", "fastapi-torch", "litserve")
+
+
+class Client:
+    """Connections that send images and wait for their answers.
+
+    Args:
+        port: of the server, on this machine.
+        path: where it predicts.
+        photos: the bytes of JPEGs.
+    """
+
+    def __init__(self, port: int, path: str, photos: list[bytes]):
+        self.port, self.sent, self.seconds = port, 0, list[float]()
+        head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+        head = head.format(path) + "Content-Length: {}\r\n\r\n"
+        self.requests = [head.format(len(data)).encode() + data for data in photos]
+
+    def run(self, connections: int, requests: int) -> float:
+        """Seconds until so many requests are answered."""
+        self.sent, self.seconds = 0, []
+        begin = time.perf_counter()
+        asyncio.run(self.all(connections, requests))
+        return time.perf_counter() - begin
+
+    async def all(self, connections: int, requests: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(connections):
+                group.create_task(self.one(requests))
+
+    async def one(self, requests: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        while self.sent < requests:
+            self.sent += 1
+            begin = time.perf_counter()
+            writer.write(self.requests[self.sent % len(self.requests)])
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 200"), head
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            await reader.readexactly(length)
+            self.seconds.append(time.perf_counter() - begin)
+        writer.close()
+
+
+class Served:
+    """A server in a process of its own.
+
+    Args:
+        kind: which of KINDS.
+        run: the classifier's.
+        python: the interpreter.
+        port: for those that are written here.
+    """
+
+    def __init__(self, kind: str, run: Path, python: str, port: int):
+        words = [python, str(HERE / "serving_peers.py"), kind, str(run), str(port)]
+        self.path = "/predict"
+        if kind == "foveate":
+            words = [sys.executable, "-m", "foveate", "serve", str(run), "--port", str(port)]
+            self.path = "/v1/predict"
+        self.port = port
+        self.process = psutil.Popen(words, stdout=subprocess.DEVNULL)
+        for _ in range(600):
+            try:
+                asyncio.run(connected(port))
+                return
+            except OSError:
+                assert self.process.poll() is None, f"{kind} did not start"
+                time.sleep(0.1)
+        raise AssertionError(f"{kind} does not listen")
+
+    def processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+    def cpu(self) -> float:
+        times = [one.cpu_times() for one in self.processes()]
+        return sum(t.user + t.system for t in times)
+
+    def memory(self) -> int:
+        return sum(one.memory_info().rss for one in self.processes())
+
+    def stop(self) -> None:
+        children = self.processes()[1:]
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        for child in children:  # some servers leave theirs
+            if child.is_running():
+                child.kill()
+
+
+async def connected(port: int) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
+
+
+def measure(served: Served, photos: list[bytes], connections: int) -> dict[str, float]:
+    client = Client(served.port, served.path, photos)
+    rate = WARM / client.run(connections, WARM)
+    requests = round(min(max(rate * MINIMUM, WARM), 2000))
+    before = served.cpu()
+    seconds = client.run(connections, requests)
+    taken = np.percentile(client.seconds, [50, 99])
+    return {
+        "cpu seconds an image": (served.cpu() - before) / requests,
+        "images a second": requests / seconds,
+        "p50": float(taken[0]),
+        "p99": float(taken[1]),
+    }
+
+
+def loop(run: Path, photos: list[bytes]) -> dict[str, float]:
+    """Decode and infer, in this process."""
+    from foveate.classifier import Classifier
+
+    classifier = Classifier.load(run)
+    list(classifier.predict_each(photos[:WARM]))
+    many = [photos[i % len(photos)] for i in range(1000)]
+    begin, cpu = time.perf_counter(), time.process_time()
+    assert all(not row.error for row in classifier.predict_each(many))
+    return {
+        "cpu seconds an image": (time.process_time() - cpu) / len(many),
+        "images a second": len(many) / (time.perf_counter() - begin),
+    }
+
+
+def apart(run: Path, folder: Path) -> dict[str, float]:
+    """`loop` in a process of its own."""
+    words = [sys.executable, __file__, str(run), str(folder), "--loop"]
+    found: dict[str, float] = eval_json(subprocess.check_output(words, text=True))
+    return found
+
+
+def eval_json(text: str) -> Any:
+    import json
+
+    return json.loads(text)
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: float(f"{np.median([row[key] for row in rows]):.4g}") for key in rows[0]}
+
+
+def side_by_side(run: Path, folder: Path, peers: str, repeats: int) -> dict[str, Any]:
+    photos = read(folder)
+    kinds = KINDS if peers else KINDS[:1]
+    rows: dict[str, list[dict[str, float]]] = {}
+    for _ in range(repeats):
+        rows.setdefault("loop", []).append(apart(run, folder))
+        for number, kind in enumerate(kinds):
+            served = Served(kind, run, peers, 8471 + number)
+            try:
+                for connections in CLIENTS:
+                    row = measure(served, photos, connections)
+                    rows.setdefault(f"{kind}, {connections} clients", []).append(row)
+                    print(kind, connections, row, flush=True)
+            finally:
+                served.stop()
+    found: dict[str, Any] = {name: medians(each) for name, each in rows.items()}
+    alone = found["loop"]["cpu seconds an image"]
+    for name, row in found.items():
+        row["cpu, of the loop's"] = round(row["cpu seconds an image"] / alone, 3)
+    found["repeats"] = repeats
+    found["bytes a photo"] = round(float(np.mean(list(map(len, photos)))))
+    return found
+
+
+def memory(run: Path, folder: Path, port: int = 8470) -> dict[str, Any]:
+    """Bytes that a server holds after some, and after many requests."""
+    photos, found = read(folder), {}
+    served = Served("foveate", run, "", port)
+    try:
+        client, done = Client(port, served.path, photos), 0
+        for requests in (1000, 5000, 10000, 20000):
+            client.run(8, requests - done)
+            done = requests
+            found[f"after {requests}"] = served.memory()
+            print(requests, served.memory(), flush=True)
+    finally:
+        served.stop()
+    return found
+
+
+def read(folder: Path) -> list[bytes]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    return [path.read_bytes() for path in files[:IMAGES]]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--peers", default="", metavar="PYTHON")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--loop", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    if asked.loop:
+        import json
+
+        print(json.dumps(loop(asked.run, read(asked.photos))))
+        sys.exit()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    report = described("serving", "foveate openvino starlette uvicorn python-multipart")
+    report["date"] = time.strftime("%Y-%m-%d")
+    if asked.memory:
+        report["results"] = memory(asked.run, asked.photos)
+    else:
+        report["results"] = side_by_side(asked.run, asked.photos, asked.peers, asked.repeats)
+    name = "serving-memory.json" if asked.memory else "serving.json"
+    save(report, asked.out or RESULTS / name)
