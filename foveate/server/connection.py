@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -142,6 +143,9 @@ class GracefulServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():  # whose signals are not ours
+            yield
+            return
         before = {s: signal.signal(s, self.handle_exit) for s in SIGNALS}
         try:
             yield
