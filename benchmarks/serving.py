@@ -6,7 +6,8 @@ JPEGs of PHOTOS in, JSON out, over 1, 8 and 64 connections on loopback that each
 as soon as they have an answer. Of each server, in a process of its own and in turns with the
 others: CPU seconds an image (of the process and its children; the client's are not counted), images
 a second, and the 50th and 99th percentile of the seconds of an answer. `loop` decodes and infers
-the same images in one process without HTTP.
+the same images in one process without HTTP, all of them at once; `loop, one by one` is given the
+next image when it has answered the last, as a server with one client is.
 
     foveate         `foveate serve`
     fastapi-torch   FastAPI, Pillow and torchvision, the network eager in torch, an image a call
@@ -19,6 +20,7 @@ left out. `--memory` instead counts the bytes that `foveate serve` holds after 1
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -147,32 +149,29 @@ def measure(served: Served, photos: list[bytes], connections: int) -> dict[str, 
     }
 
 
-def loop(run: Path, photos: list[bytes]) -> dict[str, float]:
+def loop(run: Path, photos: list[bytes]) -> dict[str, dict[str, float]]:
     """Decode and infer, in this process."""
     from foveate.classifier import Classifier
 
     classifier = Classifier.load(run)
     list(classifier.predict_each(photos[:WARM]))
     many = [photos[i % len(photos)] for i in range(1000)]
-    begin, cpu = time.perf_counter(), time.process_time()
-    assert all(not row.error for row in classifier.predict_each(many))
-    return {
-        "cpu seconds an image": (time.process_time() - cpu) / len(many),
-        "images a second": len(many) / (time.perf_counter() - begin),
-    }
-
-
-def apart(run: Path, folder: Path) -> dict[str, float]:
-    """`loop` in a process of its own."""
-    words = [sys.executable, __file__, str(run), str(folder), "--loop"]
-    found: dict[str, float] = eval_json(subprocess.check_output(words, text=True))
+    found = {}
+    for name, given in (("loop", [many]), ("loop, one by one", [[photo] for photo in many])):
+        begin, cpu = time.perf_counter(), time.process_time()
+        assert all(not row.error for images in given for row in classifier.predict_each(images))
+        found[name] = {
+            "cpu seconds an image": (time.process_time() - cpu) / len(many),
+            "images a second": len(many) / (time.perf_counter() - begin),
+        }
     return found
 
 
-def eval_json(text: str) -> Any:
-    import json
-
-    return json.loads(text)
+def apart(run: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """`loop` in a process of its own."""
+    words = [sys.executable, __file__, str(run), str(folder), "--loop"]
+    found: dict[str, dict[str, float]] = json.loads(subprocess.check_output(words, text=True))
+    return found
 
 
 def medians(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -184,7 +183,8 @@ def side_by_side(run: Path, folder: Path, peers: str, repeats: int) -> dict[str,
     kinds = KINDS if peers else KINDS[:1]
     rows: dict[str, list[dict[str, float]]] = {}
     for _ in range(repeats):
-        rows.setdefault("loop", []).append(apart(run, folder))
+        for name, row in apart(run, folder).items():
+            rows.setdefault(name, []).append(row)
         for number, kind in enumerate(kinds):
             served = Served(kind, run, peers, 8471 + number)
             try:
@@ -196,7 +196,7 @@ def side_by_side(run: Path, folder: Path, peers: str, repeats: int) -> dict[str,
                 served.stop()
     found: dict[str, Any] = {name: medians(each) for name, each in rows.items()}
     alone = found["loop"]["cpu seconds an image"]
-    for name, row in found.items():
+    for row in found.values():
         row["cpu, of the loop's"] = round(row["cpu seconds an image"] / alone, 3)
     found["repeats"] = repeats
     found["bytes a photo"] = round(float(np.mean(list(map(len, photos)))))
@@ -237,8 +237,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     if asked.loop:
-        import json
-
         print(json.dumps(loop(asked.run, read(asked.photos))))
         sys.exit()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,16 +1,11 @@
-"""A classifier that refuses, and servers of it in threads of this process."""
+"""Servers in threads of this process, and what tests send them."""
 
 import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
-from foveate import train
 from foveate.classifier import Classifier
 from foveate.server.app import App
 from foveate.server.connection import http_server, listen
@@ -85,49 +80,3 @@ def everything(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return found
-
-
-@pytest.fixture(scope="session")
-def refusing(
-    backbone_cache: Path, draw_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A run that answers none of these. To be read only."""
-    root = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOVEATE_CACHE", str(backbone_cache))
-        draw_folder(root / "photos", 40)
-        return train(root / "photos", out=root / "run", command="train photos").run
-
-
-@pytest.fixture(scope="session")
-def photos(images: Path) -> list[Path]:
-    """Images that were not learnt from."""
-    return sorted((images / "test").rglob("*.jpg"))
-
-
-@pytest.fixture(scope="session")
-def served(refusing: Path, backbone_cache: Path) -> Classifier:
-    """The classifier that all servers of this process share."""
-    return Classifier.load(refusing, 2)
-
-
-@pytest.fixture
-def serve(served: Classifier) -> Iterator[Callable[..., Running]]:
-    """Settings -> a server."""
-    running: list[Running] = []
-
-    def start(**settings: Any) -> Running:
-        running.append(Running(served, **settings))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.stop()
-
-
-@pytest.fixture(scope="module")
-def server(served: Classifier) -> Iterator[Running]:
-    """One with the usual settings."""
-    running = Running(served)
-    yield running
-    running.stop()
