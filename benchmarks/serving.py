@@ -10,8 +10,9 @@ the same images in one process without HTTP, all of them at once; `loop, one by 
 next image when it has answered the last, as a server with one client is.
 
     foveate         `foveate serve`
-    fastapi-torch   FastAPI, Pillow and torchvision, the network eager in torch, an image a call
-    litserve        LitServe with Foveate's decoder and engine, its batches of up to 64
+    fastapi         FastAPI, Pillow and torchvision, the network eager in torch, an image a call
+    litserve        LitServe with Foveate's decoder and engine, its batches of up to 64; bodies are
+                    forms, since it takes no others
 
 PYTHON is an interpreter that has fastapi, litserve and what Foveate needs; without it the two are
 left out. `--memory` instead counts the bytes that `foveate serve` holds after 1,000 and after
@@ -39,7 +40,7 @@ MINIMUM = 6.0  # seconds of a measurement, about
 WARM = 100  # requests before it
 REPEATS = 3
 HERE = Path(__file__).parent
-KINDS = ("foveate", "fastapi-torch", "litserve")
+KINDS = ("foveate", "fastapi", "litserve")
 
 
 class Client:
@@ -47,15 +48,23 @@ class Client:
 
     Args:
         port: of the server, on this machine.
-        path: where it predicts.
+        kind: which of KINDS it is.
         photos: the bytes of JPEGs.
     """
 
-    def __init__(self, port: int, path: str, photos: list[bytes]):
+    def __init__(self, port: int, kind: str, photos: list[bytes]):
         self.port, self.sent, self.seconds = port, 0, list[float]()
-        head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
-        head = head.format(path) + "Content-Length: {}\r\n\r\n"
-        self.requests = [head.format(len(data)).encode() + data for data in photos]
+        path = "/v1/predict" if kind == "foveate" else "/predict"
+        type_, before, after = "image/jpeg", b"", b""
+        if kind == "litserve":  # whose bodies are JSON or forms
+            type_ = "multipart/form-data; boundary=edge"
+            before = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\n'
+            before, after = before + b"Content-Type: image/jpeg\r\n\r\n", b"\r\n--edge--\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {type_}\r\n"
+        bodies = [before + data + after for data in photos]
+        self.requests = [
+            f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
+        ]
 
     def run(self, connections: int, requests: int) -> float:
         """Seconds until so many requests are answered."""
@@ -94,13 +103,12 @@ class Served:
     """
 
     def __init__(self, kind: str, run: Path, python: str, port: int):
-        words = [python, str(HERE / "serving_peers.py"), kind, str(run), str(port)]
-        self.path = "/predict"
+        words = [python, str(HERE / f"serving_{kind}.py"), str(run), str(port)]
         if kind == "foveate":
             words = [sys.executable, "-m", "foveate", "serve", str(run), "--port", str(port)]
-            self.path = "/v1/predict"
-        self.port = port
-        self.process = psutil.Popen(words, stdout=subprocess.DEVNULL)
+        self.port, self.kind = port, kind
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        self.process = psutil.Popen(words, stdout=subprocess.DEVNULL, env=environment)
         for _ in range(600):
             try:
                 asyncio.run(connected(port))
@@ -135,7 +143,7 @@ async def connected(port: int) -> None:
 
 
 def measure(served: Served, photos: list[bytes], connections: int) -> dict[str, float]:
-    client = Client(served.port, served.path, photos)
+    client = Client(served.port, served.kind, photos)
     rate = WARM / client.run(connections, WARM)
     requests = round(min(max(rate * MINIMUM, WARM), 2000))
     before = served.cpu()
@@ -208,7 +216,7 @@ def memory(run: Path, folder: Path, port: int = 8470) -> dict[str, Any]:
     photos, found = read(folder), {}
     served = Served("foveate", run, "", port)
     try:
-        client, done = Client(port, served.path, photos), 0
+        client, done = Client(port, served.kind, photos), 0
         for requests in (1000, 5000, 10000, 20000):
             client.run(8, requests - done)
             done = requests

@@ -1,5 +1,5 @@
-"""V1: limits of size, type and count; memory is bounded. V2: what is malformed gets an answer, never
-500 and never silence."""
+"""V1: limits of size, type and count; bounded memory. V2: what is malformed gets an answer, other
+than 500."""
 
 import io
 import random

@@ -11,8 +11,6 @@ from typing import Any
 
 from foveate.classifier import Classifier
 
-BATCH = 64
-
 
 def fastapi_torch(run: Path, port: int) -> None:
     """The network eager in torch, an image a call, in FastAPI's thread pool."""
@@ -50,42 +48,5 @@ def fastapi_torch(run: Path, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 
-def litserve(run: Path, port: int) -> None:
-    """Foveate's decoder and engine behind LitServe."""
-    import litserve
-    from fastapi import Request
-
-    from foveate.classifier.given import Given
-
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.classifier = Classifier.load(run)
-            _ = self.classifier.engine
-
-        async def decode_request(self, request: Request) -> bytes:
-            return await request.body()
-
-        def batch(self, inputs: list[bytes]) -> list[bytes]:
-            return inputs
-
-        def predict(self, images: list[bytes]) -> list[Any]:
-            decoded = self.classifier.decoded((Given("image", data) for data in images), "none")
-            return [
-                self.classifier.prediction("image", outcome, 3).to_dict()
-                for _, outcome in self.classifier.outcomes(decoded)
-            ]
-
-        def unbatch(self, output: list[Any]) -> list[Any]:
-            return output
-
-        def encode_response(self, output: Any) -> Any:
-            return output
-
-    api = Api(max_batch_size=BATCH, batch_timeout=0.0)
-    server = litserve.LitServer(api, accelerator="cpu")
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
-
-
 if __name__ == "__main__":
-    kind, run, port = sys.argv[1:]
-    {"fastapi-torch": fastapi_torch, "litserve": litserve}[kind](Path(run), int(port))
+    fastapi_torch(Path(sys.argv[1]), int(sys.argv[2]))
