@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import litserve
+from fastapi import Request
 
 from foveate.classifier import Classifier
 from foveate.classifier.given import Given
@@ -24,8 +25,9 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         self.classifier = Classifier.load(self.run)
         _ = self.classifier.engine
 
-    def decode_request(self, request: Any) -> bytes:
-        data: bytes = request["file"].file.read()
+    def decode_request(self, request: Request) -> bytes:
+        form: Any = request  # what it gets
+        data: bytes = form["file"].file.read()
         return data
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:

@@ -1,5 +1,5 @@
-"""Images that wait: threads decode them, and whichever finds the engine free runs it on all that
-are decoded."""
+"""Images that wait: threads decode them, and whichever finds a stream of the engine free runs all
+that are decoded."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 from typing import Any
 
 import simplejpeg
@@ -68,7 +68,7 @@ class Batcher:
     Args:
         classifier: whose engine is ready.
         settings: of what may wait.
-        threads: that may decode at once.
+        threads: cores to use, as many as the engine has streams.
     """
 
     def __init__(self, classifier: Classifier, settings: Settings, threads: int):
@@ -78,10 +78,10 @@ class Batcher:
         self.failures = 0
         self.todo: SimpleQueue[Job | None] = SimpleQueue()
         self.ready: deque[Job] = deque()
-        self.engine = Lock()
-        # one waits for the engine, all others may decode
+        # as many may use the engine as it has streams, and as many decode
+        self.engine, self.noting = Semaphore(threads), Lock()
         self.threads = [
-            Thread(target=self.work, name=f"worker-{i}", daemon=True) for i in range(threads + 1)
+            Thread(target=self.work, name=f"worker-{i}", daemon=True) for i in range(2 * threads)
         ]
         for thread in self.threads:
             thread.start()
@@ -156,34 +156,36 @@ class Batcher:
                     self.engine.release()
 
     def run(self) -> None:
-        """Run the engine on what is decoded by the time it can take it; in one thread at once."""
+        """Run the engine on what is decoded by the time it can take it."""
         taken: deque[Job] = deque()
 
         def batch() -> Iterator[tuple[Job, Decoded]]:
             for _ in range(BATCH):
-                if not self.ready:
+                try:
+                    job = self.ready.popleft()
+                except IndexError:
                     return
-                job = self.ready.popleft()
                 taken.append(job)
                 yield job, job.decoded
 
         try:
             for job, outcome in self.classifier.outcomes(batch()):
                 taken.popleft()
-                finish(job, outcome)
+                self.finish(job, outcome)
         except Exception as error:
             self.failures += 1
             for job in taken:
-                finish(job, EngineError(type(error).__name__))
+                self.finish(job, EngineError(type(error).__name__))
 
-
-def finish(job: Job, outcome: Outcome | ImageError | EngineError) -> None:
-    """Note an image's outcome; called only by who holds the engine."""
-    order = job.order
-    order.outcomes[job.place] = outcome
-    order.left -= 1
-    if order.left == 0:
-        order.loop.call_soon_threadsafe(tell, order.done)
+    def finish(self, job: Job, outcome: Outcome | ImageError | EngineError) -> None:
+        """Note an image's outcome, and tell whoever waits when it was the order's last."""
+        order = job.order
+        order.outcomes[job.place] = outcome
+        with self.noting:
+            order.left -= 1
+            last = order.left == 0
+        if last:
+            order.loop.call_soon_threadsafe(tell, order.done)
 
 
 def tell(done: "asyncio.Future[Any]") -> None:

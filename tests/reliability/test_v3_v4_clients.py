@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from serving import LIMIT, Running, everything
+
+from foveate.classifier import Classifier
 
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
 WAIT = b"Expect: 100-continue\r\n"  # the server says when it begins to read
@@ -104,16 +107,25 @@ def test_v3_a_client_that_never_reads_is_left(serve: Serve, photo: bytes) -> Non
 
 
 def test_v4_all_that_waits_is_one_batch(
-    serve: Serve, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    refusing: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve()
+    server = Running(Classifier.load(refusing, 1))  # whose engine has one stream
     gate = Gate(server, monkeypatch)
     asked = [Asked(server, photo) for _ in range(7)]
     gate.until(7)
     gate.opened.set()
     for one in asked:
         one.join(LIMIT)
+    server.stop()
     assert [one.status for one in asked] == [200] * 7 and gate.batches == [7]
+
+
+def test_v4_with_many_clients_each_gets_its_own_answer(server: Running, photos: list[Path]) -> None:
+    data = [path.read_bytes() for path in photos]
+    alone = [server.image(one).json["predictions"] for one in data]
+    with ThreadPoolExecutor(16) as pool:
+        each = pool.map(server.image, data * 10)
+    assert [answer.json["predictions"] for answer in each] == alone * 10
 
 
 def test_v4_overload_is_refused_and_passes(
