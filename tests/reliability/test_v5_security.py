@@ -186,43 +186,6 @@ def test_v5_a_missing_extra_is_said(refusing: Path, python: Callable[..., str]) 
     assert "pip install 'foveate[serve]'" in python(program, refusing)
 
 
-def test_v5_a_server_without_torch(
-    refusing: Path, photo: bytes, python: Callable[..., str]
-) -> None:
-    """A process in which torch cannot be imported predicts, and explains."""
-    program = """
-import os, signal, sys, threading, urllib.request
-for name in ("torch", "torchvision"):
-    sys.modules[name] = None
-from foveate.cli import serve as verb
-from foveate.server import connection
-
-listen = connection.listen
-
-def listen_and_ask(host, port):
-    listener = listen(host, port)
-    threading.Thread(target=ask, args=(listener.getsockname()[1],)).start()
-    return listener
-
-def ask(port):
-    data = open(sys.argv[2], "rb").read()
-    for path in ("predict", "explain"):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/{path}", data)
-        request.add_header("Content-Type", "image/jpeg")
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            print(path, answer.status, answer.headers["Content-Type"])
-    os.kill(os.getpid(), signal.SIGTERM)
-
-connection.listen = listen_and_ask
-verb.serve(__import__("pathlib").Path(sys.argv[1]), port=0)
-print("ended")
-"""
-    path = next(p for p in (refusing.parent / "photos").rglob("*.jpg"))
-    said = python(program, refusing, path)
-    assert "predict 200 application/json" in said and "explain 200 image/png" in said
-    assert said.endswith("ended\n")
-
-
 def test_v5_nothing_is_said_of_what_is_no_http(server: Running, refusing: Path) -> None:
     with server.raw(b"\0\r\n\r\n") as connection:
         found = everything(connection)
