@@ -3,7 +3,7 @@ forbids a browser."""
 
 import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from starlette.types import Message, Send
 
@@ -86,12 +86,12 @@ def is_address(name: str) -> bool:
     return True
 
 
-def guarded(send: Send, extra: Iterable[tuple[bytes, bytes]] = ()) -> Send:
+def guarded(send: Send) -> Send:
     """A `send` whose answers have the headers."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *HEADERS, *extra]
+            message["headers"] = [*message.get("headers", ()), *HEADERS]
         await send(message)
 
     return send_with_headers
