@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -54,7 +55,7 @@ class App:
 
     def __init__(self, classifier: Classifier, settings: Settings | None = None):
         self.classifier, self.settings = classifier, settings or Settings()
-        _ = classifier.engine  # made now, not when the first image waits
+        try_out(classifier)
         rejection = classifier.rejection
         self.metrics = Metrics(None if rejection is None else Drift(rejection))
         self.training = TrainingImages(classifier) if self.settings.show_training else None
@@ -245,6 +246,14 @@ class App:
     async def page(self, request: Request) -> Response:
         body, kind = self.pages[request.url.path]
         return Response(body, media_type=kind)
+
+
+def try_out(classifier: Classifier) -> None:
+    """Classify a black image: what is made for the first one is then there, and what is damaged is
+    known."""
+    channels, views = classifier.preprocess.channels, classifier.preprocess.views
+    black = tuple(np.zeros((view.crop, view.crop, channels), np.uint8) for view in views)
+    list(classifier.outcomes([(None, black)]))
 
 
 class Named(io.BytesIO):
