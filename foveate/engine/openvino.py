@@ -47,9 +47,9 @@ if later:
     del sys.modules[CONVERTER]
     ov.convert_model = convert_model  # where others in this process look for it
 
-# OpenVINO fills its tables of types when the first array of a process becomes a tensor, under a lock
-# of its own. Of two threads that came there together, one waited with that lock and the other with
-# Python's, for ever; here only one thread imports.
+# OpenVINO fills its tables of types when the first array of a process becomes a tensor, under a
+# lock of its own. Of two threads that came there together, one waited with that lock and the other
+# with Python's, for ever; here only one thread imports.
 ov.Type.u8.to_dtype()
 ov.Tensor(np.zeros(1, np.uint8), shared_memory=True).data.tobytes()
 
