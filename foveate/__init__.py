@@ -107,6 +107,9 @@ if TYPE_CHECKING:
         runs as runs,
     )
     from foveate import (
+        server as server,
+    )
+    from foveate import (
         storage as storage,
     )
     from foveate import (
@@ -193,8 +196,8 @@ HOMES = {
 SUBMODULES = (
     "advice arguments audit catalogue checkpoint classifier cli comparison data distance download "
     "engine errors evaluation explanation export features forking heads lab lettering machine "
-    "metrics models novelty probe progress recomputation rejection report runs storage training "
-    "verification weights"
+    "metrics models novelty probe progress recomputation rejection report runs server storage "
+    "training verification weights"
 ).split()
 
 

@@ -163,9 +163,14 @@ class Scale:
 
     def strangeness(self, measures: Floats) -> Floats:
         """(3, N) -> (2, N): how foreign, and how much of an unknown kind."""
-        z = self.scores(measures)
-        foreign = np.maximum(z[DISTANCE], z[EXCESS])
-        return np.stack([foreign, z[ENERGY] + z[EXCESS]])
+        return strangeness(self.scores(measures))
+
+
+def strangeness(scores: Floats) -> Floats:
+    """Normal scores of the measures, (3, N) -> (2, N): how foreign, and how much of an unknown
+    kind."""
+    foreign = np.maximum(scores[DISTANCE], scores[EXCESS])
+    return np.stack([foreign, scores[ENERGY] + scores[EXCESS]])
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,11 @@ class Rejection:
 
     def strangeness(self, features: Array, logits: NDArray[np.floating[Any]]) -> Floats:
         """(2, N): how foreign each image is, and how much of an unknown kind."""
-        return self.scale.strangeness(measured(self.hashing.reduced(features), self.pair, logits))
+        return strangeness(self.scores(features, logits))
+
+    def scores(self, features: Array, logits: NDArray[np.floating[Any]]) -> Floats:
+        """(3, N), the measures as normal scores by their ranks among the training images."""
+        return self.scale.scores(measured(self.hashing.reduced(features), self.pair, logits))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a file holds."""

@@ -126,6 +126,60 @@ def trained(backbone_cache: Path, images: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
+def refusing(
+    backbone_cache: Path, draw_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run that answers none of these. To be read only."""
+    root = tmp_path_factory.mktemp("served")
+    from foveate.training import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOVEATE_CACHE", str(backbone_cache))
+        draw_folder(root / "photos", 40)
+        return train(root / "photos", out=root / "run", command="train photos").run
+
+
+@pytest.fixture(scope="session")
+def photos(images: Path) -> list[Path]:
+    """Images that were not learnt from."""
+    return sorted((images / "test").rglob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
+def served(refusing: Path) -> Any:
+    """The classifier that all servers of this process share."""
+    from foveate.classifier import Classifier
+
+    return Classifier.load(refusing, 2)
+
+
+@pytest.fixture
+def serve(served: Any) -> Iterator[Callable[..., Any]]:
+    """Settings -> a server."""
+    from serving import Running
+
+    running: list[Running] = []
+
+    def start(**settings: Any) -> Running:
+        running.append(Running(served, **settings))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def server(served: Any) -> Iterator[Any]:
+    """One with the usual settings."""
+    from serving import Running
+
+    running = Running(served)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
 def python() -> Callable[..., str]:
     """Run a program in a fresh interpreter of this test's environment; gives what it printed."""
     import subprocess

@@ -23,7 +23,7 @@ LAYERS = [
     {"audit", "distance", "novelty", "rejection"},
     {"classifier"},
     {"explanation"},
-    {"evaluation", "verification", "report", "export"},
+    {"evaluation", "verification", "report", "export", "server"},
     {"training"},
     {"comparison", "lab", "recomputation"},
     {"advice"},

@@ -97,11 +97,13 @@ class Outcome(NamedTuple):
         rejected: why it is refused, or None.
         foreign: how foreign it is, as a normal score among the training images; None where nothing
             is refused.
+        distance: how far it is from the nearest class, as such a score; or None.
     """
 
     probabilities: NDArray[np.float64]
     rejected: str | None = None
     foreign: float | None = None
+    distance: float | None = None
 
 
 class Classifier:
@@ -234,22 +236,29 @@ class Classifier:
             if isinstance(outcome, ImageError):
                 yield Prediction(image.name, error=str(outcome))
                 continue
-            p, rejected = outcome.probabilities, outcome.rejected
-            order = np.argsort(-p, kind="stable")
-            ranked = tuple((self.classes[i], float(p[i])) for i in order[:top])
-            label, probability = ranked[0]
-            if rejected is not None:
-                from foveate.rejection import NONE_OF_THESE
+            yield self.prediction(image.name, outcome, top)
 
-                yield Prediction(
-                    image.name, NONE_OF_THESE, probability, (), ranked, rejected=rejected
-                )
-                continue
-            given = self.decision.answers(p[None])[0]
-            labels = tuple(self.classes[i] for i in order if given[i])
-            if self.task == "multiclass":  # perhaps not the most probable one
-                label, probability = labels[0], float(p[given][0])
-            yield Prediction(image.name, label, probability, labels, ranked)
+    def prediction(self, name: str, outcome: Outcome, top: int) -> Prediction:
+        """What is said of an image, by what was made of it.
+
+        Args:
+            name: of the image.
+            outcome: from `outcomes`.
+            top: how many classes to name.
+        """
+        p, rejected = outcome.probabilities, outcome.rejected
+        order = np.argsort(-p, kind="stable")
+        ranked = tuple((self.classes[i], float(p[i])) for i in order[:top])
+        label, probability = ranked[0]
+        if rejected is not None:
+            from foveate.rejection import NONE_OF_THESE
+
+            return Prediction(name, NONE_OF_THESE, probability, (), ranked, rejected=rejected)
+        given = self.decision.answers(p[None])[0]
+        labels = tuple(self.classes[i] for i in order if given[i])
+        if self.task == "multiclass":  # perhaps not the most probable one
+            label, probability = labels[0], float(p[given][0])
+        return Prediction(name, label, probability, labels, ranked)
 
     def predict_proba(self, images: Any, tta: Tta = "none") -> NDArray[np.float64]:
         """Calibrated probabilities, as scikit-learn gives them; of refused images too, if they are
@@ -352,9 +361,13 @@ class Classifier:
         probabilities = self.decision.probabilities(logits).mean(axis=0)
         if self.rejection is None:
             return Outcome(probabilities)
+        from foveate.rejection import DISTANCE, strangeness
+
         means = (part.mean(axis=0, keepdims=True) for part in (features, logits))
-        strange = self.rejection.strangeness(*means)
-        return Outcome(probabilities, self.rejection.reasons(strange)[0], float(strange[0, 0]))
+        scores = self.rejection.scores(*means)
+        strange = strangeness(scores)
+        reason = self.rejection.reasons(strange)[0]
+        return Outcome(probabilities, reason, float(strange[0, 0]), float(scores[DISTANCE, 0]))
 
     @cached_property
     def rejection(self) -> "Rejection | None":

@@ -42,6 +42,7 @@ VERBS = {  # as `foveate --help` lists them; each is a module of its name
     "report": "Write the report of a run: what it can do, and what it confuses.",
     "verify": "Compute the numbers of a run again.",
     "export": "Write a classifier for another runtime, proven.",
+    "serve": "Answer over HTTP, with a page to drop images on.",
     "models": "List the networks, or describe one.",
     "data": "Inspect data sets and the cache.",
     "weights": "Check weights files and published figures.",

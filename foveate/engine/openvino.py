@@ -51,6 +51,12 @@ if later:
     del sys.modules[CONVERTER]
     ov.convert_model = convert_model  # where others in this process look for it
 
+# OpenVINO fills its tables of types when the first array of a process becomes a tensor, under a
+# lock of its own. Of two threads that came there together, one waited with that lock and the other
+# with Python's, for ever; here only one thread imports.
+ov.Type.u8.to_dtype()
+ov.Tensor(np.zeros(1, np.uint8), shared_memory=True).data.tobytes()
+
 __all__ = [
     "Branch",
     "OpenVinoBackbone",
@@ -139,9 +145,16 @@ class OpenVinoEngine:
         self.views = tuple(shape_of_one(end) for end in self.compiled.inputs)
         self.row = shape_of_one(self.compiled.output(0))
         self.requests = threads + 2  # in flight at once: one a core, and two that wait
+        self.idle: deque[Any] = deque()  # requests of earlier runs
+
+    def request(self) -> Any:
+        """A request that nobody uses."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return self.compiled.create_infer_request()
 
     def run(self, batches: Iterable[Pixels]) -> Iterator[NDArray[np.float32]]:
-        free = deque(self.compiled.create_infer_request() for _ in range(self.requests))
         # with the pixels, which the request reads where they are
         busy: deque[tuple[Any, list[NDArray[np.uint8]]]] = deque()
 
@@ -157,13 +170,13 @@ class OpenVinoEngine:
                     f"{self.name} gives {rows.shape} for {len(views[0])} images; expected a row of "
                     f"{self.row[0]} each"
                 )
-            free.append(request)
+            self.idle.append(request)
             return rows
 
         for pixels in batches:
-            if not free:
+            if len(busy) == self.requests:
                 yield finish()
-            request, views = free.popleft(), list(map(np.ascontiguousarray, each_view(pixels)))
+            request, views = self.request(), list(map(np.ascontiguousarray, each_view(pixels)))
             request.start_async(dict(enumerate(views)), share_inputs=True)
             busy.append((request, views))
         while busy:
