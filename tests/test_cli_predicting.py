@@ -69,6 +69,15 @@ def test_a_csv_for_spreadsheets(trained: Path, photos: Path) -> None:
         assert (row[1], float(row[2])) == (line["label"], line["probability"])
 
 
+def test_names_that_would_be_formulas(trained: Path, photos: Path) -> None:
+    source = next(p for p in photos.rglob("*") if p.suffix in (".png", ".jpg"))
+    Path("=cmd().png").write_bytes(source.read_bytes())
+    done = foveate("predict", trained, "=cmd().png", "--csv", "found.csv")
+    assert done.returncode == 0, done.stderr
+    text = Path("found.csv").read_text(encoding="utf-8-sig")
+    assert text.splitlines()[1].startswith("'=cmd().png,")
+
+
 def test_a_csv_beside_json(trained: Path, photos: Path) -> None:
     options = ("--csv", "found.csv", "--json", "--top", "1")
     done = foveate("predict", trained, "photos", *options)

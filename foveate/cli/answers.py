@@ -69,6 +69,15 @@ class Printed:
         pass
 
 
+def inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: what would be one gets an apostrophe.
+
+    >>> inert("=cmd().jpg"), inert("x.jpg")
+    ("'=cmd().jpg", 'x.jpg')
+    """
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+
+
 class CsvTable:
     """A CSV that spreadsheets open with the right letters: UTF-8 with a byte order mark, a row an
     image and a column a class.
@@ -108,7 +117,7 @@ class CsvTable:
 
     def write(self, row: list[str]) -> None:
         with disk_errors(self.path):
-            self.rows.writerow(row)
+            self.rows.writerow(map(inert, row))
             self.file.flush()
 
     def close(self) -> None:
