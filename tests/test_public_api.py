@@ -22,7 +22,7 @@ SIGNATURES = {
     "threads progress "
     "settings",
     "evaluate": "classifier data on_bad progress tta groups positive recall precision cost against",
-    "export_classifier": "classifier out format images int8 budget progress",
+    "export_classifier": "classifier out format images int8 budget progress check_images",
     "build": "name num_classes in_channels weights",
     "list_models": "pretrained family",
     "extract_features": "dataset model weights size framing fit mirror engine threads progress",

@@ -86,7 +86,7 @@ def ending_in(end: Any, name: str, model: Any, classifier: Classifier) -> Any:
 
 @torch_threads()
 def graph_of_network(classifier: Classifier, features: bool) -> Any:
-    """The graph of a classifier that has none, made with torch; perhaps with what its head reads."""
+    """The graph of a classifier that has none, made with torch."""
     from foveate.engine.conversion import to_graph
     from foveate.probe import Features
 

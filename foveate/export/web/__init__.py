@@ -12,17 +12,21 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from foveate import __version__
+from foveate.arguments import checked_path
 from foveate.classifier import Classifier
 from foveate.classifier.card import title_of
+from foveate.classifier.given import Given
 from foveate.errors import FoveateError, UsageError
 from foveate.export.graph import ROWS, input_names
-from foveate.export.web.checks import drawn_images, expected, images_of
+from foveate.export.int8 import Int8Loss
+from foveate.export.proof import Proof
+from foveate.export.web.checks import drawn_images, images_of
 from foveate.export.web.coding import BESIDE, as_text, packed
 from foveate.export.web.network import PageNetwork
 from foveate.export.web.runtime import VERSION, WebRuntime
@@ -43,7 +47,11 @@ def check_exportable(classifier: Classifier) -> None:
 
 
 def page_of(
-    network: PageNetwork, runtime: WebRuntime, checks: dict[str, Any], proof: tuple[str, str]
+    network: PageNetwork,
+    runtime: WebRuntime,
+    checks: dict[str, Any],
+    proof: Proof,
+    loss: Int8Loss | None,
 ) -> str:
     """The page.
 
@@ -51,15 +59,21 @@ def page_of(
         network: that it runs.
         runtime: that runs it.
         checks: of `expected`.
-        proof: how its weights agree with the classifier, in English and Chinese.
+        proof: how its weights agree with the classifier.
+        loss: what int8 costs.
 
     Raises:
         FoveateError: it would be larger than browsers open.
     """
     content = network.content()
     binary, numbers = packed(runtime.binary), packed(content)
-    known = facts(network, checks, proof) | {"runtime": len(binary)}
+    known = facts(network, checks) | {"runtime": len(binary)}
     known["network"] |= {"bytes": len(numbers)}
+    known["proof"] = {
+        "images": proof.images,
+        "difference": float(f"{proof.difference:.1e}"),
+        "points": None if loss is None else round(loss.points, 2),
+    }
     texts = {"runtime": as_text(binary), "network": as_text(numbers)}
     size = sum(len(text.encode()) for text in texts.values())
     if size > LARGEST:
@@ -70,21 +84,22 @@ def page_of(
     script = "\n".join(source(name) for name in SCRIPTS)
     known["size"] = f"{(size + len(script)) / 1e6:.1f}"
     style = source("page.css")
+    scripts = [as_global(runtime.script), script]
     filled = {
-        "policy": html.escape(policy([as_global(runtime.script), f'"use strict";\n{script}'], style)),
+        "policy": html.escape(policy(scripts, style)),
         "title": html.escape(title_of(network.classifier.card)),
         "version": __version__,
         "runtime_version": VERSION,
         "licence": html.escape(source("MIT.txt")),
         "style": style,
         "about": inert(known),
-        "runtime_script": as_global(runtime.script),
-        "script": f'"use strict";\n{script}',
+        "runtime_script": scripts[0],
+        "script": scripts[1],
     } | texts
     return re.sub(r"\{\{ (\w+) \}\}", lambda found: filled[found[1]], source("page.html"))
 
 
-def facts(network: PageNetwork, checks: dict[str, Any], proof: tuple[str, str]) -> dict[str, Any]:
+def facts(network: PageNetwork, checks: dict[str, Any]) -> dict[str, Any]:
     """All that the page's program has to know."""
     classifier = network.classifier
     card, preprocess, decision = classifier.card, classifier.preprocess, classifier.decision
@@ -118,8 +133,6 @@ def facts(network: PageNetwork, checks: dict[str, Any], proof: tuple[str, str]) 
         "checks": checks,
         "metrics": measured(card),
         "refusals": refused(card),
-        "coding": "int8" if network.int8 else "float16",
-        "proof": proof,
     }
 
 
@@ -141,10 +154,10 @@ def refused(card: dict[str, Any]) -> dict[str, Any] | None:
     return {"share": kinds["share"], "ci": kinds["share_ci95"], "wrong": wrong["share"]}
 
 
-def check_images(classifier: Classifier, folder: Path | None) -> list[Any]:
-    """The folder's, or ours."""
+def check_images_of(classifier: Classifier, folder: str | os.PathLike[str] | None) -> list[Given]:
+    """A folder's, or ours."""
     if folder is not None:
-        return images_of(folder)
+        return images_of(checked_path("check_images is a folder", folder))
     return drawn_images(max(view.resize for view in classifier.preprocess.views))
 
 

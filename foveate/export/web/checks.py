@@ -16,9 +16,9 @@ from foveate.data.listing import images_below
 from foveate.errors import DataError, ImageError, quoted
 from foveate.export.web.network import PageAnswer, PageNetwork
 
-# Between a browser and Python: of a probability, and the share of a measure of strangeness. The network
-# computes the same in both, but for the order of its sums; a browser's decoder may round a pixel, or
-# what is transparent, in another way (docs/LOG.md).
+# Between a browser and Python: of a probability, and the share of a measure of strangeness. The
+# network computes the same in both, but for the order of its sums; of a JPEG that is read at a
+# fraction of its size, and of a grey one, a browser gives some pixels another value (docs/LOG.md).
 TOLERANCE = 0.02
 MEASURES = 0.05
 MOST = 12  # images
@@ -31,15 +31,15 @@ def drawn_images(side: int) -> list[Given]:
     """Images that are decoded and resized in every way: larger and smaller than a square of `side`
     pixels, wide and high, turned, transparent, grey, with a palette, and a JPEG that is read at a
     fraction of its size."""
-    large = min(LARGEST, 4 * side + 52)
+    large = min(LARGEST, 4 * side + 4)
     turned = Image.Exif()
     turned[0x0112] = 6  # stored lying on its side
-    see_through = waves(300, 220, 3)
+    see_through = waves(150, 110, 3)
     see_through.putalpha(Image.linear_gradient("L").resize(see_through.size))
     return [
-        file("waves.png", waves(400, 300, 0)),
+        file("waves.png", waves(200, 150, 0)),
         file("turned.jpg", waves(480, 360, 1), exif=turned, quality=90),
-        file("large.jpg", waves(large * 4 // 3, large, 2), quality=80),
+        file("large.jpg", waves(large * 4 // 3, large, 2), quality=60),
         file("transparent.png", see_through),
         file("grey.jpg", waves(260, 340, 4).convert("L"), quality=90),
         file("palette.gif", waves(320, 240, 5).quantize(32)),

@@ -74,7 +74,7 @@ def as_float16(values: NDArray[np.float32]) -> Coded:
     return Coded("f16", values.shape, planes.tobytes())
 
 
-def as_float32(values: NDArray[np.float32]) -> Coded:
+def as_float32(values: NDArray[np.floating[Any]]) -> Coded:
     return Coded("f32", values.shape, np.ascontiguousarray(values, np.float32).tobytes())
 
 
@@ -148,8 +148,8 @@ def as_text(data: bytes) -> str:
     '\\x7f@Ā'
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    bits = np.concatenate([bits, np.zeros(-len(bits) % 7, np.uint8)]).reshape(-1, 7)
-    letters = np.packbits(bits, axis=1)[:, 0] >> 1
+    whole = np.concatenate([bits, np.zeros(-len(bits) % 7, np.uint8)])
+    letters = np.packbits(whole.reshape(-1, 7), axis=1)[:, 0] >> 1
     return letters.tobytes().decode("ascii").translate(ESCAPED)
 
 

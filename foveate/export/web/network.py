@@ -11,7 +11,7 @@ from foveate.classifier import Classifier
 from foveate.classifier.given import Given
 from foveate.classifier.tta import Squares
 from foveate.errors import ImageError
-from foveate.export.graph import input_names, rows_graph
+from foveate.export.graph import input_names, rows_graph, served_graph
 from foveate.export.onnx import onnx_package, to_onnx
 from foveate.export.proof import Answers
 from foveate.export.web.coding import (
@@ -59,6 +59,12 @@ class PageNetwork:
         )
         self.tensors = {} if classifier.rejection is None else coded(classifier.rejection)
 
+    def served(self) -> tuple[Any, Any]:
+        """The network up to its probabilities, as an `onnx.ModelProto`: with the classifier's
+        numbers, and with the page's."""
+        model = to_onnx(served_graph(self.classifier), {})
+        return model, with_weights(self.onnx, *code_weights(self.onnx, model, self.int8))
+
     @cached_property
     def rejection(self) -> Rejection | None:
         """With the numbers as the page has them."""
@@ -99,13 +105,10 @@ class PageNetwork:
             given = np.zeros_like(given)
         return PageAnswer(probabilities[0], measures[:, 0], reason, given)
 
-    def answers(
-        self, images: Iterable[Given]
-    ) -> Iterable[tuple[Given, PageAnswer | ImageError]]:
+    def answers(self, images: Iterable[Given]) -> Iterable[tuple[Given, PageAnswer | ImageError]]:
         """The same of images as the classifier decodes them."""
         for image, squares in self.classifier.decoded(images, "none"):
-            failed = isinstance(squares, ImageError)
-            yield image, squares if failed else self.answer(squares)
+            yield image, squares if isinstance(squares, ImageError) else self.answer(squares)
 
     def say(self, files: dict[Any, str], classes: tuple[str, ...]) -> Answers:
         """The probabilities of files, as a proof compares them."""

@@ -36,7 +36,7 @@ function show() {
 }
 
 function showAbout() {
-  const { classes, thresholds, title, model, metrics, refusals, version, coding, proof } = about;
+  const { classes, thresholds, title, model, metrics, refusals, version, proof } = about;
   at("title").textContent = title;
   const lines = [text(thresholds ? "labels" : "classes", { n: classes.length, model })];
   for (const { split, share, ci, n } of metrics) {
@@ -50,7 +50,7 @@ function showAbout() {
   } else if (!thresholds) {
     lines.push(text("knows_only"));
   }
-  lines.push(text("coded", { kind: coding, proof: proof[language] }));
+  lines.push(text(proof.points === null ? "halved" : "int8", proof));
   lines.push(text("written", { version, size: about.size }));
   at("facts").replaceChildren(...lines.map((line) => make("li", { text: line })));
   at("names").textContent = classes.join(" · ");
@@ -398,6 +398,7 @@ async function start() {
   }
   for (const button of ["choose", "folder", "camera", "check"]) at(button).disabled = false;
   listen();
+  globalThis.foveate = { classify: (file) => classifier.classify(file) }; // for scripts beside it
   say(() => text("ready"));
   if (location.hash === "#check") check();
   return undefined;

@@ -49,20 +49,26 @@ function shares(size, from, to, wanted, kernel) {
 // Rows from `top` on, `height` of them, squeezed sideways.
 function sideways(image, top, height, width, { starts, counts, weights, most }) {
   const { channels, data } = image;
-  const line = image.width * channels;
   const out = new Uint8ClampedArray(width * height * channels);
+  const grey = channels === 1;
   let at = 0;
-  for (let y = 0; y < height; y++) {
-    const row = (top + y) * line;
+  for (let y = top; y < top + height; y++) {
     for (let x = 0; x < width; x++) {
-      const first = row + starts[x] * channels;
-      const w = x * most;
-      const n = counts[x];
-      for (let c = 0; c < channels; c++) {
-        let sum = 1 << (PRECISION - 1);
-        for (let k = 0, i = first + c; k < n; k++, i += channels) sum += data[i] * weights[w + k];
-        out[at++] = sum >> PRECISION; // which clamps
+      let red = 1 << (PRECISION - 1);
+      let green = red;
+      let blue = red;
+      let i = (y * image.width + starts[x]) * channels;
+      const end = x * most + counts[x];
+      for (let k = x * most; k < end; k++, i += channels) {
+        red += data[i] * weights[k];
+        if (grey) continue;
+        green += data[i + 1] * weights[k];
+        blue += data[i + 2] * weights[k];
       }
+      out[at++] = red >> PRECISION; // which clamps
+      if (grey) continue;
+      out[at++] = green >> PRECISION;
+      out[at++] = blue >> PRECISION;
     }
   }
   return { width, height, channels, data: out };

@@ -64,7 +64,14 @@ const TEXTS = {
     "An image of anything else gets one of its classes too.",
     "其他事物的图像也会被归入其中一个类别。",
   ],
-  coded: ["The network's weights are {kind}: {proof}", "网络权重为 {kind}：{proof}"],
+  halved: [
+    "Its weights are rounded to float16: the same class as the classifier's on {images} of {images} images, probabilities within {difference}.",
+    "网络权重取 float16：在 {images} 张图像上类别全部与分类器相同，概率相差不超过 {difference}。",
+  ],
+  int8: [
+    "Its weights are rounded to int8, which costs {points} points of accuracy; on {images} images probabilities differ from the classifier's by {difference} at most.",
+    "网络权重取 int8，准确率损失 {points} 个百分点；在 {images} 张图像上，概率与分类器最多相差 {difference}。",
+  ],
   written: ["Written by Foveate {version}, {size} MB.", "由 Foveate {version} 生成，{size} MB。"],
   check: ["Check", "自检"],
   check_about: [
