@@ -86,7 +86,7 @@ def page_of(
     style = source("page.css")
     scripts = [as_global(runtime.script), script]
     filled = {
-        "policy": html.escape(policy(scripts, style)),
+        "policy": policy(scripts, style),
         "title": html.escape(title_of(network.classifier.card)),
         "version": __version__,
         "runtime_version": VERSION,

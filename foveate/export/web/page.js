@@ -171,8 +171,12 @@ async function outcome(name, file) {
 async function thumbnail(file) {
   const options = { resizeHeight: THUMBNAIL, resizeQuality: "low" };
   const bitmap = await createImageBitmap(file, options);
-  const canvas = make("canvas", { width: Math.min(bitmap.width, 3 * THUMBNAIL), height: bitmap.height });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  const width = Math.min(bitmap.width, 3 * THUMBNAIL);
+  const canvas = make("canvas", { width, height: bitmap.height });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, width, bitmap.height);
+  context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const blob = await new Promise((made) => canvas.toBlob(made, "image/jpeg", 0.8));
   return URL.createObjectURL(blob);
@@ -350,24 +354,22 @@ async function camera() {
   } catch (error) {
     return say(() => text("no_camera", { reason: error.name }));
   }
-  video.srcObject = stream;
-  at("viewer").hidden = false;
-  await video.play();
-  at("take").focus();
-  const end = () => {
+  at("end").onclick = () => {
     stream.getTracks().forEach((track) => track.stop());
     video.srcObject = null;
     at("viewer").hidden = true;
     at("camera").focus();
   };
-  at("end").onclick = end;
   at("take").onclick = async () => {
     const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
     canvas.getContext("2d").drawImage(video, 0, 0);
     const blob = await new Promise((made) => canvas.toBlob(made, "image/png"));
-    classifyAll([["camera.png", blob]]);
+    if (blob) classifyAll([["camera.png", blob]]); // there is none before the first picture
   };
-  return undefined;
+  video.srcObject = stream;
+  at("viewer").hidden = false;
+  at("take").focus();
+  return video.play();
 }
 
 // Start

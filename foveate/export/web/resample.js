@@ -46,7 +46,7 @@ function shares(size, from, to, wanted, kernel) {
   return { starts, counts, weights, most };
 }
 
-// Rows from `top` on, `height` of them, squeezed sideways.
+// An image squeezed sideways, of rows from `top` on, `height` of them.
 function sideways(image, top, height, width, { starts, counts, weights, most }) {
   const { channels, data } = image;
   const out = new Uint8ClampedArray(width * height * channels);
@@ -74,19 +74,20 @@ function sideways(image, top, height, width, { starts, counts, weights, most }) 
   return { width, height, channels, data: out };
 }
 
-function downwards(image, height, { starts, counts, weights, most }) {
+// The same downwards, where the first row that there is, is `top`.
+function downwards(image, top, height, { starts, counts, weights, most }) {
   const { width, channels, data } = image;
   const line = width * channels;
   const out = new Uint8ClampedArray(line * height);
+  const sums = new Int32Array(line);
   for (let y = 0; y < height; y++) {
-    const first = starts[y] * line;
-    const w = y * most;
-    const n = counts[y];
-    for (let x = 0; x < line; x++) {
-      let sum = 1 << (PRECISION - 1);
-      for (let k = 0, i = first + x; k < n; k++, i += line) sum += data[i] * weights[w + k];
-      out[y * line + x] = sum >> PRECISION;
+    sums.fill(1 << (PRECISION - 1));
+    for (let k = 0; k < counts[y]; k++) {
+      const weight = weights[y * most + k];
+      const row = (starts[y] - top + k) * line;
+      for (let x = 0; x < line; x++) sums[x] += data[row + x] * weight;
     }
+    for (let x = 0; x < line; x++) out[y * line + x] = sums[x] >> PRECISION;
   }
   return { width, height, channels, data: out };
 }
@@ -99,14 +100,16 @@ function resize(image, width, height, box, interpolation) {
   const down = shares(image.height, top, bottom, height, kernel);
   const narrows = width !== image.width || left !== 0 || right !== width;
   const shortens = height !== image.height || top !== 0 || bottom !== height;
-  let done = image;
-  if (narrows) {
-    const from = shortens ? down.starts[0] : 0;
-    const to = shortens ? down.starts[height - 1] + down.counts[height - 1] : image.height;
-    done = sideways(image, from, to - from, width, across);
-    down.starts = down.starts.map((start) => start - from);
+  if (!shortens) return narrows ? sideways(image, 0, height, width, across) : image;
+  if (!narrows) return downwards(image, 0, height, down);
+  // the pass that comes first rounds first: Pillow 13 starts downwards where more goes there
+  const lost = image.height - height;
+  if (lost > 0 && lost > 2 * (image.width - width)) {
+    return sideways(downwards(image, 0, height, down), 0, height, width, across);
   }
-  return shortens ? downwards(done, height, down) : done;
+  const first = down.starts[0];
+  const last = down.starts[height - 1] + down.counts[height - 1];
+  return downwards(sideways(image, first, last - first, width, across), first, height, down);
 }
 
 // Python's round: halves go to the even number.
