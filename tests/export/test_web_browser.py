@@ -249,10 +249,10 @@ def test_the_page_is_the_classifier(
     refused = 0
     for row, (image, answer) in zip(plain, network.answers(expand(given)), strict=True):
         found = opened.page.evaluate(CLASSIFY, in_base64(Path(image.name).read_bytes()))
-        by = 0.02 if image.name.endswith("large.jpg") else 1e-4
+        by, share = (0.02, 0.1) if image.name.endswith("large.jpg") else (1e-4, 1e-3)
         assert near(found["probabilities"], answer.probabilities, by), image.name
         assert near(found["probabilities"], row, 0.1), image.name  # which may be computed in bf16
-        assert near(np.array(found["measures"]) / answer.measures, 1, 0.02), image.name
+        assert near(np.array(found["measures"]) / answer.measures, 1, share), image.name
         assert found["rejected"] == answer.rejected, image.name
         assert found["answer"] == [*np.flatnonzero(answer.given)], image.name
         refused += answer.rejected is not None

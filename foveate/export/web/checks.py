@@ -20,7 +20,7 @@ from foveate.export.web.network import PageAnswer, PageNetwork
 # network computes the same in both, but for the order of its sums; of a JPEG that is read at a
 # fraction of its size, and of a grey one, a browser gives some pixels another value (docs/LOG.md).
 TOLERANCE = 0.02
-MEASURES = 0.05
+MEASURES = 0.1
 MOST = 12  # images
 MOST_BYTES = 3_000_000  # of all together
 LARGEST = 1400  # pixels of the shorter side of what is drawn
