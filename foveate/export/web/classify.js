@@ -99,13 +99,7 @@ class Classifier {
 
   // A file -> { probabilities, measures, rejected, answer }.
   async classify(file) {
-    const decoded = await decode(file);
-    try {
-      const squares = squaresOf(decoded, this.about);
-      return await this.judge(squares);
-    } finally {
-      decoded.bitmap.close();
-    }
+    return this.judge(await squaresOf(file, this.about));
   }
 
   async judge(squares) {

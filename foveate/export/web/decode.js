@@ -1,6 +1,6 @@
 // A file's bytes -> its pixels, as Foveate decodes them: upright, on white, without ICC profiles; a
-// large JPEG smaller, by the means of blocks of 2, 4 or 8 pixels, which is what libjpeg's own scaling
-// computes.
+// large JPEG at 1/2, 1/4 or 1/8 of its size, as libjpeg scales it. Browsers with an ImageDecoder do the
+// same; elsewhere the means of blocks are taken, which differ where colours are stored at half the size.
 
 const MOST_BYTES = 100e6;
 const MOST_PIXELS = 100e6; // a canvas holds four bytes of each
@@ -13,8 +13,9 @@ class Unreadable extends Error {
   }
 }
 
-// Decode a file; `close` the result when its pixels have been taken.
-async function decode(file) {
+// What is needed to decode a file: { bytes, kind, jpeg, width, height }; of what is no JPEG the
+// size is 0 where only decoding tells it.
+async function examined(file) {
   if (file.size === 0) throw new Unreadable("empty");
   if (file.size > MOST_BYTES) {
     throw new Unreadable("too_many_bytes", { n: megabytes(file.size), most: megabytes(MOST_BYTES) });
@@ -31,16 +32,57 @@ async function decode(file) {
   if (isCut(kind, bytes, jpeg)) throw new Unreadable("cut");
   const [width, height] = jpeg ? [jpeg.width, jpeg.height] : sizeOf(kind, bytes);
   refuseLarge(width, height);
+  return { bytes, kind, jpeg, width, height };
+}
+
+// The whole image at a scale, upright.
+async function decoded(opened, scale) {
+  const { jpeg } = opened;
+  if (jpeg === null) return drawn(opened, 1);
+  const image = (await decodedAt(opened, scale)) ?? (await drawn(opened, scale));
+  return turned(image, jpeg.orientation);
+}
+
+// A JPEG, smaller, by the browser's ImageDecoder; null where there is none, or it gives another size or
+// what is not RGB: those of full size are YUV, of which a browser makes RGB in another way than libjpeg.
+async function decodedAt({ bytes, width, height }, scale) {
+  if (typeof ImageDecoder !== "function" || scale === 1) return null;
+  const [w, h] = [Math.ceil(width / scale), Math.ceil(height / scale)];
+  const size = { desiredWidth: w, desiredHeight: h };
+  const options = { data: bytes, type: "image/jpeg", colorSpaceConversion: "none", ...size };
+  let decoder;
+  let frame;
+  try {
+    decoder = new ImageDecoder(options);
+    frame = (await decoder.decode()).image;
+    const fits = frame.codedWidth === w && frame.codedHeight === h;
+    if (!fits || !/^(RGB|BGR)/.test(frame.format)) return null;
+    const data = new Uint8ClampedArray(4 * w * h);
+    await frame.copyTo(data, { format: "RGBX" });
+    return { width: w, height: h, channels: 4, data };
+  } catch {
+    return null;
+  } finally {
+    frame?.close();
+    decoder?.close();
+  }
+}
+
+// An image by a canvas, which every browser has.
+async function drawn({ bytes, kind }, scale) {
   let bitmap;
   try {
     // no orientation is left in a JPEG; of another kind the browser applies it
-    const options = { colorSpaceConversion: "none", premultiplyAlpha: "default" };
-    bitmap = await createImageBitmap(new Blob([bytes]), options);
+    bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
   } catch {
     throw new Unreadable(kind ? "damaged" : "no_image");
   }
-  refuseLarge(bitmap.width, bitmap.height);
-  return { bitmap, jpeg, orientation: jpeg ? jpeg.orientation : 1 };
+  try {
+    refuseLarge(bitmap.width, bitmap.height);
+    return pixelsAt(bitmap, scale);
+  } finally {
+    bitmap.close();
+  }
 }
 
 function refuseLarge(width, height) {
@@ -135,9 +177,8 @@ function takeOrientation(view, start, end) {
 }
 
 // By how much a JPEG is read smaller for a view that needs this short side: 1, 2, 4 or 8.
-function scaleOf(decoded, shortSide) {
-  if (decoded.jpeg === null || decoded.jpeg.lossless) return 1;
-  const { width, height } = decoded.bitmap;
+function scaleOf({ jpeg, width, height }, shortSide) {
+  if (jpeg === null || jpeg.lossless) return 1;
   const scale = (2 * shortSide) / Math.min(width, height);
   if (scale >= 1) return 1;
   const wanted = [width, height].map((side) => rounded(side * scale));
@@ -145,12 +186,11 @@ function scaleOf(decoded, shortSide) {
   return [8, 4, 2, 1].find((by) => by <= most);
 }
 
-// The pixels, in RGB or grey, of the whole image at a scale.
-function pixelsAt(decoded, scale, channels) {
-  const { bitmap, orientation } = decoded;
+// The pixels of a bitmap on white, smaller by the means of blocks.
+function pixelsAt(bitmap, scale) {
   const { width, height } = bitmap;
   const [w, h] = [Math.ceil(width / scale), Math.ceil(height / scale)];
-  const data = new Uint8ClampedArray(w * h * 3);
+  const data = new Uint8ClampedArray(w * h * 4);
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = Math.min(STRIP, height);
@@ -161,13 +201,14 @@ function pixelsAt(decoded, scale, channels) {
     context.fillRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, top, width, rows, 0, 0, width, rows);
     const strip = context.getImageData(0, 0, width, rows).data;
-    means(strip, width, rows, scale, data.subarray((top / scale) * w * 3));
+    const part = data.subarray((top / scale) * w * 4);
+    if (scale === 1) part.set(strip);
+    else means(strip, width, rows, scale, part);
   }
-  const image = turned({ width: w, height: h, channels: 3, data }, orientation);
-  return channels === 1 ? grey(image) : image;
+  return { width: w, height: h, channels: 4, data };
 }
 
-// The mean of each block of RGBA, RGB; one that is cut by an edge has the last pixels there repeated.
+// The mean of each block of RGBA; one that is cut by an edge has the last pixels there repeated.
 // Red and blue, 16 bits apart, are summed at once.
 function means(strip, width, rows, scale, out) {
   const pixels = new Uint32Array(strip.buffer);
@@ -190,6 +231,7 @@ function means(strip, width, rows, scale, out) {
       out[at++] = ((redBlue & 0xffff) + half) >> shift;
       out[at++] = (green + half) >> shift;
       out[at++] = ((redBlue >>> 16) + half) >> shift;
+      at++;
     }
   }
 }
@@ -211,17 +253,15 @@ function turned(image, orientation) {
   const { width, height, data } = image;
   const [w, h] = orientation >= 5 ? [height, width] : [width, height];
   const out = new Uint8ClampedArray(data.length);
+  const [pixels, placed] = [data, out].map(({ buffer }) => new Uint32Array(buffer));
   let at = 0;
   for (let y = 0; y < h; y++) {
     for (let x = 0; x < w; x++) {
       const [column, row] = from(x, y, width, height);
-      const i = 3 * (row * width + column);
-      out[at++] = data[i];
-      out[at++] = data[i + 1];
-      out[at++] = data[i + 2];
+      placed[at++] = pixels[row * width + column];
     }
   }
-  return { width: w, height: h, channels: 3, data: out };
+  return { width: w, height: h, channels: 4, data: out };
 }
 
 // As Pillow: ITU-R 601-2 luma in 16 bits.
@@ -229,18 +269,24 @@ function grey(image) {
   const { width, height, data } = image;
   const out = new Uint8ClampedArray(width * height);
   for (let i = 0; i < out.length; i++) {
-    const luma = data[3 * i] * 19595 + data[3 * i + 1] * 38470 + data[3 * i + 2] * 7471;
+    const luma = data[4 * i] * 19595 + data[4 * i + 1] * 38470 + data[4 * i + 2] * 7471;
     out[i] = (luma + 0x8000) >> 16;
   }
   return { width, height, channels: 1, data: out };
 }
 
-// The square of each view.
-function squaresOf(decoded, about) {
+// The square of each view of a file.
+async function squaresOf(file, about) {
+  const opened = await examined(file);
   const read = new Map();
-  return about.views.map((view) => {
-    const scale = scaleOf(decoded, view.resize);
-    if (!read.has(scale)) read.set(scale, pixelsAt(decoded, scale, about.channels));
-    return square(read.get(scale), view, about.border);
-  });
+  const squares = [];
+  for (const view of about.views) {
+    const scale = scaleOf(opened, view.resize);
+    if (!read.has(scale)) {
+      const image = await decoded(opened, scale);
+      read.set(scale, about.channels === 1 ? grey(image) : image);
+    }
+    squares.push(square(read.get(scale), view, about.border));
+  }
+  return squares;
 }

@@ -1,6 +1,7 @@
 // An image -> the square that the network reads, to the bit as Pillow makes it: the same weights,
 // rounded to 22 bits, and the same rounding after each of the two passes.
-// An image here is { width, height, channels, data }, data row by row, a byte a channel.
+// An image here is { width, height, channels, data }, data row by row, a byte a channel: 1 of grey, 3
+// of RGB, and 4 of RGB with a byte that says nothing.
 
 const PRECISION = 22;
 const KERNELS = {
@@ -46,24 +47,24 @@ function shares(size, from, to, wanted, kernel) {
   return { starts, counts, weights, most };
 }
 
-// An image squeezed sideways, of rows from `top` on, `height` of them.
+// An image squeezed sideways, of rows from `top` on, `height` of them; grey or RGB.
 function sideways(image, top, height, width, { starts, counts, weights, most }) {
   const { channels, data } = image;
-  const out = new Uint8ClampedArray(width * height * channels);
   const grey = channels === 1;
+  const out = new Uint8ClampedArray(width * height * (grey ? 1 : 3));
+  const half = 1 << (PRECISION - 1);
   let at = 0;
   for (let y = top; y < top + height; y++) {
     for (let x = 0; x < width; x++) {
-      let red = 1 << (PRECISION - 1);
-      let green = red;
-      let blue = red;
+      let [red, green, blue] = [half, half, half];
       let i = (y * image.width + starts[x]) * channels;
       const end = x * most + counts[x];
       for (let k = x * most; k < end; k++, i += channels) {
-        red += data[i] * weights[k];
+        const weight = weights[k];
+        red = (red + Math.imul(data[i], weight)) | 0;
         if (grey) continue;
-        green += data[i + 1] * weights[k];
-        blue += data[i + 2] * weights[k];
+        green = (green + Math.imul(data[i + 1], weight)) | 0;
+        blue = (blue + Math.imul(data[i + 2], weight)) | 0;
       }
       out[at++] = red >> PRECISION; // which clamps
       if (grey) continue;
@@ -71,7 +72,7 @@ function sideways(image, top, height, width, { starts, counts, weights, most }) 
       out[at++] = blue >> PRECISION;
     }
   }
-  return { width, height, channels, data: out };
+  return { width, height, channels: grey ? 1 : 3, data: out };
 }
 
 // The same downwards, where the first row that there is, is `top`.
@@ -85,7 +86,7 @@ function downwards(image, top, height, { starts, counts, weights, most }) {
     for (let k = 0; k < counts[y]; k++) {
       const weight = weights[y * most + k];
       const row = (starts[y] - top + k) * line;
-      for (let x = 0; x < line; x++) sums[x] += data[row + x] * weight;
+      for (let x = 0; x < line; x++) sums[x] += Math.imul(data[row + x], weight);
     }
     for (let x = 0; x < line; x++) out[y * line + x] = sums[x] >> PRECISION;
   }
@@ -100,8 +101,8 @@ function resize(image, width, height, box, interpolation) {
   const down = shares(image.height, top, bottom, height, kernel);
   const narrows = width !== image.width || left !== 0 || right !== width;
   const shortens = height !== image.height || top !== 0 || bottom !== height;
-  if (!shortens) return narrows ? sideways(image, 0, height, width, across) : image;
-  if (!narrows) return downwards(image, 0, height, down);
+  if (!shortens) return narrows ? sideways(image, 0, height, width, across) : coloured(image);
+  if (!narrows) return coloured(downwards(image, 0, height, down));
   // the pass that comes first rounds first: Pillow 13 starts downwards where more goes there
   const lost = image.height - height;
   if (lost > 0 && lost > 2 * (image.width - width)) {
@@ -110,6 +111,19 @@ function resize(image, width, height, box, interpolation) {
   const first = down.starts[0];
   const last = down.starts[height - 1] + down.counts[height - 1];
   return downwards(sideways(image, first, last - first, width, across), first, height, down);
+}
+
+// The same in RGB, without the byte that says nothing.
+function coloured(image) {
+  if (image.channels !== 4) return image;
+  const { width, height, data } = image;
+  const out = new Uint8ClampedArray(3 * width * height);
+  for (let i = 0, k = 0; i < data.length; i += 4) {
+    out[k++] = data[i];
+    out[k++] = data[i + 1];
+    out[k++] = data[i + 2];
+  }
+  return { width, height, channels: 3, data: out };
 }
 
 // Python's round: halves go to the even number.
@@ -121,7 +135,7 @@ function rounded(x) {
 
 // The square of one view.
 function square(image, view, border) {
-  const { width, height, channels } = image;
+  const { width, height } = image;
   const { resize: side, crop, stretch, interpolation, fit } = view;
   if (fit === "pad") {
     const scale = crop / Math.max(width, height);
