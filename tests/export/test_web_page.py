@@ -149,6 +149,15 @@ def test_the_command_says_where_the_page_is(kept: Path, files: Path, tmp_path: P
     assert not (tmp_path / "web").exists()
 
 
+def test_a_page_that_no_browser_opens(
+    kept: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.export.web.LARGEST", 1_000_000)
+    with refused(FoveateError, "MB", "efficientnet_lite0"):
+        export_classifier(small_classifier(tmp_path), tmp_path / "web", "web", files)
+    assert not (tmp_path / "web").exists()
+
+
 # the numbers
 
 

@@ -75,16 +75,17 @@ def page_of(
         "points": None if loss is None else round(loss.points, 2),
     }
     texts = {"runtime": as_text(binary), "network": as_text(numbers)}
-    size = sum(len(text.encode()) for text in texts.values())
+    size = sum(map(len, texts.values()))
     if size > LARGEST:
         raise FoveateError(
             f"the page would have {size / 1e6:.0f} MB, more than the {LARGEST / 1e6:.0f} MB that "
             "browsers open; train a smaller network, such as efficientnet_lite0"
         )
     script = "\n".join(source(name) for name in SCRIPTS)
-    known["size"] = f"{(size + len(script)) / 1e6:.1f}"
     style = source("page.css")
     scripts = [as_global(runtime.script), script]
+    written = [*texts.values(), *scripts, style, source("page.html"), inert(known)]
+    known["size"] = f"{sum(len(text.encode()) for text in written) / 1e6:.1f}"
     filled = {
         "policy": policy(scripts, style),
         "title": html.escape(title_of(network.classifier.card)),

@@ -18,7 +18,7 @@ from foveate.export.web.network import PageAnswer, PageNetwork
 
 # Between a browser and Python: of a probability, and the share of a measure of strangeness. The
 # network computes the same in both, but for the order of its sums; of a JPEG that is read at a
-# fraction of its size, and of a grey one, a browser gives some pixels another value (docs/LOG.md).
+# fraction of its size, a browser without an ImageDecoder gives some pixels another value.
 TOLERANCE = 0.02
 MEASURES = 0.1
 MOST = 12  # images
