@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import pytest
 from exportable import CLASSES, odd_files, small_classifier
 from PIL import Image
@@ -159,8 +158,7 @@ def test_every_orientation_is_turned_upright(scripts: Any) -> None:
 def runtime_tarball() -> Path:
     """onnxruntime-web, where its page says to put it by hand; where FOVEATE_BROWSER is set, as in
     CI, it must be there."""
-    path = Path(platformdirs.user_cache_dir("foveate", appauthor=False)) / "runtimes"
-    path /= tarball_path().name
+    path = tarball_path()  # in the user's cache: no test has taken it away yet
     if not path.is_file():
         assert "FOVEATE_BROWSER" not in os.environ, f"{path} may not be missing: see .ci/run"
         pytest.skip(f"{path.name} is not in the cache")
