@@ -112,7 +112,8 @@ def export_classifier(
         What was written, and the proof.
 
     Raises:
-        FoveateError: int8 costs more than its budget.
+        FoveateError: int8 costs more than its budget; the page's runtime is not here, and cannot be
+            downloaded.
         UsageError: no such format; the folder exists; no images are given and the run's own are not
             here; int8 or check images of another format; a budget below 0; a browser cannot read
             what the classifier learnt from.

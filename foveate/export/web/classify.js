@@ -1,5 +1,5 @@
-// Squares -> an answer: the network, calibrated probabilities, when to answer none of these, and the
-// decision. All numbers come from the page itself.
+// Squares -> an answer: the network, calibrated probabilities, when to answer none of these, and
+// the decision. All numbers come from the page itself.
 
 const ESCAPED = [0x00, 0x0d, 0x3c];
 

@@ -1,6 +1,7 @@
 // A file's bytes -> its pixels, as Foveate decodes them: upright, on white, without ICC profiles; a
-// large JPEG at 1/2, 1/4 or 1/8 of its size, as libjpeg scales it. Browsers with an ImageDecoder do the
-// same; elsewhere the means of blocks are taken, which differ where colours are stored at half the size.
+// large JPEG at 1/2, 1/4 or 1/8 of its size, as libjpeg scales it. Browsers with an ImageDecoder do
+// the same; elsewhere the means of blocks are taken, which differ where colours are stored at half
+// the size.
 
 const MOST_BYTES = 100e6;
 const MOST_PIXELS = 100e6; // a canvas holds four bytes of each
@@ -18,7 +19,8 @@ class Unreadable extends Error {
 async function examined(file) {
   if (file.size === 0) throw new Unreadable("empty");
   if (file.size > MOST_BYTES) {
-    throw new Unreadable("too_many_bytes", { n: megabytes(file.size), most: megabytes(MOST_BYTES) });
+    const [n, most] = [megabytes(file.size), megabytes(MOST_BYTES)];
+    throw new Unreadable("too_many_bytes", { n, most });
   }
   let bytes;
   try {
@@ -43,8 +45,9 @@ async function decoded(opened, scale) {
   return turned(image, jpeg.orientation);
 }
 
-// A JPEG, smaller, by the browser's ImageDecoder; null where there is none, or it gives another size or
-// what is not RGB: those of full size are YUV, of which a browser makes RGB in another way than libjpeg.
+// A JPEG, smaller, by the browser's ImageDecoder; null where there is none, or it gives another
+// size or what is not RGB: those of full size are YUV, of which a browser makes RGB in another way than
+// libjpeg.
 async function decodedAt({ bytes, width, height }, scale) {
   if (typeof ImageDecoder !== "function" || scale === 1) return null;
   const [w, h] = [Math.ceil(width / scale), Math.ceil(height / scale)];
@@ -115,7 +118,7 @@ function kindOf(bytes) {
 function sizeOf(kind, bytes) {
   const view = new DataView(bytes.buffer);
   if (kind === "PNG" && bytes.length > 24) return [view.getUint32(16), view.getUint32(20)];
-  if (kind === "GIF" && bytes.length > 10) return [view.getUint16(6, true), view.getUint16(8, true)];
+  if (kind === "GIF" && bytes.length > 10) return [6, 8].map((at) => view.getUint16(at, true));
   return [0, 0];
 }
 

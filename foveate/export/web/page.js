@@ -40,13 +40,13 @@ function showAbout() {
   at("title").textContent = title;
   const lines = [text(thresholds ? "labels" : "classes", { n: classes.length, model })];
   for (const { split, share, ci, n } of metrics) {
-    lines.push(text("accuracy", { split: text(split), share: percent(share), interval: interval(ci), n }));
+    const values = { split: text(split), share: percent(share), interval: interval(ci), n };
+    lines.push(text("accuracy", values));
   }
   if (refusals) {
     const { share, ci, wrong } = refusals;
-    lines.push(
-      text("refuses", { share: percent(share, 0), interval: interval(ci, 0), false: percent(wrong, 0) }),
-    );
+    const [of, false_] = [percent(share, 0), percent(wrong, 0)];
+    lines.push(text("refuses", { share: of, interval: interval(ci, 0), false: false_ }));
   } else if (!thresholds) {
     lines.push(text("knows_only"));
   }
@@ -91,7 +91,8 @@ function bars(found) {
     }
     const given = found.answer.includes(i) ? "given" : "";
     const label = make("span", { class: "name", text: about.classes[i] });
-    return make("li", { class: given }, [label, make("span", { class: "share", text: percent(share) }), bar]);
+    const number = make("span", { class: "share", text: percent(share) });
+    return make("li", { class: given }, [label, number, bar]);
   });
   return make("ol", { class: "bars" }, lines);
 }
@@ -118,7 +119,8 @@ function showResults() {
   at("many").hidden = results.length < 2;
   at("save").hidden = !results.length;
   if (!last) return;
-  const words = [make("h2", { text: answerOf(last), dir: "auto" }), make("p", { class: "file", text: last.name })];
+  const words = [make("h2", { text: answerOf(last), dir: "auto" })];
+  words.push(make("p", { class: "file", text: last.name }));
   if (last.found) words.push(...notes(last.found), bars(last.found));
   at("latest").replaceChildren(picture(last), make("div", {}, words));
   at("rows").replaceChildren(...results.map(row));
@@ -191,7 +193,8 @@ function table() {
       lines.push([name, "", "", ...about.classes.map(() => ""), "", answerOf(result)]);
       continue;
     }
-    const label = found.rejected ? "none of these" : found.answer.map((i) => about.classes[i]).join("|");
+    const names = found.answer.map((i) => about.classes[i]);
+    const label = found.rejected ? "none of these" : names.join("|");
     const numbers = found.probabilities.map((p) => p.toFixed(6));
     const best = probabilityOf(result).toFixed(6);
     lines.push([name, label, best, ...numbers, found.rejected ?? "", ""]);
@@ -264,12 +267,15 @@ function showCheck() {
   at("check_rows").replaceChildren(
     ...checked.map((result) => {
       const theirs = { found: result.expected };
-      const cells = [make("td", {}, [picture(result)]), make("th", { scope: "row", text: result.name })];
+      const cells = [make("td", {}, [picture(result)])];
+      cells.push(make("th", { scope: "row", text: result.name }));
       cells.push(make("td", { text: `${answerOf(theirs)} ${percent(probabilityOf(theirs), 3)}` }));
       const ours = result.found ? ` ${percent(probabilityOf(result), 3)}` : "";
       cells.push(make("td", { text: answerOf(result) + ours }));
-      cells.push(make("td", { class: "number", text: result.found ? result.gap.toExponential(1) : "" }));
-      cells.push(make("td", { class: result.good ? "" : "error", text: text(result.good ? "good" : "bad") }));
+      const gap = result.found ? result.gap.toExponential(1) : "";
+      cells.push(make("td", { class: "number", text: gap }));
+      const [kind, word] = result.good ? ["", "good"] : ["error", "bad"];
+      cells.push(make("td", { class: kind, text: text(word) }));
       return make("tr", {}, cells);
     }),
   );

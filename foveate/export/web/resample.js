@@ -1,7 +1,7 @@
 // An image -> the square that the network reads, to the bit as Pillow makes it: the same weights,
 // rounded to 22 bits, and the same rounding after each of the two passes.
-// An image here is { width, height, channels, data }, data row by row, a byte a channel: 1 of grey, 3
-// of RGB, and 4 of RGB with a byte that says nothing.
+// An image here is { width, height, channels, data }, data row by row, a byte a channel: 1 of grey,
+// 3 of RGB, and 4 of RGB with a byte that says nothing.
 
 const PRECISION = 22;
 const KERNELS = {
