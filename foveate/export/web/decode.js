@@ -46,8 +46,8 @@ async function decoded(opened, scale) {
 }
 
 // A JPEG, smaller, by the browser's ImageDecoder; null where there is none, or it gives another
-// size or what is not RGB: those of full size are YUV, of which a browser makes RGB in another way than
-// libjpeg.
+// size or what is not RGB: those of full size are YUV, of which a browser makes RGB in another way
+// than libjpeg.
 async function decodedAt({ bytes, width, height }, scale) {
   if (typeof ImageDecoder !== "function" || scale === 1) return null;
   const [w, h] = [Math.ceil(width / scale), Math.ceil(height / scale)];
