@@ -1,4 +1,4 @@
-"""Verified downloads: https only, a size limit, the SHA-256, resumed when interrupted.
+"""Verified downloads: https only, a size limit, the hash, resumed when interrupted.
 
 A mirror ($FOVEATE_MIRROR, a URL prefix) is asked before the published address. It has a file under
 the host and the path of its URL:
@@ -12,6 +12,7 @@ be plain http: whoever sets the variable trusts it, and sizes and hashes are che
 """
 
 import base64
+import hashlib
 import http.client
 import logging
 import os
@@ -44,12 +45,22 @@ class Remote:
         sha256: of the file, hexadecimal: whole, its first digits, or "" if none is published.
         size: in bytes; the upper limit if not `exact`. The server must then send a Content-Length.
         exact: whether `size` is the file's exact size.
+        sha512: of the file, where that is what is published; "" if it is not.
     """
 
     url: str
     sha256: str
     size: int
     exact: bool = True
+    sha512: str = ""
+
+    def mismatch(self, path: Path) -> str:
+        """What hash a file has instead of the published one; "" of the published file."""
+        if not (found := sha256(path)).startswith(self.sha256):
+            return f"SHA-256 {found}, expected {self.sha256}"
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha512").hexdigest() if self.sha512 else ""
+        return f"SHA-512 {found}, expected {self.sha512}" if found != self.sha512 else ""
 
 
 class UnavailableError(Exception):
@@ -70,8 +81,8 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
 def fetch(remote: Remote, path: Path, progress: Progress | None = None, by_hand: str = "") -> Path:
     """Download a file to `path`, unless it is there already.
 
-    An interrupted download is resumed. The file gets its name only when its size and SHA-256 are
-    right; a file at `path` with another size or SHA-256 is downloaded again.
+    An interrupted download is resumed. The file gets its name only when its size and hash are
+    right; a file at `path` with another size or hash is downloaded again.
 
     Args:
         remote: the file.
@@ -119,7 +130,7 @@ def is_published(path: Path, remote: Remote) -> bool:
     """Whether a file is there and is, by its size and hash, the published one."""
     with disk_errors(path):  # the cache may be shut
         whole = path.is_file() and fits(path.stat().st_size, remote)
-        return whole and sha256(path).startswith(remote.sha256)
+        return whole and not remote.mismatch(path)
 
 
 def mirrored(url: str) -> list[tuple[str, dict[str, str]]]:
@@ -167,20 +178,17 @@ def download(
                     f"{url} cannot be fetched: {error}; check the network"
                 ) from error
             time.sleep(0.2 * attempt)
-    found = sha256(partial)
-    if not found.startswith(remote.sha256):
-        raise UnavailableError(
-            f"{url} is not the published file: SHA-256 {found}, expected {remote.sha256}; nothing "
-            "was kept"
-        )
+    if wrong := remote.mismatch(partial):
+        raise UnavailableError(f"{url} is not the published file: {wrong}; nothing was kept")
 
 
 def receive(
     url: str, headers: dict[str, str], remote: Remote, partial: Path, meter: "Meter"
 ) -> None:
     """Append to `partial` until it is whole; OSError if the connection ends before."""
+    hashed = remote.sha256 or remote.sha512
     # Without a hash nothing would detect that two parts are of different files: start again.
-    done = partial.stat().st_size if partial.exists() and remote.sha256 else 0
+    done = partial.stat().st_size if partial.exists() and hashed else 0
     request = urllib.request.Request(url)
     request.add_header("User-Agent", "foveate")  # some servers refuse urllib's default
     if done:

@@ -21,7 +21,7 @@ from foveate.arguments import option
 from foveate.errors import ArtefactError, FoveateError, UsageError, quoted
 
 # folders of the cache; anything else in it was not made by Foveate and is not touched
-PARTS = ("copies", "datasets", "features", "networks", "pixels", "weights")
+PARTS = ("copies", "datasets", "features", "networks", "pixels", "runtimes", "weights")
 TEMPORARY = re.compile(r"^\.(.+)\.\d+-[0-9a-f]{8}$")  # names that `replacing` gives: NAME in \1
 
 

@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_licences(built: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = Parser().parsestr(archive.read(f"foveate-{version}.dist-info/METADATA").decode())
-    pages = "*.py", "*.html", "*.js", "*.css", "*.svg"
+    pages = "*.py", "*.html", "*.js", "*.css", "*.svg", "*.txt"
     files = [path for kind in pages for path in (ROOT / "foveate").rglob(kind)]
     sources = {path.relative_to(ROOT).as_posix() for path in files}
     added = {f"foveate-{version}.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")}

@@ -22,7 +22,7 @@ SIGNATURES = {
     "threads progress "
     "settings",
     "evaluate": "classifier data on_bad progress tta groups positive recall precision cost against",
-    "export_classifier": "classifier out format images int8 budget progress",
+    "export_classifier": "classifier out format images int8 budget progress check_images",
     "build": "name num_classes in_channels weights",
     "compare": "data models recipe efforts framings seeds seconds out task on_bad threads lang "
     "progress",

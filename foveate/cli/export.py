@@ -11,7 +11,7 @@ from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, complain, pr
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a classifier's.")],
     format: Annotated[
-        Literal["onnx", "openvino", "torch", "hub", "mlflow"],
+        Literal["onnx", "openvino", "torch", "hub", "mlflow", "web"],
         typer.Option(help="What will run the network, or keep it."),
     ] = "onnx",
     out: Annotated[
@@ -25,11 +25,18 @@ def export(
         ),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Of onnx and mlflow: in int8, a quarter as large.")
+        bool, typer.Option("--int8", help="Of onnx, mlflow and web: in int8, a quarter as large.")
     ] = False,
     budget: Annotated[
         float | None,
         typer.Option(help="Points of accuracy that --int8 may cost [default: 0.3]"),
+    ] = None,
+    check_images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of web: a folder of images, kept in the page, with which it shows that it "
+            "computes what Python computes [default: some are drawn]"
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
@@ -48,7 +55,9 @@ def export(
         classifier.threads = min(threads, classifier.threads)
     with TerminalProgress(quiet) as progress:
         allowed = BUDGET if budget is None else budget
-        exported = export_classifier(classifier, out, format, images, int8, allowed, progress)
+        exported = export_classifier(
+            classifier, out, format, images, int8, allowed, progress, check_images
+        )
     if as_json:
         print_json(exported.to_dict())
         return
@@ -59,15 +68,23 @@ def export(
     if exported.int8 is not None:
         say(f"loss    {described(exported.int8)}")
     beside = "the classifier's in f32" if exported.int8 is None else "those of the same file"
-    say(
-        f"proof   the same class on {proof.images} of {proof.of} images, probabilities within "
-        f"{proof.difference:.1e} of {beside}"
-    )
+    if format == "web" and exported.int8 is not None:
+        say(
+            f"beside  the classifier in f32, on {proof.images} of {proof.of} images: another class "
+            f"on {proof.others}, probabilities within {proof.difference:.1e}"
+        )
+    else:
+        say(
+            f"proof   the same class on {proof.images} of {proof.of} images, probabilities within "
+            f"{proof.difference:.1e} of {beside}"
+        )
     if proof.on_this_machine is not None:
         gap, others = proof.on_this_machine
         say(
             f"note    this machine predicts in bf16, which rounds: probabilities up to {gap:.2g} "
             f"away, another class on {others}"
         )
-    if format != "hub":
+    if format == "web":
+        say(f"open    {exported.folder / 'classifier.html'}")
+    elif format != "hub":
         say(f"next    python {exported.folder / 'predict.py'} IMAGE")

@@ -5,6 +5,8 @@ DIR/
   predict.py      a program that needs one runtime, neither Foveate nor torch (but for model.pt2)
   metadata.json   the metadata once more, for runtimes that do not show them
   README.md       what it is, and how it was compared with the classifier
+
+or, of the format web, classifier.html alone with its README.md (foveate/export/web).
 """
 
 import os
@@ -20,21 +22,26 @@ from foveate.classifier import Classifier
 from foveate.classifier.given import Given
 from foveate.data.preprocess import is_number
 from foveate.errors import MissingExtraError, UsageError, quoted
-from foveate.export.card import export_card
+from foveate.export.card import export_card, web_card
 from foveate.export.graph import facts, input_names, metadata, served_graph
 from foveate.export.hub import copy_classifier, hub_card
-from foveate.export.int8 import BUDGET, Int8Loss, quantise, run_model
+from foveate.export.int8 import BUDGET, Int8Loss, loss_of_weights, quantise, run_model
 from foveate.export.mlflow import write_model_file
 from foveate.export.onnx import onnx_package, to_onnx
 from foveate.export.program import ONNX, OPENVINO, TORCH, Runtime, program
 from foveate.export.proof import Proof, proof_images, prove, run_classifier, run_program
 from foveate.export.torch import save_program
+from foveate.export.web import PAGE, check_exportable, check_images_of, page_of
+from foveate.export.web.checks import expected
+from foveate.export.web.network import PageNetwork
+from foveate.export.web.runtime import web_runtime
 from foveate.progress import Progress, Silent
 from foveate.storage import replacing, sha256, write_json
 
-Format = Literal["onnx", "openvino", "torch", "hub", "mlflow"]
-IN_INT8: tuple[Format, ...] = ("onnx", "mlflow")
+Format = Literal["onnx", "openvino", "torch", "hub", "mlflow", "web"]
+IN_INT8: tuple[Format, ...] = ("onnx", "mlflow", "web")
 FORMATS: tuple[Format, ...] = get_args(Format)
+IN_HALVES = 0.02  # what a probability may differ by where weights are rounded to float16
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def export_classifier(
     int8: bool = False,
     budget: float = BUDGET,
     progress: Progress | None = None,
+    check_images: str | os.PathLike[str] | None = None,
 ) -> Exported:
     """Write a classifier as files for another runtime, and prove that they agree with it.
 
@@ -88,23 +96,27 @@ def export_classifier(
         classifier: or the path of a run or of a classifier's folder.
         out: a folder that does not exist yet; by default `export-FORMAT` in the run's.
         format: "onnx", for ONNX Runtime and whatever else reads ONNX; "openvino"; "torch", a .pt2;
-            "hub", the folder of a model at the Hugging Face Hub; or "mlflow", one of MLflow's ONNX
-            flavour. Nothing is sent anywhere.
+            "hub", the folder of a model at the Hugging Face Hub; "mlflow", one of MLflow's ONNX
+            flavour; or "web", a page that is the classifier. Nothing is sent anywhere.
         images: to compare on, what `Classifier.predict` takes, a built-in set or a CSV; at most 100
             are taken, evenly. By default the run's own data, where they are found by their name.
-        int8: with the formats onnx and mlflow: in int8, a quarter as large. `images` are then the
-            data that the run learnt from, or not given.
+        int8: with the formats onnx, mlflow and web: in int8, a quarter as large. `images` are then
+            the data that the run learnt from, or not given.
         budget: points of accuracy, in percent, that int8 may cost on images that the judging head
             did not learn from.
         progress: receives what is being done.
+        check_images: of the format web: a folder of images with which the page shows that it
+            computes what Python computes; they are kept in the page. By default some are drawn.
 
     Returns:
         What was written, and the proof.
 
     Raises:
-        FoveateError: int8 costs more than its budget.
+        FoveateError: int8 costs more than its budget; the page's runtime is not here, and cannot be
+            downloaded.
         UsageError: no such format; the folder exists; no images are given and the run's own are not
-            here; int8 of another format; a budget below 0.
+            here; int8 or check images of another format; a budget below 0; a browser cannot read
+            what the classifier learnt from.
         MissingExtraError: the package onnx, or a runtime, is not installed.
         ArtefactError: the classifier is damaged; an operation has no counterpart; the export
             disagrees with the classifier.
@@ -114,7 +126,9 @@ def export_classifier(
         raise UsageError(f"no format is called {format!r}; expected {', '.join(FORMATS)}")
     check_switch("int8", int8)
     if int8 and format not in IN_INT8:
-        raise UsageError(f"int8 is for the formats {' and '.join(IN_INT8)}, not {format}")
+        raise UsageError(f"int8 is for the formats {', '.join(IN_INT8)}, not {format}")
+    if check_images is not None and format != "web":
+        raise UsageError(f"{option('check_images')} is for the format web, not {format}")
     if not is_number(budget) or budget < 0:
         raise UsageError(f"budget is points of accuracy, a number from 0, not {budget!r}")
     if not isinstance(classifier, Classifier):
@@ -123,8 +137,10 @@ def export_classifier(
     folder = classifier.run / name if out is None else checked_path("out is a new folder", out)
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{quoted(folder)} exists; choose another {option('out')}")
-    given, of = proof_images(classifier, images)
     progress = progress or Silent()
+    if format == "web":
+        return export_page(classifier, folder, images, int8, budget, check_images, progress)
+    given, of = proof_images(classifier, images)
     progress.begin(f"export to {format}", 2)
     with replacing(folder) as temporary:
         temporary.mkdir()
@@ -140,6 +156,42 @@ def export_classifier(
         (temporary / "README.md").write_text(card, encoding="utf-8")
         progress.advance()
     return Exported(folder, format, files, size, proof, loss)
+
+
+def export_page(
+    classifier: Classifier,
+    folder: Path,
+    images: Any,
+    int8: bool,
+    budget: float,
+    check_images: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> Exported:
+    """`export_classifier` of the format web."""
+    onnx_package()  # before anything that takes long
+    check_runtime(ONNX)
+    check_exportable(classifier)
+    checks = check_images_of(classifier, check_images)
+    given, of = proof_images(classifier, images)
+    runtime = web_runtime(progress)
+    progress.begin("export to web", 2)
+    network, loss = PageNetwork(classifier, int8), None
+    if int8:
+        loss = loss_of_weights(classifier, *network.served(), images, budget, progress)
+    # of int8 its loss is bounded, and how far probabilities are apart is said
+    tolerance = 1.0 if int8 else IN_HALVES
+    proof = prove(network.say, classifier, given, of, tolerance=tolerance)
+    progress.advance()
+    page = page_of(network, runtime, expected(network, checks), proof, loss)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        (temporary / PAGE).write_text(page, encoding="utf-8", newline="\n")
+        files = {PAGE: sha256(temporary / PAGE)}
+        size = (temporary / PAGE).stat().st_size
+        card = web_card(classifier.card, files, size, proof, loss)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        progress.advance()
+    return Exported(folder, "web", files, size, proof, loss)
 
 
 def proven_files(

@@ -66,6 +66,47 @@ def export_card(
     return "\n".join(lines)
 
 
+def web_card(
+    card: dict[str, Any], files: dict[str, str], size: int, proof: Proof, loss: Int8Loss | None
+) -> str:
+    """README.md beside a page that is a classifier, as Markdown.
+
+    Args:
+        card: the classifier's.
+        files: SHA-256 by name.
+        size: bytes of the page.
+        proof: that its network agrees with the classifier.
+        loss: what int8 costs.
+    """
+    lines = [
+        f"# {title_of(card)}, as a page",
+        "",
+        *about_it(card),
+        "",
+        f"Open `classifier.html` ({size / 1e6:.1f} MB) with a browser: it is the whole classifier, "
+        "and works without a network. Images that are dropped, pasted, photographed or chosen stay "
+        "on the device. Its section Check shows that the browser computes what Python computes.",
+        "",
+        *([f"In {in_words(loss)}.", ""] if loss else []),
+        rounded(proof) if loss else proven(proof, "Its network, with weights in float16,"),
+        "",
+        *(f"- `{name}` SHA-256 {digest}" for name, digest in files.items()),
+        "",
+        limit_of(card),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def rounded(proof: Proof) -> str:
+    """How far a network with weights in int8 is from the classifier."""
+    return (
+        f"Its network was run beside {EXACT} on {proof.images} of {proof.of} images: another most "
+        f"probable class on {proof.others} of them, and probabilities that differ by "
+        f"{proof.difference:.1e} at most."
+    )
+
+
 EXACT = "the classifier, in f32,"
 ROUNDED = "this file, which read pixels as the classifier decodes them,"
 

@@ -12,7 +12,7 @@ from foveate.errors import MissingExtraError
 from foveate.forking import torch_threads
 from foveate.storage import encode
 
-INPUT, OUTPUT = "pixels", "probabilities"
+INPUT, OUTPUT, ROWS = "pixels", "probabilities", "rows"
 
 
 def served_graph(classifier: Classifier) -> Any:
@@ -27,37 +27,75 @@ def served_graph(classifier: Classifier) -> Any:
         MissingExtraError: OpenVINO is not installed.
         UsageError: the network's code is needed, and was not handed in.
     """
+    model = saved_graph(classifier)
+    from foveate.engine.openvino import ov
+
+    ops = ov.opset13
+    logits = model.output(0).get_node().input_value(0)
+    if classifier.card.get("divide_logits", False):
+        logits = ops.divide(logits, np.float32(classifier.card["temperature"]))
+    several = classifier.task == "multilabel"
+    result = ops.sigmoid(logits) if several else ops.softmax(logits, 1)
+    return ending_in(result, OUTPUT, model, classifier)
+
+
+def saved_graph(classifier: Classifier, features: bool = False) -> Any:
+    """The graph that a classifier predicts with, or one made of its network; what is made has, if
+    asked for, what its head reads after the logits."""
     try:
-        from foveate.engine.openvino import ov, read_graph
+        from foveate.engine.openvino import read_graph
     except ImportError as error:
         raise MissingExtraError(
             f"the engine {ENGINES[1]}, which export reads graphs with, is not installed: pip "
             "install openvino"
         ) from error
     if classifier.has_graph:
-        model = read_graph(classifier.folder / GRAPH)
-    else:
-        model = graph_of_network(classifier)
-    ops = ov.opset13
-    logits = model.output(0).get_node().input_value(0)
-    if classifier.card.get("divide_logits", False):
-        logits = ops.divide(logits, np.float32(classifier.card["temperature"]))
-    several = classifier.task == "multilabel"
-    result = ops.result(ops.sigmoid(logits) if several else ops.softmax(logits, 1))
-    result.output(0).set_names({OUTPUT})
+        return read_graph(classifier.folder / GRAPH)
+    return graph_of_network(classifier, features)
+
+
+def rows_graph(classifier: Classifier) -> Any:
+    """The same up to its logits: pixels of each view -> `rows`, (N, classes) or, where it answers
+    none of these, (N, classes + width): after the logits what its head reads.
+
+    Raises:
+        ArtefactError, MissingExtraError, UsageError: as of `served_graph`.
+    """
+    refuses = classifier.rejection is not None
+    model = saved_graph(classifier, features=refuses)
+    rows = model.output(0).get_node().input_value(0)
+    if refuses and classifier.has_graph:
+        from foveate.engine.openvino import LINEAR_HEAD, PROBES_HEAD, head_input, ov
+
+        path = classifier.folder / GRAPH
+        features = head_input(model, path, PROBES_HEAD, LINEAR_HEAD)
+        rows = ov.opset13.concat([rows, features], axis=1)
+    return ending_in(rows, ROWS, model, classifier)
+
+
+def ending_in(end: Any, name: str, model: Any, classifier: Classifier) -> Any:
+    """The graph from a model's inputs to a place in it, with names."""
+    from foveate.engine.openvino import ov
+
+    result = ov.opset13.result(end)
+    result.output(0).set_names({name})
     inputs = [end.get_node() for end in model.inputs]
-    for name, pixels in zip(input_names(classifier), inputs, strict=True):
-        pixels.set_friendly_name(name)
-        pixels.output(0).set_names({name})
+    for given, pixels in zip(input_names(classifier), inputs, strict=True):
+        pixels.set_friendly_name(given)
+        pixels.output(0).set_names({given})
     return ov.Model([result], inputs, "foveate")
 
 
 @torch_threads()
-def graph_of_network(classifier: Classifier) -> Any:
+def graph_of_network(classifier: Classifier, features: bool) -> Any:
     """The graph of a classifier that has none, made with torch."""
     from foveate.engine.conversion import to_graph
+    from foveate.probe import Features
 
-    return to_graph(classifier.network(), classifier.preprocess, every_view=True)
+    network = classifier.network()
+    if features:
+        network = Features(network, logits=True)
+    return to_graph(network, classifier.preprocess, every_view=True)
 
 
 def input_names(classifier: Classifier) -> list[str]:

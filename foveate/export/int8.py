@@ -123,12 +123,43 @@ def quantise(
             onnx.checker.check_model(smaller)
             path.write_bytes(smaller.SerializeToString())
             return found[-1]
+    raise too_costly(found)
+
+
+def loss_of_weights(
+    classifier: Classifier,
+    model: Any,
+    smaller: Any,
+    images: Any,
+    budget: float,
+    progress: Progress,
+) -> Int8Loss:
+    """What it costs that some of a model's weights are int8.
+
+    Args:
+        model, smaller: `onnx.ModelProto`, before and after.
+        classifier, images, budget, progress: as of `quantise`.
+
+    Raises:
+        FoveateError, DataError, UsageError: as of `quantise`.
+    """
+    _, judged = material(classifier, images, progress)
+    right = right_of(classifier, judged, features_of(classifier, model, judged, progress))
+    outputs = features_of(classifier, smaller, judged, progress)
+    loss = compare(right(None), right(outputs), budget, WEIGHTS)
+    if loss.points > budget:
+        raise too_costly([loss])
+    return loss
+
+
+def too_costly(found: Sequence[Int8Loss]) -> FoveateError:
+    """What to raise where int8 costs more than its budget, whatever was tried."""
     tried = "; ".join(
         f"{loss.kind} {loss.points:.2f} points ({loss.interval[0]:.2f} to {loss.interval[1]:.2f})"
         for loss in found
     )
-    raise FoveateError(
-        f"int8 costs more accuracy than the budget of {budget:g} points allows, on "
+    return FoveateError(
+        f"int8 costs more accuracy than the budget of {found[0].budget:g} points allows, on "
         f"{found[0].images} images: {tried}; export it without {option('int8', True)}, or with a "
         f"larger {option('budget')}"
     )

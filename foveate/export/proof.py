@@ -46,6 +46,8 @@ class Proof:
         difference: the largest between two probabilities, the classifier computing in f32.
         tolerance: what it may be.
         unread: by file, why the program beside the export cannot read what the classifier can.
+        others: of how many the most probable class is another: where weights are int8, or where two
+            are equally probable but for rounding.
         on_this_machine: the largest difference to the classifier as it predicts here, where that is
             in bf16; and of how many images the most probable class is another. None elsewhere.
     """
@@ -56,6 +58,7 @@ class Proof:
     tolerance: float
     unread: dict[str, str] = field(default_factory=dict)
     on_this_machine: tuple[float, int] | None = None
+    others: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,6 +112,7 @@ def prove(
     images: Sequence[Given],
     of: int,
     expects: Callable[[Iterable[Path]], Rows] | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Proof:
     """Compare an export with its classifier.
 
@@ -118,10 +122,11 @@ def prove(
         images: to compare on.
         of: how many there are.
         expects: what the export has to say of files; by default what the classifier says in f32.
+        tolerance: by how much a probability may differ.
 
     Raises:
         ArtefactError: the export fails; or on a file the most probable class is another, or a
-            probability differs by more than TOLERANCE.
+            probability differs by more than it may.
         DataError: no image can be read.
     """
     with TemporaryDirectory() as folder:
@@ -138,30 +143,36 @@ def prove(
         for path, row in found.items():
             gap = float(np.abs(row - expected[path]).max())
             difference = max(difference, gap)
-            if not agree(row, expected[path]):
-                raise disagreement(files[path], classifier.classes, row, expected[path])
+            if not agree(row, expected[path], tolerance):
+                names = files[path], classifier.classes
+                raise disagreement(*names, row, expected[path], tolerance)
         here = None
         if expects is None and in_bf16(classifier):
             here = compared(probabilities(classifier, files), found)
-        return Proof(len(found), of, difference, TOLERANCE, unread, here)
+        others = sum(int(row.argmax() != expected[path].argmax()) for path, row in found.items())
+        return Proof(len(found), of, difference, tolerance, unread, here, others)
 
 
-def agree(row: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
-    """Whether no probability differs by more than TOLERANCE and the most probable class is the
-    same; of two that are equally probable but for rounding, either is."""
-    tie = expected.max() - expected[row.argmax()] <= TOLERANCE
-    return bool(tie and np.abs(row - expected).max() <= TOLERANCE)
+def agree(row: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> bool:
+    """Whether no probability differs by more than it may and the most probable class is the same;
+    of two that are equally probable but for rounding, either is."""
+    tie = expected.max() - expected[row.argmax()] <= tolerance
+    return bool(tie and np.abs(row - expected).max() <= tolerance)
 
 
 def disagreement(
-    name: str, classes: tuple[str, ...], row: NDArray[np.float64], expected: NDArray[np.float64]
+    name: str,
+    classes: tuple[str, ...],
+    row: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    tolerance: float,
 ) -> ArtefactError:
     best, ours = int(row.argmax()), int(expected.argmax())
     return ArtefactError(
         f"the export disagrees with the classifier on {quoted(name)}: {quoted(classes[best])} with "
         f"{row[best]:.4f}, where the classifier says {quoted(classes[ours])} with "
         f"{expected[ours]:.4f}; probabilities differ by {np.abs(row - expected).max():.2g}, more "
-        f"than {TOLERANCE:g}. Nothing was written; please report it"
+        f"than {tolerance:g}. Nothing was written; please report it"
     )
 
 
