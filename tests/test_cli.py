@@ -295,6 +295,7 @@ def test_models_refuses(arguments: list[str], names: list[str]) -> None:
     fails(2, names, "models", *arguments)
 
 
+@pytest.mark.slow
 def test_demo(work: Path) -> None:
     done = foveate("demo")
     assert done.returncode == 0, done.stderr
