@@ -102,10 +102,17 @@ class Pair:
     means: Array
     between: Array
 
+    @functools.cached_property
+    def known(self) -> tuple[Array, Array]:
+        """Of the classes with images: twice their means, (dimensions, k), and squared lengths."""
+        means = self.means[np.isfinite(self.means).all(axis=1)]
+        return np.ascontiguousarray(2 * means.T), (means**2).sum(axis=1)
+
     def distances(self, rows: Array) -> tuple[Array, Array]:
         """(N, dimensions) -> (N,) twice: to the nearest class, and that less the one to all."""
         turned = times(rows, self.root) - self.mean
-        nearer = np.nanmin((self.means**2).sum(axis=1) - 2 * times(turned, self.means.T), axis=1)
+        means, lengths = self.known
+        nearer = (lengths - times(turned, means)).min(axis=1)
         shorter = (times(turned, self.between) ** 2).sum(axis=1)
         return np.maximum((turned**2).sum(axis=1) + nearer, 0), nearer + shorter
 
@@ -156,10 +163,10 @@ class Scale:
         """(3, N) -> the same shape."""
         places = normal_places(self.known.shape[1])
         found = [
-            np.where(values > known[-1], places[-1], np.interp(values, known, places[:-1]))
+            np.interp(values, known, places[:-1], right=places[-1])
             for values, known in zip(measures, self.known, strict=True)
         ]
-        return np.stack(found)
+        return np.array(found)
 
     def strangeness(self, measures: Floats) -> Floats:
         """(3, N) -> (2, N): how foreign, and how much of an unknown kind."""
@@ -170,7 +177,7 @@ def strangeness(scores: Floats) -> Floats:
     """Normal scores of the measures, (3, N) -> (2, N): how foreign, and how much of an unknown
     kind."""
     foreign = np.maximum(scores[DISTANCE], scores[EXCESS])
-    return np.stack([foreign, scores[ENERGY] + scores[EXCESS]])
+    return np.array([foreign, scores[ENERGY] + scores[EXCESS]])
 
 
 @dataclass(frozen=True)
@@ -374,7 +381,7 @@ def measured(reduced: Array, pair: Pair, logits: NDArray[np.floating[Any]]) -> F
         reduced: (N, dimensions)
         logits: (N, classes), calibrated.
     """
-    return np.stack([energy(logits), *pair.distances(reduced)]).astype(np.float64)
+    return np.array([energy(logits), *pair.distances(reduced)], np.float64)
 
 
 def energy(logits: NDArray[np.floating[Any]]) -> Floats:

@@ -347,7 +347,7 @@ class Classifier:
                 )
             seen.append(row)
             if len(seen) == samples.count:
-                rows, seen = np.stack(seen), []
+                rows, seen = seen[0][None] if samples.count == 1 else np.stack(seen), []
                 logits, features = self.scaled(rows[:, :classes]), rows[:, classes:]
                 yield tag, self.judged(logits, features)
 
@@ -363,7 +363,9 @@ class Classifier:
             return Outcome(probabilities)
         from foveate.rejection import DISTANCE, strangeness
 
-        means = (part.mean(axis=0, keepdims=True) for part in (features, logits))
+        means = features, logits
+        if len(logits) > 1:
+            means = features.mean(axis=0, keepdims=True), logits.mean(axis=0, keepdims=True)
         scores = self.rejection.scores(*means)
         strange = strangeness(scores)
         reason = self.rejection.reasons(strange)[0]
