@@ -119,8 +119,8 @@ def advise(
     files, n = read_run(Path(run)), cores_to_use(threads)
     if files.metrics["recipe"] != "probe" or files.config.get("task") == "multilabel":
         raise UsageError(
-            f"{quoted(Path(run))} is no probe of one class an image, of which alone it can be said "
-            "what would help: train one of the same images, which takes seconds"
+            f"{quoted(Path(run))} is no probe with one class an image, for which advice is given: "
+            f"train one, which takes seconds: foveate train {quote(source)}"
         )
     with bars(progress) as shown:
         shown.begin("features", 1)

@@ -25,7 +25,11 @@ from foveate.weights import WEIGHTS
 from foveate.weights.starting_point import StartingPoint, find_start
 
 SAMPLE = 600  # photos
-FRAMINGS = ("whole", "2/3", "whole+2/3")
+SEEN = {
+    "whole": "the whole of each image",
+    "2/3": "the middle 2/3 of each image",
+    "whole+2/3": "each image whole, and its middle 2/3",
+}
 RESAMPLES = 400
 
 Rows = NDArray[np.int64]
@@ -105,11 +109,11 @@ def other_ways(again: Again, start: StartingPoint, seen: Preprocess) -> Iterator
     """Each one's name, words and options, the backbone, and how it sees an image."""
     if len(again.learnt.choice.branches) > 1:
         return
-    for name in FRAMINGS if seen.fit == "crop" else ():
+    for name in SEEN if seen.fit == "crop" else ():
         if name != seen.framing:
             preprocess = again.wholes[0].framed(name)
             options = f"--framing {name}"
-            yield f"framing {name}", f"see the {name} of each image", options, start, preprocess
+            yield f"framing {name}", f"see {SEEN[name]}", options, start, preprocess
     for name in sorted(WEIGHTS):
         other = find_start(name)
         if name == start.name or not other.is_here or not larger(name, start.name):

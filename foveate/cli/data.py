@@ -39,8 +39,11 @@ def pack(
     """
     from foveate.data.layouts import load_dataset
     from foveate.data.shards import pack
+    from foveate.errors import UsageError
 
     most = bytes_of(size)
+    if out.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(f"{out} lies in {data}, of whose images it would be one: choose another")
     dataset = load_dataset(data, task)
     with TerminalProgress(quiet) as progress:
         tars = pack(dataset, out, most, progress)
@@ -50,6 +53,8 @@ def pack(
         print_json(found)
         return
     say(f"{len(dataset)} images in {len(tars)} tars, {total / 1e6:.1f} MB")
+    for note in dataset.notes:
+        say(f"note  {note}")
     say(f"next  foveate train {quote(str(out))}")
 
 

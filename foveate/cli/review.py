@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, print_json, say
+from foveate.cli.console import JSON_HELP, Quiet, TerminalProgress, complain, print_json, say
 from foveate.cli.help import complete_data
 
 if TYPE_CHECKING:
@@ -88,9 +88,29 @@ def source_of(run: Path) -> str | None:
 
 
 def learnt_images(run: Path, data: str) -> "Dataset":
-    """Images as the run was trained on them."""
+    """Images as the run was trained on them; what is missing of them is said.
+
+    Raises:
+        DataError: they are others.
+    """
     from foveate.data.layouts import load_dataset
-    from foveate.runs import settings_of
+    from foveate.errors import DataError, quoted
+    from foveate.runs import is_absent, read_json, settings_of
 
     several = settings_of(run).get("task") == "multilabel"
-    return load_dataset(data, "multilabel" if several else "multiclass")
+    dataset = load_dataset(data, "multilabel" if several else "multiclass")
+    table = run / "data.json"
+    names = [] if is_absent(table) else [*read_json(table, {"files": dict})["files"]]
+    there = {*dataset.files}
+    lacking = [name for name in names if name not in there]
+    if names and len(lacking) == len(names):
+        raise DataError(
+            f"none of the images of {quoted(run)}, {len(names)} in all, is in {quoted(data)}: name "
+            "those that it was trained on"
+        )
+    if lacking:
+        complain(
+            f"{len(lacking)} of the {len(names)} images of the run are not in {data}, such as "
+            f"{lacking[0]}"
+        )
+    return dataset

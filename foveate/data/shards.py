@@ -34,7 +34,7 @@ from foveate.data.image import SUFFIXES
 from foveate.data.tables import SPLITS
 from foveate.errors import DataError, FoveateError, ImageError, UsageError, quoted
 from foveate.progress import Progress, Silent
-from foveate.storage import disk_errors, replacing
+from foveate.storage import disk_errors, replacing, size_of
 
 INDEX, ABOUT = "index.jsonl", "foveate.json"
 FORMAT = 1
@@ -71,6 +71,7 @@ class Shards:
         tars: names of the files, sorted.
         entries: by the images' names.
         notes: on what was left out.
+        sizes: of the files when an index was written, in bytes.
     """
 
     root: Path
@@ -79,6 +80,7 @@ class Shards:
     tars: tuple[str, ...]
     entries: dict[str, Entry]
     notes: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
 
     def read(self, file: str) -> bytes:
         """An image's bytes.
@@ -98,8 +100,8 @@ class Shards:
             ) from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ImageError(
-                f"image {file!r} is not what it was: {quoted(path)} was changed; delete "
-                f"{INDEX} beside it, which is then made anew"
+                f"image {file!r} is not what {INDEX} says: {quoted(path)} was damaged, or changed; "
+                "copy it again"
             )
         return data
 
@@ -116,8 +118,9 @@ def open_shards(root: Path, progress: Progress | None = None) -> Shards:
     """The tars of a folder, by their index, which is made if there is none that fits.
 
     Raises:
-        DataError: a tar is compressed, cut off or no tar; an image has no label, or a key two
-            images; a name leads out of the set.
+        DataError: a tar that the index names is missing, or holds other bytes; a tar is
+            compressed, cut off or no tar; an image has no label, or a key two images; a name leads
+            out of the set.
     """
     names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     packed = [name for name in names if name.lower().endswith(COMPRESSED)]
@@ -127,10 +130,19 @@ def open_shards(root: Path, progress: Progress | None = None) -> Shards:
             "without reading all: unpack it to a plain .tar (gunzip and the like)"
         )
     tars = tuple(name for name in names if name.lower().endswith(".tar"))
-    known = from_index(root, tars)
+    known = from_index(root)
     if known is not None:
-        return known
+        lacking = [tar for tar in known.tars if tar not in tars]
+        if lacking:
+            raise DataError(
+                f"{quoted(root / lacking[0])} is missing, which {INDEX} names: copy it again; or, "
+                f"if it is meant to be gone, delete {INDEX}, which is then made anew"
+            )
+        if fits(known, tars):
+            return known
     made = make_index(root, tars, progress or Silent())
+    if known is not None:
+        check_bytes(known, made)
     with suppress(FoveateError):  # the folder is read-only: the next time it is made once more
         write_index(made)
     return made
@@ -139,26 +151,49 @@ def open_shards(root: Path, progress: Progress | None = None) -> Shards:
 # The index
 
 
-def from_index(root: Path, tars: tuple[str, ...]) -> Shards | None:
-    """What index.jsonl says; None if there is none, or it is of other tars."""
-    path = root / INDEX
+def from_index(root: Path) -> Shards | None:
+    """What index.jsonl says; None if there is none, or it cannot be read."""
     try:
-        changed = path.stat().st_mtime_ns
-        if any((root / tar).stat().st_mtime_ns > changed for tar in tars):
-            return None
-        with path.open(encoding="utf-8") as lines:
+        with (root / INDEX).open(encoding="utf-8") as lines:
             head = json.loads(next(lines))
-            sizes = [[tar, (root / tar).stat().st_size] for tar in tars]
-            if head["format"] != FORMAT or head["tars"] != sizes:
+            tars, sizes = zip(*head["tars"], strict=True)
+            if head["format"] != FORMAT or not all(type(tar) is str for tar in tars):
                 return None
             entries = [as_entry(json.loads(line), len(tars)) for line in lines]
         by_name = {entry.file: entry for entry in entries}
         if len(by_name) != head["images"]:
             return None
         notes = tuple(map(str, head["notes"]))
-        return Shards(root, str(head["name"]), str(head["task"]), tars, by_name, notes)
+        name, task = str(head["name"]), str(head["task"])
+        return Shards(root, name, task, tars, by_name, notes, sizes)
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None
+
+
+def fits(known: Shards, tars: tuple[str, ...]) -> bool:
+    """Whether an index is of these tars: of their sizes, and none is newer."""
+    stats = [(known.root / tar).stat() for tar in tars]
+    written = (known.root / INDEX).stat().st_mtime_ns
+    newer = any(stat.st_mtime_ns > written for stat in stats)
+    return known.tars == tars and known.sizes == tuple(s.st_size for s in stats) and not newer
+
+
+def check_bytes(known: Shards, made: Shards) -> None:
+    """DataError if a tar of the size that an older index names holds other bytes: it was damaged,
+    or changed, and copying alone makes it newer, too."""
+    same = {
+        tar
+        for tar, size in zip(known.tars, known.sizes, strict=True)
+        if size == size_of(made.root / tar)
+    }
+    for file, before in known.entries.items():
+        now = made.entries.get(file)
+        if known.tars[before.shard] in same and (now is None or now.sha256 != before.sha256):
+            raise DataError(
+                f"the image {file!r} in {quoted(made.root / known.tars[before.shard])} is not what "
+                f"{INDEX} says: copy the tar again; or, if the change is meant, delete {INDEX}, "
+                "which is then made anew"
+            )
 
 
 def as_entry(row: list[Any], tars: int) -> Entry:

@@ -166,6 +166,8 @@ def right_most_often(best: Found, t: Texts) -> Markup:
     sentence = t("right_most_often", name=best["name"], accuracy=percent(best["accuracy"]))
     if interval := best.get("accuracy_ci95"):
         sentence += t("interval", low=percent(interval[0]), high=percent(interval[1]))
+    if best["of"] == 1:
+        return sentence + t("the_only_one")
     points = f"{100 * best['correction']:.1f}"
     return sentence + t("as_the_best", points=points, of=best["of"])
 

@@ -21,6 +21,7 @@ COMPARED: dict[str, tuple[str, str]] = {
         "; {points} points are taken off for its being the best of {of}.",
         "；其中已扣除因“{of} 个中最好”而虚高的 {points} 个百分点。",
     ),
+    "the_only_one": (". No other could be trained here.", "。此处没有其他可训练的模型。"),
     "none_told_apart": (
         "No two of them can be told apart on these {n} images: the differences are within noise.",
         "在这 {n} 张图像上，任意两者都无法区分：差异在噪声范围之内。",

@@ -297,5 +297,5 @@ def number_in(request: Request, name: str, default: int, names: tuple[str, ...])
     check_query(request, names)
     given: Any = request.query_params.get(name, default)
     if isinstance(given, str):
-        given = int(given) if given.isdecimal() and len(given) < 6 else given
+        given = int(given) if given.isdecimal() and len(given) < 10 else given
     return whole_number(name, given, 1)

@@ -44,6 +44,8 @@ Rows = NDArray[np.int64]
 RATE = 0.05  # of images like the training images that may be refused, by default
 A_CLASS = 20  # training images of each class on average, or more, that a trained network shows
 TOO_FEW = f"{FEWEST} images that can be judged, or more"
+LEARNT = "the network learnt its features from every class"
+KEPT = "it is the probe that fine-tuning began with; a run of the recipe probe measures it"
 NO_FEATURES = "what a linear last layer reads, and this network has none"
 
 
@@ -170,6 +172,7 @@ def fit_refusal_of_trained(
     groups: Rows,
     rate: float,
     seed: int,
+    why: str = LEARNT,
 ) -> Refusal | None:
     """The same for a network that was trained by steps; None where too few images were held out.
 
@@ -178,6 +181,7 @@ def fit_refusal_of_trained(
         train: rows of it, of which some are looked at.
         validation: those that were held out.
         groups: of the dataset's images.
+        why: nothing is known of unknown kinds.
     """
     most = max(MOST, A_CLASS * len(dataset.classes))
     train = train[np.sort(np.random.default_rng(0).permutation(len(train))[:most])]
@@ -198,7 +202,7 @@ def fit_refusal_of_trained(
     certificate = {
         "rate": rate,
         "false_refusals": {"validation": share_refused(fitted.refused, of_whom, seed)},
-        "unknown_kinds": unmeasured("the network learnt its features from every class"),
+        "unknown_kinds": unmeasured(why),
         "foreign": shares_of(foreign, fitted.rejection.refused(seen, logits)),
     }
     return Refusal(fitted.rejection, certificate, fitted.refused)

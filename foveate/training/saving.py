@@ -23,6 +23,8 @@ from foveate.training.framing import area_seen, name_of
 from foveate.training.honest import contradictions, held_out, without_leaks
 from foveate.training.previous import compare_with_last
 from foveate.training.refusal import (
+    KEPT,
+    LEARNT,
     NO_FEATURES,
     TOO_FEW,
     Refusal,
@@ -87,7 +89,7 @@ def save_trained(job: "Job", network: nn.Module, fitted: Fitted) -> Classifier:
     )
     folder, threads = job.run.folder / "classifier", job.resources.threads
     unsaved = Classifier(folder, card, threads, module=handed_in(job, network))
-    refusal, why = refusal_of(job, unsaved, graph, network)
+    refusal, why = refusal_of(job, unsaved, graph, network, fitted.best == 0)
     job.notes += note_of(refusal, job.request.reject, why)
     beside: dict[str, bytes] = {}
     if refusal is not None:
@@ -215,10 +217,14 @@ def graph_of(job: "Job", network: nn.Module) -> tuple[Any, list[str]]:
 
 
 def refusal_of(
-    job: "Job", unsaved: Classifier, graph: Any, network: nn.Module
+    job: "Job", unsaved: Classifier, graph: Any, network: nn.Module, probe_kept: bool
 ) -> tuple[Refusal | None, str]:
     """When it answers none of these; or None, and what that takes. The classifier can predict
-    then."""
+    then.
+
+    Args:
+        probe_kept: whether no epoch was better than the probe that fine-tuning began with.
+    """
     refusal, why = None, TOO_FEW
     if job.request.reject is not None and len(job.rows["validation"]) >= FEWEST:
         try:
@@ -235,6 +241,7 @@ def refusal_of(
                 job.grouping.groups,
                 job.request.reject,
                 job.request.seed,
+                KEPT if probe_kept else LEARNT,
             )
     if refusal is None:
         unsaved.use(graph, network)

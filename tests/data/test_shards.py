@@ -88,9 +88,24 @@ def test_an_index_older_than_its_tar(photos: Path, shards: Path) -> None:
     dataset = load_dataset(shards)
     with refused(ImageError, first.name, INDEX):
         dataset.read(0)
-    os.utime(first)
-    changed = load_dataset(shards)  # newer: the index is made again
-    assert changed.digests != dataset.digests and changed.read(0)
+    os.utime(first)  # newer, as copying makes it, too: the index is made again, and compared
+    with refused(DataError, first.name, dataset.files[0], INDEX):
+        load_dataset(shards)
+    (shards / INDEX).unlink()
+    assert load_dataset(shards).digests != dataset.digests
+
+
+def test_tars_that_are_only_newer(photos: Path, shards: Path) -> None:
+    for tar in shards.glob("*.tar"):
+        os.utime(tar, ns=(10**19, 10**19))
+    same(load_dataset(shards), load_dataset(photos))
+
+
+def test_a_tar_that_is_missing(shards: Path) -> None:
+    first = sorted(shards.glob("*.tar"))[0]
+    first.unlink()
+    with refused(DataError, first.name, "missing", INDEX):
+        load_dataset(shards)
 
 
 def test_in_a_folder_that_is_read_only(
@@ -268,6 +283,12 @@ def test_pack(photos: Path, tmp_path: Path) -> None:
 def test_no_such_size(size: str, photos: Path, tmp_path: Path) -> None:
     done = foveate("data", "pack", photos, tmp_path / "shards", f"--size={size}")
     assert done.returncode == 2 and not absent(done.stderr, "--size", "500MB")
+
+
+def test_tars_are_not_packed_into_the_images(draw_folder: Draw, tmp_path: Path) -> None:
+    photos = draw_folder(tmp_path / "photos", 2)
+    done = foveate("data", "pack", photos, photos / "shards")
+    assert done.returncode == 2 and not absent(done.stderr, "shards", "photos")
 
 
 def test_an_image_that_cannot_be_read_leaves_nothing(photos: Path, tmp_path: Path) -> None:

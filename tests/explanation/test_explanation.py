@@ -210,12 +210,12 @@ def test_the_refused_are_explained_by_their_most_probable_class(tmp_path: Path) 
     classifier = probe_of_views(tmp_path, graph=False)
     seen = []
 
-    def strangeness(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def scores(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         seen.append((features.shape, logits.shape))
-        return np.full((2, 1), 9.0)
+        return np.full((3, 1), 9.0)
 
     vars(classifier)["rejection"] = SimpleNamespace(
-        strangeness=strangeness, reasons=lambda strange: ["foreign"]
+        scores=scores, reasons=lambda strange: ["foreign"]
     )
     one, answer = explain(classifier, pixels(), check=False), classifier.predict(pixels())
     width = head_of(classifier).weight.shape[1]

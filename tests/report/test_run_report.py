@@ -294,6 +294,23 @@ def test_report_from_the_command_line(trained: Path, images: Path, tmp_path: Pat
     assert foveate("report", trained, "--lang", "fr").returncode == 2
 
 
+def test_images_that_are_not_the_runs(
+    trained: Path, images: Path, draw_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A report with its pictures is not replaced by one without them."""
+    page = tmp_path / "page.html"
+    assert foveate("report", trained, images, "--out", page).returncode == 0
+    before = page.read_bytes()
+    others = draw_folder(tmp_path / "others", 2, first=500)
+    done = foveate("report", trained, others, "--out", page)
+    assert done.returncode == 4 and not absent(done.stderr, "others", "96", "trained on")
+    assert page.read_bytes() == before
+    shutil.copytree(images, tmp_path / "some")
+    next((tmp_path / "some" / "train" / "blob").iterdir()).unlink()
+    done = foveate("report", trained, tmp_path / "some", "--out", page)
+    assert done.returncode == 0 and not absent(done.stderr, "1 of the 96", "blob")
+
+
 def test_evaluate_leaves_a_report(
     trained: Path, images: Path, tmp_path: Path, backbone_cache: Path
 ) -> None:
