@@ -80,7 +80,8 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
         raise UsageError(f"no task is called {task!r}; expected {' or '.join(TASKS)}")
     path = checked_path(SOURCES, source)
     is_table = present(path) and path.is_file()
-    if present(path) and path.is_dir() and is_sharded(path):
+    top = Folder.of(path) if present(path) and path.is_dir() else None
+    if top is not None and is_sharded(top):
         return from_shards(path, task)
     if task == "multilabel" and not is_table and (present(path) or str(source) in BUILTIN):
         raise DataError(
@@ -88,8 +89,8 @@ def load_dataset(source: str | os.PathLike[str], task: Task = "multiclass") -> D
             "them in a "
             "CSV with columns path,label, separated by |"
         )
-    if present(path) and path.is_dir():
-        return from_folder(path)
+    if top is not None:
+        return from_folder(path, top)
     if is_table:
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise DataError(
@@ -156,9 +157,9 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
 
-def from_folder(root: Path) -> Dataset:
-    """Index a folder."""
-    layout = layout_of(Folder.of(root), root)
+def from_folder(root: Path, top: Folder) -> Dataset:
+    """Index a folder, whose listing is given, too."""
+    layout = layout_of(top, root)
     listing, notes = Listing(), layout.notes
     marks = {place[:2]: mark for mark, place in enumerate(layout.classes)}
     for split, label, folder in layout.classes:

@@ -20,7 +20,6 @@ left out.
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from typing import Any
 
 from foveate.data.dataset import BETWEEN, Dataset
 from foveate.data.image import SUFFIXES
+from foveate.data.listing import Folder
 from foveate.data.tables import SPLITS
 from foveate.errors import DataError, FoveateError, ImageError, UsageError, quoted
 from foveate.progress import Progress, Silent
@@ -106,12 +106,11 @@ class Shards:
         return data
 
 
-def is_sharded(root: Path) -> bool:
-    """Whether a folder holds tars, and no folders with images."""
-    with os.scandir(root) as entries:
-        kinds = [(e.name.lower(), e.is_dir()) for e in entries if not e.name.startswith(".")]
-    tars = any(name.endswith((".tar", *COMPRESSED)) for name, _ in kinds)
-    return tars and not any(is_dir for _, is_dir in kinds)
+def is_sharded(folder: Folder) -> bool:
+    """Whether a folder holds tars, and neither images nor folders."""
+    if folder.folders or folder.images:
+        return False
+    return any(name.lower().endswith((".tar", *COMPRESSED)) for name, _ in folder.left)
 
 
 def open_shards(root: Path, progress: Progress | None = None) -> Shards:

@@ -18,7 +18,7 @@ from foveate.data.dataset import (
     learnable,
     listed,
 )
-from foveate.data.layouts import from_folder, index, natural
+from foveate.data.layouts import index, load_dataset, natural
 from foveate.errors import DataError, UsageError
 
 
@@ -214,7 +214,7 @@ def test_duplicates() -> None:
 
 def test_unreadable_images_are_no_duplicates(tmp_path: Path) -> None:
     root = fill(tmp_path / "p", "a/1.jpg", "a/2.jpg", "a/3.jpg")
-    dataset = from_folder(root)
+    dataset = load_dataset(root)
     (root / "a" / "1.jpg").unlink()
     (root / "a" / "2.jpg").unlink()
     assert duplicates(dataset) == []

@@ -16,6 +16,7 @@ from refusals import absent, refused
 from foveate import train
 from foveate.data.dataset import Dataset
 from foveate.data.layouts import load_dataset
+from foveate.data.listing import Folder
 from foveate.data.shards import INDEX, is_sharded, pack
 from foveate.errors import DataError, FoveateError, ImageError, UsageError
 
@@ -259,7 +260,7 @@ def test_a_folder_of_images_with_a_tar_beside_is_a_folder(
 ) -> None:
     draw_folder(tmp_path / "photos", 2)
     tar_of(tmp_path / "photos" / "old.tar", [])
-    assert not is_sharded(tmp_path / "photos")
+    assert not is_sharded(Folder.of(tmp_path / "photos"))
     assert len(load_dataset(tmp_path / "photos")) == 6
 
 
