@@ -1,5 +1,6 @@
 """foveate serve"""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -58,6 +59,8 @@ def serve(
         ) from error
     from foveate.server.settings import LOCAL_NAMES, Settings
 
+    for talker in ("uvicorn.error", "python_multipart"):  # a line for each request that is no HTTP
+        logging.getLogger(talker).setLevel(logging.ERROR)
     token = token or os.environ.get("FOVEATE_TOKEN", "")
     if max_images > max_waiting:
         raise UsageError(f"--max-images {max_images} is more than --max-waiting {max_waiting}")
