@@ -25,7 +25,7 @@ from foveate.errors import ArtefactError, UsageError, quoted
 from foveate.machine import cores_to_use
 from foveate.progress import Progress, bars
 from foveate.recomputation.features import Again, learn_again
-from foveate.report.run import read_run
+from foveate.report.run import check_whole, read_run
 
 MATTERS = 0.002  # of accuracy, below which a gain is none
 # of the errors of a probe that fine-tuning left on clothing, over three seeds
@@ -117,6 +117,7 @@ def advise(
         DataError: nothing of it can be judged.
     """
     files, n = read_run(Path(run)), cores_to_use(threads)
+    check_whole(files)
     if files.metrics["recipe"] != "probe" or files.config.get("task") == "multilabel":
         raise UsageError(
             f"{quoted(Path(run))} is no probe with one class an image, for which advice is given: "

@@ -77,6 +77,17 @@ def read_run(folder: Path) -> RunFiles:
     )
 
 
+def check_whole(run: RunFiles) -> None:
+    """ArtefactError if predictions.jsonl has not a line for each image that was judged."""
+    splits = ("out_of_fold", "validation", "test")
+    n = sum(run.metrics[split]["n"] for split in splits if split in run.metrics)
+    if len(run.predictions) != n:
+        raise ArtefactError(
+            f"{quoted(run.folder / 'predictions.jsonl')} has {len(run.predictions)} lines for the "
+            f"{n} images that were judged: it is damaged; train again"
+        )
+
+
 class Shown(NamedTuple):
     """An image of a report, what is written below it, and of a mistake the answer."""
 
@@ -122,6 +133,7 @@ def write_report(
         FoveateError: it cannot be written.
     """
     t, run = Texts(lang), read_run(folder)
+    check_whole(run)
     try:
         page, sets = contents(run, full, t)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

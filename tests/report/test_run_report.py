@@ -195,7 +195,7 @@ def test_several_labels_an_image(trained: Path, tmp_path: Path) -> None:
     (run / "metrics.json").write_text(json.dumps(metrics))
     row = {"split": "test", "file": "x.jpg", "label": "blob", "predicted": "blob|noise"}
     row |= {"sha256": "0", "probabilities": {"blob": 0.9, "noise": 0.8}}
-    (run / "predictions.jsonl").write_text(json.dumps(row))
+    (run / "predictions.jsonl").write_text("\n".join(96 * [json.dumps(row)]))
     page = written(run, tmp_path / "page.html")
     assert not absent(page, "exactly the right labels", "mean average precision", "blob|noise")
 
@@ -292,6 +292,17 @@ def test_report_from_the_command_line(trained: Path, images: Path, tmp_path: Pat
     assert "data:image" not in page.read_text()
     assert foveate("report", tmp_path).returncode == 5
     assert foveate("report", trained, "--lang", "fr").returncode == 2
+
+
+def test_predictions_that_were_cut_off(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(lines[:5]))
+    for verb in ("report", "advise"):
+        done = foveate(verb, run)
+        assert done.returncode == 5 and not absent(
+            done.stderr, "predictions.jsonl", " 5 lines", "96"
+        )
 
 
 def test_images_that_are_not_the_runs(
