@@ -23,10 +23,10 @@ from foveate.weights.timm import adapt
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
 
-CANON = (
-    "alexnet alexnet_2012 alexnet_one_tower densenet121 efficientnet_b0 efficientnet_lite0 "
-    "googlenet googlenet_2014 inception_v3 mobilenet_v1 mobilenet_v2 mobilenet_v3_large nin "
-    "resnet18 resnet50 resnet50_v1 shufflenet_v1 shufflenet_v2_x0_5 squeezenet1_0 vgg11_bn"
+CANON = (  # of each kind of block one
+    "alexnet alexnet_2012 densenet121 efficientnet_b0 efficientnet_lite0 googlenet inception_v3 "
+    "mobilenet_v2 mobilenet_v3_large nin resnet18 resnet50 shufflenet_v1 shufflenet_v2_x0_5 "
+    "squeezenet1_0 vgg11_bn"
 ).split()
 TIMM = "convnext_atto mobilenetv3_small_100 regnetx_002 resnetv2_18 tresnet_m".split()
 PAGE = Path(__file__).parents[2] / "docs/ship.md"
