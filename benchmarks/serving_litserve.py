@@ -16,7 +16,7 @@ from foveate.classifier.given import Given
 BATCH = 64
 
 
-class Api(litserve.LitAPI):  # type: ignore[misc]
+class Api(litserve.LitAPI):
     """What LitServe runs in a process of its own."""
 
     run: Path

@@ -143,7 +143,7 @@ def test_features_that_were_learnt_from_the_training_images() -> None:
     assert share(reasons(head, fitted.rejection, new)) == pytest.approx(RATE, abs=0.03)
     assert share(reasons(head, fitted.rejection, foreigners(100, 3))) > 0.95
     few = tuple(part[: FEWEST - 1] for part in judged)
-    assert fit_to_held_out((nearer, labels), few, RATE, CLASSES) is None  # type: ignore[arg-type]
+    assert fit_to_held_out((nearer, labels), few, RATE, CLASSES) is None
 
 
 def test_two_classes_leave_nothing_to_leave_out() -> None:

@@ -34,11 +34,12 @@ class Connection(H11Protocol):
 
     def __init__(self, config: uvicorn.Config, *others: Any, **named: Any):
         super().__init__(config, *others, **named)
-        self.settings: Settings = config.app.settings  # type: ignore[union-attr]
+        app: Any = config.app  # an App; uvicorn takes names of modules, too
+        self.settings: Settings = app.settings
         self.head_timer: asyncio.TimerHandle | None = None
         self.write_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:  # an asyncio.Transport
         super().connection_made(transport)
         if len(self.connections) > self.settings.connections:
             problem = overloaded("the server has as many connections as it may", 1)

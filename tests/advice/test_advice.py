@@ -172,7 +172,7 @@ def test_of_a_run_and_its_images(trained: Path, images: Path, known: None) -> No
     assert {"more images", "framing 2/3", "backbone efficientnet_lite2", "fine-tune"} <= set(names)
     assert names[-1] == "fine-tune" and found.suggestions[-1].gain is None
     gains = [one.gain for one in found.suggestions[:-1]]
-    assert gains == sorted(gains, reverse=True)  # type: ignore[type-var]
+    assert gains == sorted(gains, reverse=True)
     again = advise(trained)
     assert "framings and backbones" in again.not_tried
     with refused(DataError, "96", "trained on"):

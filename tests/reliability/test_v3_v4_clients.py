@@ -209,7 +209,7 @@ def started(*arguments: object, **environment: str) -> Iterator[tuple[Any, int]]
     )
     try:
         line = process.stdout.readline() if process.stdout else ""
-        assert "http://127.0.0.1:" in line, line + process.stderr.read()  # type: ignore[union-attr]
+        assert "http://127.0.0.1:" in line, line + process.stderr.read()
         yield process, int(line.rsplit(":", 1)[1].strip(" /\n"))
     finally:
         process.kill()

@@ -308,7 +308,7 @@ def test_predictions_that_were_cut_off(trained: Path, tmp_path: Path) -> None:
 def test_images_that_are_not_the_runs(
     trained: Path, images: Path, draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A report with its pictures is not replaced by one without them."""
+    """A report with its images is not replaced by one without them."""
     page = tmp_path / "page.html"
     assert foveate("report", trained, images, "--out", page).returncode == 0
     before = page.read_bytes()

@@ -19,7 +19,7 @@ class Usual:
 
 def alarms(usual: Usual, distances: np.ndarray) -> tuple[int, int]:
     """Windows, and those with an alarm."""
-    drift = Drift(usual)  # type: ignore[arg-type]
+    drift = Drift(usual)
     for score in usual.scale.scores(np.tile(distances, (3, 1)))[DISTANCE]:
         drift.add(float(score))
     return drift.windows, drift.alarms
